@@ -1,0 +1,363 @@
+//! Files on disk: whole or not at all, locked by the kernel, walked in order.
+//!
+//! The one place that writes files and the one door to `walkdir`. Every error
+//! names the path and what was tried.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// Something that could not be done to a file or a directory.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} `{}`", path.display())]
+pub struct DiskError {
+    /// What was tried: a verb, such as `read`.
+    pub action: &'static str,
+    /// To what.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl DiskError {
+    /// Returns a function that makes a [`DiskError`] from what the system said.
+    pub fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self { action, path, source }
+    }
+
+    /// Returns whether the file or directory is simply not there.
+    pub fn is_missing(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Whether a write must survive a power cut before it is reported as done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// File and directory are flushed before the call returns.
+    Synced,
+    /// The caller flushes later ([`sync_file_system`]), or can do without.
+    Deferred,
+}
+
+/// Writes `bytes` to `path`, replacing what is there: a reader sees the old or the new, never a part.
+///
+/// Makes missing parent directories. The temporary file lies in the same directory.
+///
+/// # Errors
+///
+/// [`DiskError`] if any step fails; the old file is then still there, whole.
+pub fn write_whole(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), DiskError> {
+    let directory = parent(path);
+    make_directory(directory)?;
+    let mut file = NamedTempFile::new_in(directory).map_err(DiskError::on("write into", directory))?;
+    file.write_all(bytes).map_err(DiskError::on("write", path))?;
+    put_in_place(file, path, durability)
+}
+
+/// Moves a finished temporary file to `path`, replacing what is there. It becomes readable by others as the umask allows.
+///
+/// # Errors
+///
+/// [`DiskError`] if it cannot be flushed or renamed.
+pub fn put_in_place(file: NamedTempFile, path: &Path, durability: Durability) -> Result<(), DiskError> {
+    // Temporary files are private; a finished one has the mode of any new file.
+    let mode = 0o666 & !umask();
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(DiskError::on("set the mode of", path))?;
+    if durability == Durability::Synced {
+        file.as_file().sync_all().map_err(DiskError::on("flush", path))?;
+    }
+    file.persist(path).map_err(|error| DiskError { action: "write", path: path.to_owned(), source: error.error })?;
+    match durability {
+        Durability::Synced => sync_directory(parent(path)),
+        Durability::Deferred => Ok(()),
+    }
+}
+
+/// Returns a new temporary file in `directory`, which is made if it is missing. It is removed when dropped.
+///
+/// # Errors
+///
+/// [`DiskError`] if it cannot be made.
+pub fn temporary_in(directory: &Path) -> Result<NamedTempFile, DiskError> {
+    make_directory(directory)?;
+    NamedTempFile::new_in(directory).map_err(DiskError::on("write into", directory))
+}
+
+/// Reads the whole file at `path`, or returns `None` if there is none.
+///
+/// # Errors
+///
+/// [`DiskError`] for any failure but absence.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DiskError::on("read", path)(error)),
+    }
+}
+
+/// Makes `path` and the directories above it, if they are missing.
+///
+/// # Errors
+///
+/// [`DiskError`] if one cannot be made.
+pub fn make_directory(path: &Path) -> Result<(), DiskError> {
+    fs::create_dir_all(path).map_err(DiskError::on("make the directory", path))
+}
+
+/// Flushes the entries of a directory.
+///
+/// # Errors
+///
+/// [`DiskError`] if the directory cannot be opened or flushed.
+pub fn sync_directory(path: &Path) -> Result<(), DiskError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(DiskError::on("flush", path))
+}
+
+/// Flushes everything that was written to the file system that holds `path`.
+///
+/// One call for any number of files; far cheaper than one flush each.
+///
+/// # Errors
+///
+/// [`DiskError`] if `path` cannot be opened or the system reports a failed write.
+pub fn sync_file_system(path: &Path) -> Result<(), DiskError> {
+    let flush = || -> io::Result<()> {
+        let directory = File::open(path)?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(directory.as_fd())?;
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = directory;
+            rustix::fs::sync();
+        }
+        Ok(())
+    };
+    flush().map_err(DiskError::on("flush", path))
+}
+
+/// Removes `path` and everything below it, also read-only directories. Absence is no error.
+///
+/// # Errors
+///
+/// [`DiskError`] if something cannot be removed.
+pub fn remove_tree(path: &Path) -> Result<(), DiskError> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).or_else(|_| {
+            open_up(path);
+            fs::remove_dir_all(path)
+        }),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DiskError::on("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the owner back the right to empty every directory below `path`.
+fn open_up(path: &Path) {
+    for entry in walkdir::WalkDir::new(path).into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
+        // What still cannot be removed is reported by the caller's second try.
+        let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
+    }
+}
+
+/// What a walk came across.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// A regular file.
+    File {
+        /// Whether its owner may execute it.
+        executable: bool,
+        /// Length in bytes.
+        size: u64,
+    },
+    /// A symbolic link.
+    Symlink,
+    /// A directory.
+    Directory,
+    /// A socket, pipe or device.
+    Other,
+}
+
+impl Found {
+    /// Returns what the metadata (not followed) describes.
+    pub fn from_metadata(metadata: &fs::Metadata) -> Self {
+        let kind = metadata.file_type();
+        if kind.is_file() {
+            Self::File { executable: metadata.mode() & 0o100 != 0, size: metadata.len() }
+        } else if kind.is_symlink() {
+            Self::Symlink
+        } else if kind.is_dir() {
+            Self::Directory
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Returns what is at `path` itself, not followed; `None` if nothing is.
+///
+/// # Errors
+///
+/// [`DiskError`] for any failure but absence.
+pub fn look(path: &Path) -> Result<Option<Found>, DiskError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(Found::from_metadata(&metadata))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(DiskError::on("look at", path)(error)),
+    }
+}
+
+/// Returns everything below `root`, `root` itself left out, each directory before what is in it, names in the order of their bytes.
+///
+/// Links are not followed, except that `root` itself may be one.
+///
+/// # Errors
+///
+/// Each item is a [`DiskError`] where a directory or file cannot be looked at.
+pub fn walk(root: &Path) -> impl Iterator<Item = Result<(PathBuf, Found), DiskError>> {
+    walkdir::WalkDir::new(root).min_depth(1).follow_root_links(true).sort_by_file_name().into_iter().map(|entry| {
+        let failed = |error: walkdir::Error| DiskError {
+            action: "look at",
+            path: error.path().unwrap_or(Path::new("")).to_owned(),
+            source: error.into(),
+        };
+        let entry = entry.map_err(failed)?;
+        let found = Found::from_metadata(&entry.metadata().map_err(failed)?);
+        Ok((entry.into_path(), found))
+    })
+}
+
+/// A lock on a file, shared with no other process or thread; the kernel releases it when this is dropped or the process dies.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Takes the lock at `path` if it is free; `None` if another holds it.
+    ///
+    /// The file is made if it is missing and stays; only the lock on it counts.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`] if the file cannot be made or the file system has no locks.
+    pub fn try_exclusive(path: &Path) -> Result<Option<Self>, DiskError> {
+        let file = Self::open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(DiskError::on("lock", path)(error)),
+        }
+    }
+
+    /// Takes the lock at `path`, waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::try_exclusive`].
+    pub fn exclusive(path: &Path) -> Result<Self, DiskError> {
+        let file = Self::open(path)?;
+        file.lock().map_err(DiskError::on("lock", path))?;
+        Ok(Self(file))
+    }
+
+    fn open(path: &Path) -> Result<File, DiskError> {
+        make_directory(parent(path))?;
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(DiskError::on("open the lock", path))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would do; this makes the moment plain. It cannot fail on a lock that we hold.
+        let _ = self.0.unlock();
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Returns the process's umask. Read once from the kernel's own account of the process where there is one.
+fn umask() -> u32 {
+    use std::sync::OnceLock;
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        fs::read_to_string("/proc/self/status")
+            .ok()
+            .and_then(|status| {
+                let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+                u32::from_str_radix(line.trim(), 8).ok()
+            })
+            .unwrap_or(0o022)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_replaces_the_whole_file_and_makes_its_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a/b/file");
+        write_whole(&path, b"long first content", Durability::Synced).unwrap();
+        write_whole(&path, b"short", Durability::Deferred).unwrap();
+        assert_eq!(read_if_there(&path).unwrap().unwrap(), b"short");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(read_if_there(&root.path().join("none")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_and_freed_on_drop() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("locks/x");
+        let held = Lock::try_exclusive(&path).unwrap().unwrap();
+        assert!(Lock::try_exclusive(&path).unwrap().is_none());
+        drop(held);
+        assert!(Lock::try_exclusive(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_walk_is_in_order_and_does_not_follow_links() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("b/deep")).unwrap();
+        for name in ["b/z", "b/deep/y", "a", "c"] {
+            fs::write(root.path().join(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink("b", root.path().join("l")).unwrap();
+        let seen: Vec<_> = walk(root.path())
+            .map(|entry| entry.unwrap().0.strip_prefix(root.path()).unwrap().display().to_string())
+            .collect();
+        assert_eq!(seen, ["a", "b", "b/deep", "b/deep/y", "b/z", "c", "l"]);
+    }
+
+    #[test]
+    fn a_tree_with_read_only_directories_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("t/locked");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("f"), "x").unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o500)).unwrap();
+        remove_tree(&root.path().join("t")).unwrap();
+        remove_tree(&root.path().join("t")).unwrap();
+        assert!(look(&root.path().join("t")).unwrap().is_none());
+    }
+}
