@@ -5,7 +5,12 @@
 //! the house, `tests/it/architecture.rs` holds the code to it.
 
 pub mod disk;
+pub mod exec;
+pub mod git;
 pub mod hash;
 pub mod host;
 pub mod object;
 pub mod path;
+pub mod pipeline;
+pub mod store;
+pub mod yaml;
