@@ -240,7 +240,10 @@ pub fn walk(root: &Path) -> impl Iterator<Item = Result<(PathBuf, Found), DiskEr
 
 /// A lock on a file, shared with no other process or thread; the kernel releases it when this is dropped or the process dies.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
 
 impl Lock {
     /// Takes the lock at `path` if it is free; `None` if another holds it.
@@ -251,11 +254,15 @@ impl Lock {
     ///
     /// [`DiskError`] if the file cannot be made or the file system has no locks.
     pub fn try_exclusive(path: &Path) -> Result<Option<Self>, DiskError> {
-        let file = Self::open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(DiskError::on("lock", path)(error)),
+        loop {
+            let file = Self::open(path)?;
+            match file.try_lock() {
+                Ok(()) if is_still_at(&file, path) => return Ok(Some(Self { file, path: path.to_owned() })),
+                // Whoever held it has removed the file: the next holder is on a new one.
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(DiskError::on("lock", path)(error)),
+            }
         }
     }
 
@@ -265,9 +272,19 @@ impl Lock {
     ///
     /// As [`Lock::try_exclusive`].
     pub fn exclusive(path: &Path) -> Result<Self, DiskError> {
-        let file = Self::open(path)?;
-        file.lock().map_err(DiskError::on("lock", path))?;
-        Ok(Self(file))
+        loop {
+            let file = Self::open(path)?;
+            file.lock().map_err(DiskError::on("lock", path))?;
+            if is_still_at(&file, path) {
+                return Ok(Self { file, path: path.to_owned() });
+            }
+        }
+    }
+
+    /// Gives the lock back and removes its file, for locks of which there would be ever more.
+    pub fn remove(self) {
+        // The file goes while the lock is held; one that cannot be removed does no harm.
+        let _ = fs::remove_file(&self.path);
     }
 
     fn open(path: &Path) -> Result<File, DiskError> {
@@ -284,7 +301,14 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // Closing the file would do; this makes the moment plain. It cannot fail on a lock that we hold.
-        let _ = self.0.unlock();
+        let _ = self.file.unlock();
+    }
+}
+
+fn is_still_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(held), Ok(there)) => (held.dev(), held.ino()) == (there.dev(), there.ino()),
+        _ => false,
     }
 }
 
@@ -333,6 +357,26 @@ mod tests {
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
         drop(held);
         assert!(Lock::try_exclusive(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_is_held_by_one_all_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x");
+        let counter = std::sync::Mutex::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let lock = Lock::exclusive(&path).unwrap();
+                        *counter.try_lock().expect("nobody else is inside") += 1;
+                        lock.remove();
+                    }
+                });
+            }
+        });
+        assert_eq!(*counter.lock().unwrap(), 200);
+        assert!(look(&path).unwrap().is_none());
     }
 
     #[test]

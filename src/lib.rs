@@ -4,13 +4,34 @@
 //! each heavy dependency has one door. `docs/architecture.md` is the plan of
 //! the house, `tests/it/architecture.rs` holds the code to it.
 
+// Floor 0
 pub mod disk;
-pub mod exec;
-pub mod git;
 pub mod hash;
 pub mod host;
-pub mod object;
 pub mod path;
+pub mod yaml;
+
+// Floor 1
+pub mod object;
+
+// Floor 2
+pub mod exec;
+pub mod git;
 pub mod pipeline;
 pub mod store;
-pub mod yaml;
+
+// Floor 3
+pub mod environment;
+pub mod record;
+pub mod snapshot;
+
+// Floor 4
+pub mod diff;
+pub mod revision;
+pub mod run;
+
+// Floor 5
+pub mod project;
+
+// Floor 6
+pub mod cli;

@@ -1,0 +1,177 @@
+//! `pv checkout`: bring files or outputs of a version into the working tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::answer::count;
+use super::fail::CliError;
+use super::open;
+use super::run::{committed, restoring};
+use super::ui::{NAME, Ui, paint};
+use super::Global;
+use crate::object::{Entry, SnapshotId};
+use crate::path::ProjectPath;
+use crate::project::Project;
+use crate::record::{Output, RunVerdict};
+use crate::run::restore;
+use crate::snapshot::{View, for_each_file};
+
+/// Bring files, data or outputs of a version into the working tree
+///
+/// Without paths: everything that the version has, its outputs where it has been
+/// run. What you changed since is never overwritten without `--force`; files that the
+/// version does not have stay. HEAD and the index are not touched.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A version, a Git revision, or the first digits of a snapshot or run
+    revision: String,
+    /// Files or directories, in the working tree's terms
+    paths: Vec<PathBuf>,
+    /// Overwrite what was changed here
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    snapshot: SnapshotId,
+    version: Option<String>,
+    written: Vec<ProjectPath>,
+    unchanged: usize,
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    let project = open::project(ui, global)?;
+    let named = open::resolve(&project, &args.revision)?;
+    let opened = open::open(&project, &named)?;
+    let view = View::new(&project.store, &opened.snapshot);
+    let outputs = outputs(&project, named.snapshot, named.run.as_ref().map(|(_, run)| &**run))?;
+    let wanted = if args.paths.is_empty() {
+        everything(&view, &outputs)?
+    } else {
+        let from = open::directory(global)?;
+        let mut wanted = Vec::new();
+        for given in &args.paths {
+            let path = project.locate(&from, given).ok_or_else(|| {
+                CliError::usage(format!("`{}` is not in the project", given.display()))
+            })?;
+            wanted.extend(find(&view, &outputs, &path, &named.text)?);
+        }
+        wanted
+    };
+    let memory = project.restored();
+    let changed: BTreeSet<ProjectPath> =
+        project.repository.changed_paths(project.prefix.as_ref())?.into_iter().collect();
+    // A tracked file that Git calls unchanged can be had back from Git.
+    let known = |path: &ProjectPath| -> Option<crate::hash::Digest> {
+        if changed.contains(path) { None } else { committed(&project, path) }
+    };
+    let restored = restore(&restoring(&project, &memory, &known), &wanted, args.force)?;
+    ui.show(&Answer {
+        snapshot: named.snapshot,
+        version: named.version,
+        written: restored.written,
+        unchanged: restored.unchanged,
+    })?;
+    Ok(0)
+}
+
+/// Returns the outputs that are on record for the snapshot: of the run that was named, or the newest good one.
+fn outputs(
+    project: &Project,
+    snapshot: SnapshotId,
+    named: Option<&crate::record::Run>,
+) -> Result<BTreeMap<ProjectPath, Output>, CliError> {
+    let by_path = |run: &crate::record::Run| {
+        run.steps.iter().flat_map(|step| &step.outputs).map(|o| (o.path.clone(), o.clone())).collect()
+    };
+    if let Some(run) = named {
+        return Ok(by_path(run));
+    }
+    for run in project.journal.runs()? {
+        let (_, run) = run?;
+        if run.snapshot == snapshot && run.verdict != RunVerdict::Failed {
+            return Ok(by_path(&run));
+        }
+    }
+    Ok(BTreeMap::new())
+}
+
+/// Files are restored one by one, so that what lies beside them stays.
+fn everything(view: &View<'_>, outputs: &BTreeMap<ProjectPath, Output>) -> Result<Vec<Output>, CliError> {
+    let mut wanted = Vec::new();
+    let snapshot = view.snapshot();
+    below(view, None, &Entry::Directory { sized: Default::default(), id: snapshot.tree }, &mut wanted)?;
+    for (path, _) in &snapshot.data {
+        if let Some(entry) = view.entry(path)? {
+            below(view, Some(path), &entry, &mut wanted)?;
+        }
+    }
+    wanted.extend(outputs.values().cloned());
+    Ok(wanted)
+}
+
+fn find(
+    view: &View<'_>,
+    outputs: &BTreeMap<ProjectPath, Output>,
+    path: &ProjectPath,
+    revision: &str,
+) -> Result<Vec<Output>, CliError> {
+    let mut wanted = Vec::new();
+    if let Some(entry) = view.entry(path)? {
+        below(view, Some(path), &entry, &mut wanted)?;
+    }
+    for (root, _) in view.data_below(path) {
+        if let Some(entry) = view.entry(root)? {
+            below(view, Some(root), &entry, &mut wanted)?;
+        }
+    }
+    for output in outputs.values() {
+        if output.path.is_within(path) {
+            wanted.push(output.clone());
+        } else if let Some(rest) = path.strip(&output.path)
+            && let Entry::Directory { id, .. } = output.entry()
+            && let Some(entry) = view.below(id, &rest)?
+        {
+            below(view, Some(path), &entry, &mut wanted)?;
+        }
+    }
+    if wanted.is_empty() {
+        return Err(CliError::usage(format!("`{revision}` has no `{path}`"))
+            .hint("outputs are there once the version has been run: `pv run` with the revision"));
+    }
+    Ok(wanted)
+}
+
+fn below(
+    view: &View<'_>,
+    path: Option<&ProjectPath>,
+    entry: &Entry,
+    wanted: &mut Vec<Output>,
+) -> Result<(), CliError> {
+    match (entry, path) {
+        (Entry::Directory { id, .. }, _) => for_each_file(view.store(), *id, path, &mut |path, entry| {
+            if !matches!(entry, Entry::Directory { .. }) {
+                wanted.extend(Output::of(path.clone(), entry));
+            }
+            Ok(())
+        })?,
+        (entry, Some(path)) => wanted.extend(Output::of(path.clone(), entry)),
+        (_, None) => {}
+    }
+    Ok(())
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.version.clone().unwrap_or_else(|| self.snapshot.short());
+        for path in &self.written {
+            writeln!(f, "{path}")?;
+        }
+        let written = count(self.written.len() as u64, "file");
+        writeln!(f, "{written} from {}, {} unchanged", paint(NAME, name), self.unchanged)
+    }
+}

@@ -1,0 +1,398 @@
+//! `pv diff`: what changed between two versions, and what that did.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::answer::{bytes, count, short};
+use super::fail::{CliError, DIFFERENCE};
+use super::open;
+use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
+use super::Global;
+use crate::diff::{Diff, FieldChange, FileChange, Head, How, Patch, Side, StepChange, StepHow, diff, patches};
+use crate::object::{RecordId, SnapshotId};
+use crate::project::Project;
+use crate::record::{Recipe, Run, RunVerdict};
+use crate::snapshot::capture_working;
+
+/// How many files are listed before they are only counted.
+const FILES_LISTED: usize = 50;
+
+/// Show what changed between two versions, and what that did to the results
+///
+/// Steps, params, files, data, environment and seed; and where both have been run, outputs and metrics.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The old side: a version, a Git revision, a snapshot or a run
+    from: String,
+    /// The new side [default: the working tree]
+    to: Option<String>,
+    /// Show the changed lines of files
+    #[arg(short, long)]
+    patch: bool,
+    /// Show only how much changed
+    #[arg(long, conflicts_with = "patch")]
+    stat: bool,
+    /// End with 1 if there is a difference
+    #[arg(long)]
+    exit_code: bool,
+}
+
+/// One side, read.
+struct Read {
+    id: SnapshotId,
+    version: Option<String>,
+    commit: Option<String>,
+    dirty: bool,
+    opened: open::Opened,
+    run: Option<(RecordId, Run)>,
+    recipes: BTreeMap<String, Recipe>,
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    let project = open::project(ui, global)?;
+    let from = revision(&project, &args.from)?;
+    let to = match &args.to {
+        Some(text) => revision(&project, text)?,
+        None => working(ui, &project)?,
+    };
+    let diff = diff(&project.store, &from.side(), &to.side())?;
+    let patches = if args.patch { patches(&project.store, &diff.files)? } else { Vec::new() };
+    let differs = !diff.is_empty();
+    ui.show(&Answer { diff, patches, stat: args.stat })?;
+    Ok(if args.exit_code && differs { DIFFERENCE } else { 0 })
+}
+
+impl Read {
+    fn side(&self) -> Side<'_> {
+        Side {
+            id: self.id,
+            snapshot: &self.opened.snapshot,
+            version: self.version.clone(),
+            commit: self.commit.clone(),
+            dirty: self.dirty,
+            pipeline: &self.opened.pipeline,
+            params: &self.opened.params,
+            run: self.run.as_ref().map(|(id, run)| (*id, run)),
+            recipes: &self.recipes,
+        }
+    }
+}
+
+fn revision(project: &Project, text: &str) -> Result<Read, CliError> {
+    let named = open::resolve(project, text)?;
+    let opened = open::open(project, &named)?;
+    let run = match named.run {
+        Some((id, run)) => Some((id, *run)),
+        None => newest_run(project, named.snapshot)?,
+    };
+    let recipes = recipes(project, run.as_ref())?;
+    Ok(Read {
+        id: named.snapshot,
+        version: named.version,
+        commit: named.commit,
+        dirty: named.dirty,
+        opened,
+        run,
+        recipes,
+    })
+}
+
+/// The working tree's objects go to the store's waiting room only: nothing is kept.
+fn working(ui: &Ui, project: &Project) -> Result<Read, CliError> {
+    let captured = {
+        let progress = ui.progress("Hashing");
+        capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
+    };
+    let (commit, dirty) = open::base(project, captured.pipeline())?;
+    let run = newest_run(project, captured.id)?;
+    let recipes = recipes(project, run.as_ref())?;
+    let opened = open::Opened {
+        snapshot: captured.snapshot,
+        pipeline: captured.definition.pipeline,
+        params: captured.params,
+    };
+    Ok(Read { id: captured.id, version: None, commit, dirty, opened, run, recipes })
+}
+
+fn newest_run(project: &Project, snapshot: SnapshotId) -> Result<Option<(RecordId, Run)>, CliError> {
+    for run in project.journal.runs()? {
+        let (id, run) = run?;
+        if run.snapshot == snapshot && run.verdict != RunVerdict::Failed {
+            return Ok(Some((id, run)));
+        }
+    }
+    Ok(None)
+}
+
+fn recipes(project: &Project, run: Option<&(RecordId, Run)>) -> Result<BTreeMap<String, Recipe>, CliError> {
+    let mut recipes = BTreeMap::new();
+    for step in run.iter().flat_map(|(_, run)| &run.steps) {
+        if let Some(key) = step.key
+            && let Some((_, result)) = project.journal.results(key)?.pop()
+        {
+            recipes.insert(step.step.clone(), result.recipe);
+        }
+    }
+    Ok(recipes)
+}
+
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    diff: Diff,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "patch_texts")]
+    patches: Vec<Patch>,
+    #[serde(skip)]
+    stat: bool,
+}
+
+fn patch_texts<S: serde::Serializer>(patches: &[Patch], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(patches.iter().map(|patch| (patch.path.to_string(), &patch.text)))
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let diff = &self.diff;
+        writeln!(f, "from {}", head(&diff.from))?;
+        writeln!(f, "to   {}", head(&diff.to))?;
+        if diff.is_empty() {
+            return writeln!(f, "No difference.");
+        }
+        if self.stat {
+            return self.write_stat(f);
+        }
+        write_steps(f, &diff.steps)?;
+        self.write_params(f)?;
+        self.write_files(f)?;
+        self.write_data(f)?;
+        self.write_environment(f)?;
+        self.write_results(f)
+    }
+}
+
+impl Answer {
+    fn write_stat(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let diff = &self.diff;
+        let parts = [
+            (diff.steps.len(), "step"),
+            (diff.params.len(), "param"),
+            (diff.files.len(), "file"),
+            (diff.data.len(), "data root"),
+            (diff.environment.len(), "environment fact"),
+            (usize::from(diff.seed.is_some()), "seed"),
+            (diff.outputs.len(), "output"),
+            (diff.metrics.len(), "metric"),
+        ];
+        let told: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n as u64, noun)).collect();
+        writeln!(f, "{} changed", told.join(", "))
+    }
+
+    fn write_params(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.diff.params.is_empty() {
+            return Ok(());
+        }
+        title(f, "Params")?;
+        let width = self.diff.params.iter().map(|param| param.key.chars().count()).max().unwrap_or_default();
+        for param in &self.diff.params {
+            writeln!(f, "  {:width$}  {} -> {}", param.key, value(param.old.as_ref()), value(param.new.as_ref()))?;
+        }
+        Ok(())
+    }
+
+    fn write_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.diff.files.is_empty() {
+            return Ok(());
+        }
+        title(f, "Files")?;
+        for change in self.diff.files.iter().take(FILES_LISTED) {
+            writeln!(f, "  {}", file_line(change))?;
+        }
+        let more = self.diff.files.len().saturating_sub(FILES_LISTED);
+        if more > 0 {
+            writeln!(f, "  and {}", count(more as u64, "more file"))?;
+        }
+        for patch in &self.patches {
+            for line in patch.text.lines() {
+                writeln!(f, "{}", patch_line(line))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.diff.data.is_empty() {
+            return Ok(());
+        }
+        title(f, "Data")?;
+        for change in &self.diff.data {
+            let sides = format!(
+                "{}, {} -> {}, {}",
+                count(change.old_files, "file"),
+                bytes(change.old_bytes),
+                count(change.new_files, "file"),
+                bytes(change.new_bytes)
+            );
+            write!(f, "  {}  {sides}", change.path)?;
+            if let (Some(added), Some(removed), Some(modified)) = (change.added, change.removed, change.modified) {
+                write!(f, "  ({added} added, {removed} removed, {modified} modified)")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+
+    fn write_environment(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.diff.environment.is_empty() {
+            title(f, "Environment")?;
+        }
+        for fact in &self.diff.environment {
+            let side = |text: &Option<String>| match text {
+                Some(text) if text.len() == 64 => text[..12].to_owned(),
+                Some(text) => text.clone(),
+                None => "(none)".to_owned(),
+            };
+            write!(f, "  {}  {} -> {}", fact.name, side(&fact.old), side(&fact.new))?;
+            if !fact.steps.is_empty() {
+                write!(f, "  {}", paint(FAINT, format!("named by {}", fact.steps.join(", "))))?;
+            }
+            writeln!(f)?;
+        }
+        if let Some((old, new)) = self.diff.seed {
+            title(f, "Seed")?;
+            let text = |seed: Option<u64>| seed.map_or_else(|| "(none)".to_owned(), |seed| seed.to_string());
+            writeln!(f, "  {} -> {}", text(old), text(new))?;
+        }
+        Ok(())
+    }
+
+    fn write_results(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let diff = &self.diff;
+        let (Some(_), Some(_)) = (diff.from.run, diff.to.run) else {
+            let side = if diff.from.run.is_none() { &diff.from } else { &diff.to };
+            let name = side.version.clone().unwrap_or_else(|| side.snapshot.short());
+            title(f, "Outputs")?;
+            return writeln!(f, "  {}", paint(FAINT, format!("not compared: there is no run of {name}")));
+        };
+        title(f, "Outputs")?;
+        if diff.outputs.is_empty() {
+            writeln!(f, "  {}", paint(GOOD, "all equal"))?;
+        }
+        for output in &diff.outputs {
+            let side = |digest: Option<crate::hash::Digest>, size: Option<u64>| match (digest, size) {
+                (Some(digest), Some(size)) => format!("{} ({})", digest.short(), bytes(size)),
+                _ => "(none)".to_owned(),
+            };
+            let (old, new) = (side(output.old, output.old_size), side(output.new, output.new_size));
+            writeln!(f, "  {}  {old} -> {new}", output.path)?;
+        }
+        if !diff.metrics.is_empty() {
+            title(f, "Metrics")?;
+        }
+        for metric in &diff.metrics {
+            let sides = format!("{} -> {}", value(metric.old.as_ref()), value(metric.new.as_ref()));
+            write!(f, "  {}  {}  {sides}", metric.path, metric.key)?;
+            if let Some(delta) = metric.delta {
+                write!(f, "  ({delta:+})")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+fn title(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    writeln!(f, "{}", paint(NAME, text))
+}
+
+fn head(head: &Head) -> String {
+    let mut text = paint(NAME, head.version.clone().unwrap_or_else(|| head.snapshot.short()));
+    if head.version.is_some() {
+        text += &format!("  snapshot {}", head.snapshot.short());
+    }
+    if let Some(commit) = &head.commit {
+        text += &format!("  commit {}", short(commit));
+    }
+    if head.dirty {
+        text += &format!("  {}", paint(NOTE, "with changes"));
+    }
+    text
+}
+
+fn value(value: Option<&Value>) -> String {
+    value.map_or_else(|| "(none)".to_owned(), ToString::to_string)
+}
+
+fn write_steps(f: &mut fmt::Formatter<'_>, steps: &[StepChange]) -> fmt::Result {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    title(f, "Steps")?;
+    for step in steps {
+        let (mark, style) = match step.change {
+            StepHow::Added => ("+", GOOD),
+            StepHow::Removed => ("-", BAD),
+            StepHow::Modified => ("~", NOTE),
+        };
+        writeln!(f, "  {} {}", paint(style, mark), paint(NAME, &step.step))?;
+        for field in &step.fields {
+            write_field(f, field)?;
+        }
+    }
+    Ok(())
+}
+
+/// A field as a small text diff: the lines of the old value, then those of the new.
+fn write_field(f: &mut fmt::Formatter<'_>, field: &FieldChange) -> fmt::Result {
+    for (mark, style, side) in [("-", BAD, &field.old), ("+", GOOD, &field.new)] {
+        for line in plain(side) {
+            writeln!(f, "      {}", paint(style, format!("{mark} {}: {line}", field.field)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A value as people write it in the definition, one line or one a list item.
+fn plain(value: &Value) -> Vec<String> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::String(text) => text.lines().map(str::to_owned).collect(),
+        Value::Array(items) if items.is_empty() => vec!["[]".to_owned()],
+        Value::Array(items) => {
+            let words: Vec<_> = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+            vec![format!("[{}]", words.join(", "))]
+        }
+        Value::Object(map) => map
+            .iter()
+            .flat_map(|(key, value)| plain(value).into_iter().map(move |line| format!("{key} {line}")))
+            .collect(),
+        other => vec![other.to_string()],
+    }
+}
+
+fn file_line(change: &FileChange) -> String {
+    let size = |size: Option<u64>| size.map(bytes).unwrap_or_default();
+    match change.change {
+        How::Added => format!("{} {}  {}", paint(GOOD, "+"), change.path, size(change.new_size)),
+        How::Removed => format!("{} {}", paint(BAD, "-"), change.path),
+        How::Modified => {
+            format!("{} {}  {} -> {}", paint(NOTE, "~"), change.path, size(change.old_size), size(change.new_size))
+        }
+        How::Renamed => {
+            let from = change.from.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!("{} {from} -> {}", paint(NOTE, "→"), change.path)
+        }
+        How::Mode => format!("{} {}  (mode only)", paint(NOTE, "~"), change.path),
+    }
+}
+
+fn patch_line(line: &str) -> String {
+    match line.as_bytes().first() {
+        Some(b'+') => paint(GOOD, line),
+        Some(b'-') => paint(BAD, line),
+        Some(b'@') => paint(FAINT, line),
+        _ => line.to_owned(),
+    }
+}

@@ -1,0 +1,314 @@
+//! What went wrong, for people: the facts, what to do about it, and the exit code.
+//!
+//! Rooms state facts. Advice and exit codes are given here, one `From` a room.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::ui::{BAD, GOOD, paint};
+use crate::disk::DiskError;
+use crate::exec::ExecError;
+use crate::git::GitError;
+use crate::pipeline::{DefinitionError, ParamsError};
+use crate::project::ProjectError;
+use crate::record::RecordError;
+use crate::revision::RevisionError;
+use crate::run::RunError;
+use crate::snapshot::SnapshotError;
+use crate::store::StoreError;
+
+/// A difference was found.
+pub(super) const DIFFERENCE: u8 = 1;
+/// Bad usage or definition.
+pub(super) const USAGE: u8 = 2;
+/// A step failed.
+pub(super) const STEP_FAILED: u8 = 3;
+/// The store is damaged or an object is missing.
+pub(super) const STORE: u8 = 4;
+/// The user interrupted.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// Why a command ends without an answer.
+#[derive(Debug)]
+pub(super) struct CliError {
+    source: Option<Box<dyn Error + Send + Sync>>,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl CliError {
+    /// Something in how the command was called is wrong.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self { source: Some(message.into().into()), hint: None, code: USAGE }
+    }
+
+    /// The answer could not be printed.
+    pub(super) fn output(error: std::io::Error) -> Self {
+        Self { source: Some(Box::new(error)), hint: None, code: USAGE }
+    }
+
+    /// The reader of the answer has gone; there is nobody to tell.
+    pub(super) fn closed_pipe() -> Self {
+        Self { source: None, hint: None, code: 0 }
+    }
+
+    /// Adds advice.
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Returns the exit code.
+    pub(super) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Returns the text for the terminal.
+    pub(super) fn text(&self, colour: bool) -> Option<String> {
+        let source = self.source.as_deref()?;
+        if let Some(rendered) = rendered(source, colour) {
+            return Some(rendered);
+        }
+        let mut text = format!("{} {source}", paint(BAD, "error:"));
+        for cause in causes(source) {
+            let _ = write!(text, "\n  because: {cause}");
+        }
+        if let Some(hint) = &self.hint {
+            let _ = write!(text, "\n{} {hint}", paint(GOOD, "hint:"));
+        }
+        Some(text)
+    }
+
+    /// Returns the object for `--json`.
+    pub(super) fn json(&self) -> Option<Value> {
+        let source = self.source.as_deref()?;
+        Some(json!({
+            "error": source.to_string(),
+            "because": causes(source),
+            "hint": self.hint,
+            "exit": self.code,
+        }))
+    }
+
+    fn new(error: impl Error + Send + Sync + 'static, code: u8, hint: Option<&str>) -> Self {
+        Self { source: Some(Box::new(error)), hint: hint.map(str::to_owned), code }
+    }
+}
+
+/// The causes below an error, each told once: a transparent wrapper repeats what it wraps.
+fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut told = error.to_string();
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !told.contains(&text) {
+            causes.push(text.clone());
+        }
+        told = text;
+        next = cause.source();
+    }
+    causes
+}
+
+/// Errors that point into a file have a picture of their own.
+fn rendered(error: &(dyn Error + 'static), colour: bool) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(definition) = error.downcast_ref::<DefinitionError>() {
+            return Some(definition.render(colour));
+        }
+        if let Some(params) = error.downcast_ref::<ParamsError>() {
+            return Some(params.render(colour));
+        }
+        next = error.source();
+    }
+    None
+}
+
+impl From<DiskError> for CliError {
+    fn from(error: DiskError) -> Self {
+        let hint = disk_hint(&error);
+        Self::new(error, USAGE, hint)
+    }
+}
+
+fn disk_hint(error: &DiskError) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    match error.source.kind() {
+        ErrorKind::StorageFull => Some("free some space and try again; nothing half-written was kept"),
+        ErrorKind::ReadOnlyFilesystem => Some("the file system is read-only; commands that only read still work"),
+        ErrorKind::PermissionDenied => Some("look at who owns the directory, and with which rights"),
+        _ => None,
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let (code, hint) = store_advice(&error);
+        Self::new(error, code, hint)
+    }
+}
+
+fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
+    match error {
+        StoreError::Missing { .. } => {
+            (STORE, Some("take the snapshot again where its files are, or execute the steps again with `pv run`"))
+        }
+        StoreError::Corrupt { .. } => (
+            STORE,
+            Some("the copy in the store is damaged; where the file still exists, remove the damaged copy and run `pv snapshot` again"),
+        ),
+        StoreError::Version { .. } => (STORE, Some("use a newer `pv`")),
+        StoreError::Changed { .. } => (USAGE, Some("wait until nothing writes to it, then try again")),
+        StoreError::Source { .. } => (USAGE, None),
+        StoreError::Disk(error) => (USAGE, disk_hint(error)),
+        #[expect(unreachable_patterns, reason = "the store may learn to fail in new ways")]
+        _ => (STORE, None),
+    }
+}
+
+impl From<GitError> for CliError {
+    fn from(error: GitError) -> Self {
+        let (code, hint) = git_advice(&error);
+        Self::new(error, code, hint)
+    }
+}
+
+fn git_advice(error: &GitError) -> (u8, Option<&'static str>) {
+    match error {
+        GitError::Ambiguous { .. } => (USAGE, Some("give more digits")),
+        GitError::NotACommit { .. } => (USAGE, Some("name one commit, not a range, a file or a directory")),
+        GitError::TagExists { .. } => {
+            (USAGE, Some("choose another name, or delete the tag with `git tag -d` if it is not shared yet"))
+        }
+        GitError::NoIdentity => (USAGE, Some("set `git config user.name` and `git config user.email`")),
+        GitError::Reftable { .. } => (USAGE, Some("this version reads repositories whose refs are files")),
+        GitError::Busy { .. } => (USAGE, Some("another program holds the ref; try again")),
+        _ => (USAGE, None),
+    }
+}
+
+impl From<RecordError> for CliError {
+    fn from(error: RecordError) -> Self {
+        let (code, hint) = record_advice(&error);
+        Self::new(error, code, hint)
+    }
+}
+
+fn record_advice(error: &RecordError) -> (u8, Option<&'static str>) {
+    match error {
+        RecordError::Corrupt { .. } | RecordError::NotUnderstood { .. } => (
+            STORE,
+            Some("remove that file and `known-tip` beside it: the record comes back from `refs/pv/meta`"),
+        ),
+        RecordError::Disk(error) => (USAGE, disk_hint(error)),
+        RecordError::Git(error) => git_advice(error),
+    }
+}
+
+impl From<ProjectError> for CliError {
+    fn from(error: ProjectError) -> Self {
+        let (code, hint) = match &error {
+            ProjectError::NoRepository { .. } => (USAGE, Some("`git init` makes one")),
+            ProjectError::Bare { .. } => (USAGE, Some("work in a checkout: `git worktree add`")),
+            ProjectError::NoDirectory { .. } => (USAGE, None),
+            ProjectError::Git(error) => git_advice(error),
+            ProjectError::Store(error) => store_advice(error),
+        };
+        Self::new(error, code, hint)
+    }
+}
+
+impl From<SnapshotError> for CliError {
+    fn from(error: SnapshotError) -> Self {
+        let (code, hint) = snapshot_advice(&error);
+        Self { source: Some(Box::new(error)), hint, code }
+    }
+}
+
+fn snapshot_advice(error: &SnapshotError) -> (u8, Option<String>) {
+    let text = |text: &str| Some(text.to_owned());
+    match error {
+        SnapshotError::NoPipeline { place, .. } if place == "the working tree" => {
+            (USAGE, text("`pv init` makes a first pipeline; `--pipeline NAME` chooses another"))
+        }
+        SnapshotError::IgnoredInput { path, .. } => {
+            (USAGE, Some(format!("let the snapshot carry it: add `data: [{path}]`")))
+        }
+        SnapshotError::NoData { place, .. } if place == "the working tree" => {
+            (USAGE, text("put it there, or take it out of `data`"))
+        }
+        SnapshotError::NoData { .. } => {
+            (USAGE, text("it was committed without a data pointer: `pv snapshot` writes them, `pv hooks install` keeps them"))
+        }
+        SnapshotError::Pointer { .. } => {
+            (USAGE, text("after a merge conflict, choose one side, or run `pv snapshot` to write it anew"))
+        }
+        SnapshotError::NoContent { .. } => {
+            (STORE, text("copy the file from where the snapshot was taken, then run `pv snapshot` here"))
+        }
+        SnapshotError::NotUnderstood { .. } => (STORE, None),
+        SnapshotError::Store(error) => owned(store_advice(error)),
+        SnapshotError::Git(error) => owned(git_advice(error)),
+        SnapshotError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
+        _ => (USAGE, None),
+    }
+}
+
+fn owned((code, hint): (u8, Option<&str>)) -> (u8, Option<String>) {
+    (code, hint.map(str::to_owned))
+}
+
+impl From<RevisionError> for CliError {
+    fn from(error: RevisionError) -> Self {
+        let (code, hint) = match &error {
+            RevisionError::Unknown { similar, .. } if !similar.is_empty() => {
+                (USAGE, Some(format!("did you mean {}?", similar.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" or "))))
+            }
+            RevisionError::Unknown { .. } => (
+                USAGE,
+                Some("a revision is a version, a Git revision, or the first digits of a snapshot or run; `pv log` lists them".to_owned()),
+            ),
+            RevisionError::Ambiguous { .. } => (USAGE, Some("give more digits, or another name".to_owned())),
+            RevisionError::NotHere { .. } => {
+                (STORE, Some("it was taken in another clone; take it there again and share it".to_owned()))
+            }
+            RevisionError::Mismatch { .. } => {
+                (STORE, Some("line-ending settings or filters of the two clones may differ".to_owned()))
+            }
+            RevisionError::Snapshot(error) => snapshot_advice(error),
+            RevisionError::Git(error) => owned(git_advice(error)),
+            RevisionError::Record(error) => owned(record_advice(error)),
+            RevisionError::Store(error) => owned(store_advice(error)),
+            RevisionError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
+        };
+        Self { source: Some(Box::new(error)), hint, code }
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        let (code, hint) = match &error {
+            RunError::Edited { .. } => {
+                (USAGE, Some("keep your version elsewhere, or let it be overwritten with `--force`".to_owned()))
+            }
+            RunError::NoWorkdir { .. } => (USAGE, Some("Git keeps no empty directories; put a file into it".to_owned())),
+            RunError::Place { source, .. } => {
+                (USAGE, disk_hint(source).map_or_else(|| Some("set `XDG_CACHE_HOME` to a directory with room".to_owned()), |h| Some(h.to_owned())))
+            }
+            RunError::Exec(ExecError::NotFound { .. }) => {
+                (STEP_FAILED, Some("steps get `PATH` as it is here; without a shell, `~` and `$` mean nothing".to_owned()))
+            }
+            RunError::Exec(_) => (STEP_FAILED, None),
+            RunError::Snapshot(error) => snapshot_advice(error),
+            RunError::Store(error) => owned(store_advice(error)),
+            RunError::Record(error) => owned(record_advice(error)),
+            RunError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
+            RunError::Variable { .. } => (USAGE, None),
+        };
+        Self { source: Some(Box::new(error)), hint, code }
+    }
+}

@@ -1,0 +1,259 @@
+//! `pv hooks`: keep snapshots in step with commits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::fail::CliError;
+use super::open;
+use super::ui::{FAINT, NAME, Ui, paint};
+use super::Global;
+use crate::git::{CommitId, HOOKS, HookState, hooks};
+use crate::host::{self, Time};
+use crate::object::{DataRoot, Kind};
+use crate::path::ProjectPath;
+use crate::project::Project;
+use crate::record::{Link, Record};
+use crate::revision::snapshot_of_commit;
+use crate::snapshot::{SnapshotError, capture_data, check_definition, place_entry, read_pointers, write_pointers};
+use crate::store::Store;
+
+/// How many rewritten commits are linked at once; of a longer rebase only the last.
+const REWRITTEN_MAX: usize = 50;
+/// The Git setting that asks for a trailer in commit messages.
+const TRAILER_SETTING: &str = "pv.trailer";
+const TRAILER: &str = "Pipeline-Snapshot";
+
+/// Keep snapshots in step with commits, by Git hooks
+///
+/// Before a commit, the definition is checked and the data pointers are brought up to
+/// date; after it, the commit is linked to its snapshot; after a checkout or merge,
+/// data follows its pointers. With `git config pv.trailer true`, commit messages name their snapshot.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install the hooks, beside those that are there
+    Install,
+    /// Take the hooks out, and put back what was there before
+    Uninstall,
+    /// Show which hooks are installed
+    Status,
+    /// Do what a hook does; called by the hooks themselves
+    #[command(hide = true)]
+    Run {
+        /// The hook
+        hook: String,
+        /// What Git gives it
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Serialize)]
+struct Answer {
+    directory: String,
+    hooks: BTreeMap<&'static str, &'static str>,
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    let project = Project::open(&open::directory(global)?, &global.pipeline)?;
+    let directory = project.repository.hooks_directory()?;
+    match &args.verb {
+        Verb::Run { hook, arguments } => return act(ui, &project, hook, arguments),
+        Verb::Install => {
+            let program = host::own_program().ok_or_else(|| CliError::usage("the path of pv itself is not known"))?;
+            hooks::install(&directory, &program, project.prefix.as_ref())?;
+        }
+        Verb::Uninstall => hooks::uninstall(&directory)?,
+        Verb::Status => {}
+    }
+    let hooks = hooks::states(&directory)?
+        .into_iter()
+        .map(|(name, state)| {
+            let word = match state {
+                HookState::Absent => "absent",
+                HookState::Other => "other",
+                HookState::Installed => "installed",
+                HookState::Chained => "chained",
+            };
+            (name, word)
+        })
+        .collect();
+    ui.show(&Answer { directory: directory.display().to_string(), hooks })?;
+    Ok(0)
+}
+
+fn act(ui: &mut Ui, project: &Project, hook: &str, arguments: &[String]) -> Result<u8, CliError> {
+    match hook {
+        "pre-commit" => before_commit(ui, project),
+        "prepare-commit-msg" => add_trailer(project, arguments),
+        // What comes after the fact must not look like a failure of the commit.
+        "post-commit" => told(ui, link_head(ui, project)),
+        "post-rewrite" => told(ui, link_rewritten(ui, project)),
+        "post-checkout" if arguments.get(2).is_some_and(|flag| flag == "0") => Ok(0),
+        "post-checkout" | "post-merge" => told(ui, follow_pointers(ui, project)),
+        _ => Err(CliError::usage(format!("there is no hook `{hook}`")).hint(format!("the hooks are {}", HOOKS.join(", ")))),
+    }
+}
+
+fn told(ui: &Ui, result: Result<(), CliError>) -> Result<u8, CliError> {
+    if let Err(error) = result {
+        ui.warn(error.text(false).unwrap_or_default());
+    }
+    Ok(0)
+}
+
+/// The definition must be good, and the pointers must say what the data is now.
+fn before_commit(ui: &Ui, project: &Project) -> Result<u8, CliError> {
+    let pipeline = match check_definition(project.site()) {
+        Ok(definition) => definition.pipeline,
+        Err(SnapshotError::NoPipeline { .. }) => return Ok(0),
+        Err(error) => return Err(CliError::from(error).hint("`git commit --no-verify` commits all the same")),
+    };
+    if pipeline.data.is_empty() {
+        return Ok(0);
+    }
+    let pointed = capture_data(project.site(), &pipeline, &project.store)?;
+    project.store.sync()?;
+    let changed = write_pointers(&project.root, &pointed)?;
+    if !changed.is_empty() {
+        let in_repository: Vec<ProjectPath> = changed
+            .iter()
+            .map(|path| match &project.prefix {
+                Some(prefix) => prefix.join(path.as_bytes()),
+                None => path.clone(),
+            })
+            .collect();
+        project.repository.stage(&in_repository)?;
+        for path in &changed {
+            ui.say(format!("pv: {path} is part of the commit"));
+        }
+    }
+    Ok(0)
+}
+
+fn add_trailer(project: &Project, arguments: &[String]) -> Result<u8, CliError> {
+    if project.repository.flag(TRAILER_SETTING) != Some(true) {
+        return Ok(0);
+    }
+    if let Some(file) = arguments.first() {
+        let commit = project.repository.commit_of_index()?;
+        let commits = project.commits();
+        let snapshot = snapshot_of_commit(&project.names(&commits), &commit)?;
+        project.repository.add_trailer(file, TRAILER, &snapshot.to_string())?;
+    }
+    Ok(0)
+}
+
+fn link_head(ui: &Ui, project: &Project) -> Result<(), CliError> {
+    match project.repository.head()?.commit {
+        Some(commit) => link(ui, project, &[commit]),
+        None => Ok(()),
+    }
+}
+
+/// Git gives old and new commit, one pair a line.
+fn link_rewritten(ui: &Ui, project: &Project) -> Result<(), CliError> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| CliError::usage(format!("the rewritten commits cannot be read: {error}")))?;
+    let new = text.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok());
+    let commits: Vec<CommitId> = new.collect();
+    if commits.len() > REWRITTEN_MAX { link_head(ui, project) } else { link(ui, project, &commits) }
+}
+
+fn link(ui: &Ui, project: &Project, commits: &[CommitId]) -> Result<(), CliError> {
+    let memory = project.commits();
+    let mut records = Vec::new();
+    for commit in commits {
+        let snapshot = match snapshot_of_commit(&project.names(&memory), commit) {
+            Ok(snapshot) => snapshot,
+            // A commit without a pipeline has no snapshot.
+            Err(crate::revision::RevisionError::Snapshot(SnapshotError::NoPipeline { .. })) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let commit = commit.to_string();
+        let known = project.journal.links_of(Some(&commit))?;
+        if known.iter().any(|(_, link)| link.snapshot == snapshot && !link.dirty && link.pipeline == project.pipeline) {
+            continue;
+        }
+        records.push(Record::Link(Link {
+            snapshot,
+            pipeline: project.pipeline.clone(),
+            commit: Some(commit),
+            dirty: false,
+            time: Time::now(),
+            by: open::by(&project.repository),
+            message: None,
+        }));
+    }
+    if !records.is_empty() {
+        project.journal.add(&records)?;
+        open::exchange(ui, project);
+    }
+    Ok(())
+}
+
+/// Puts the data that the pointers name into the working tree, unless that would lose something.
+fn follow_pointers(ui: &Ui, project: &Project) -> Result<(), CliError> {
+    let pipeline = match check_definition(project.site()) {
+        Ok(definition) => definition.pipeline,
+        Err(SnapshotError::NoPipeline { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for (path, wanted) in read_pointers(project.site(), &pipeline)? {
+        let place = path.under(&project.root);
+        let dry = crate::store::DryStore::new(&project.store);
+        let here = crate::snapshot::capture_path(&place, &dry)?;
+        if here.as_ref().map(crate::object::Entry::digest) == Some(wanted.digest()) {
+            continue;
+        }
+        let kept = match &here {
+            None => true,
+            Some(entry) => {
+                let kind = if matches!(entry, crate::object::Entry::Directory { .. }) { Kind::Tree } else { Kind::Blob };
+                project.store.length(kind, entry.digest())?.is_some()
+            }
+        };
+        if !kept {
+            ui.warn(format!("pv: data `{path}` was changed here and is in no snapshot, so it stays as it is"));
+            continue;
+        }
+        let entry = match wanted {
+            DataRoot::File { executable, size, id } => crate::object::Entry::File { executable, size, id },
+            DataRoot::Directory { sized, id } => crate::object::Entry::Directory { sized, id },
+        };
+        let kind = if matches!(wanted, DataRoot::Directory { .. }) { Kind::Tree } else { Kind::Blob };
+        if project.store.length(kind, wanted.digest())?.is_none() {
+            ui.warn(format!("pv: data `{path}` ({}) is not in this clone's store", wanted.digest().short()));
+            continue;
+        }
+        place_entry(&project.store, &project.root, &path, &entry, &|_, _| ())?;
+        ui.say(format!("pv: data `{path}` brought to {}", wanted.digest().short()));
+    }
+    Ok(())
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Hooks in {}", paint(NAME, &self.directory))?;
+        for name in HOOKS {
+            let text = match self.hooks.get(name).copied() {
+                Some("installed") => "installed".to_owned(),
+                Some("chained") => "installed, calls the one that was there first".to_owned(),
+                Some("other") => paint(FAINT, "another program's"),
+                _ => paint(FAINT, "not installed"),
+            };
+            writeln!(f, "  {name:18}  {text}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! `pv init`: make a first pipeline.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::fail::CliError;
+use super::open;
+use super::ui::{NAME, Ui, paint};
+use super::Global;
+use crate::disk::{self, Durability};
+use crate::path::ProjectPath;
+use crate::project::Project;
+use crate::snapshot::definition_path;
+
+/// Make a first pipeline in this repository
+///
+/// Writes `.pipeline/pipeline.yaml` with one step to start from, unless there
+/// is one. Nothing else is touched; objects and records will live in the Git directory,
+/// where `git status` does not see them.
+#[derive(clap::Args)]
+pub(super) struct Args {}
+
+const STARTER: &str = r#"# What `pv` versions and runs; every key is described by `pv schema`.
+seed: 42                      # every step gets a seed of its own, derived from this, as PV_SEED
+steps:
+  hello:
+    description: Say hello
+    run: echo "hello, the seed is $PV_SEED" > hello.txt
+    inputs: []                # the files it reads; left out, the step depends on everything
+    outputs: [hello.txt]
+"#;
+
+#[derive(Serialize)]
+struct Answer {
+    root: String,
+    pipeline: ProjectPath,
+    created: bool,
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliError> {
+    let project = Project::open(&open::directory(global)?, &global.pipeline)?;
+    let path = definition_path(&global.pipeline)
+        .ok_or_else(|| CliError::usage(format!("`{}` is no name for a pipeline", global.pipeline)))?;
+    let place = path.under(&project.root);
+    let created = disk::look(&place)?.is_none();
+    if created {
+        disk::write_whole(&place, STARTER.as_bytes(), Durability::Deferred)?;
+    }
+    ui.show(&Answer { root: project.root.display().to_string(), pipeline: path, created })?;
+    Ok(0)
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.created {
+            writeln!(f, "Wrote {}, a pipeline of one step to start from.", paint(NAME, &self.pipeline))?;
+            writeln!(f, "Next: `pv run` executes it, `pv snapshot --tag v1.0` keeps and names it.")
+        } else {
+            writeln!(f, "{} is there already; nothing was changed.", paint(NAME, &self.pipeline))
+        }
+    }
+}

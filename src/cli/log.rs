@@ -1,0 +1,174 @@
+//! `pv log`: snapshots and runs, newest first.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::answer::{seconds, short};
+use super::fail::CliError;
+use super::open;
+use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
+use super::Global;
+use crate::host::Time;
+use crate::object::{RecordId, SnapshotId};
+use crate::record::{RunVerdict, StepVerdict};
+
+/// List snapshots and runs, newest first
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// How many entries to show
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    limit: usize,
+    /// Show everything
+    #[arg(short, long, conflicts_with = "limit")]
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    entries: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Entry {
+    Snapshot {
+        snapshot: SnapshotId,
+        versions: Vec<String>,
+        commit: Option<String>,
+        dirty: bool,
+        time: Time,
+        who: String,
+        message: Option<String>,
+        verdicts: BTreeMap<String, u64>,
+    },
+    Run {
+        run: RecordId,
+        snapshot: SnapshotId,
+        version: Option<String>,
+        commit: Option<String>,
+        dirty: bool,
+        verdict: RunVerdict,
+        time: Time,
+        seconds: f64,
+        ran: usize,
+        reused: usize,
+        failed: Vec<String>,
+        who: String,
+    },
+}
+
+impl Entry {
+    fn time(&self) -> Time {
+        match self {
+            Self::Snapshot { time, .. } | Self::Run { time, .. } => *time,
+        }
+    }
+
+    /// A run comes after the snapshot that it executes, also within one millisecond.
+    fn rank(&self) -> u8 {
+        u8::from(matches!(self, Self::Run { .. }))
+    }
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    let project = open::project(ui, global)?;
+    let limit = if args.all { usize::MAX } else { args.limit };
+    let mut versions: BTreeMap<SnapshotId, Vec<String>> = BTreeMap::new();
+    for (_, version) in project.journal.versions()? {
+        versions.entry(version.snapshot).or_default().push(version.name);
+    }
+    let mut verdicts: BTreeMap<SnapshotId, BTreeMap<String, u64>> = BTreeMap::new();
+    let mut entries = Vec::new();
+    for run in project.journal.runs()? {
+        let (id, run) = run?;
+        if run.pipeline != project.pipeline {
+            continue;
+        }
+        *verdicts.entry(run.snapshot).or_default().entry(run.verdict.to_string()).or_default() += 1;
+        let number = |verdict| run.steps.iter().filter(|step| step.verdict == verdict).count();
+        let failed = run.steps.iter().filter(|step| step.verdict == StepVerdict::Failed);
+        entries.push(Entry::Run {
+            run: id,
+            snapshot: run.snapshot,
+            version: versions.get(&run.snapshot).and_then(|names| names.first().cloned()),
+            commit: run.commit.clone(),
+            dirty: run.dirty,
+            verdict: run.verdict,
+            time: run.started,
+            seconds: Duration::from_millis(run.elapsed_ms).as_secs_f64(),
+            ran: number(StepVerdict::Ran),
+            reused: number(StepVerdict::Reused),
+            failed: failed.map(|step| step.step.clone()).collect(),
+            who: run.by.who,
+        });
+    }
+    for (_, link) in project.journal.links()?.into_iter().filter(|(_, link)| link.pipeline == project.pipeline) {
+        entries.push(Entry::Snapshot {
+            snapshot: link.snapshot,
+            versions: versions.get(&link.snapshot).cloned().unwrap_or_default(),
+            commit: link.commit,
+            dirty: link.dirty,
+            time: link.time,
+            who: link.by.who,
+            message: link.message,
+            verdicts: verdicts.get(&link.snapshot).cloned().unwrap_or_default(),
+        });
+    }
+    entries.sort_by_key(|entry| std::cmp::Reverse((entry.time(), entry.rank())));
+    entries.truncate(limit);
+    ui.show(&Answer { entries })?;
+    Ok(0)
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.entries.is_empty() {
+            return writeln!(f, "Nothing yet. `pv snapshot` takes a snapshot, `pv run` executes the pipeline.");
+        }
+        self.entries.iter().try_for_each(|entry| write_entry(f, entry))
+    }
+}
+
+fn write_entry(f: &mut fmt::Formatter<'_>, entry: &Entry) -> fmt::Result {
+    let commit_text = |commit: &Option<String>, dirty: bool| match (commit, dirty) {
+        (Some(commit), false) => format!("commit {}", short(commit)),
+        (Some(commit), true) => format!("commit {} {}", short(commit), paint(NOTE, "with changes")),
+        (None, _) => "no commit".to_owned(),
+    };
+    match entry {
+        Entry::Snapshot { snapshot, versions, commit, dirty, time, message, verdicts, .. } => {
+            write!(f, "{}  snapshot {}", paint(FAINT, time.local()), paint(NAME, snapshot.short()))?;
+            for version in versions {
+                write!(f, "  {}", paint(NAME, version))?;
+            }
+            write!(f, "  {}", commit_text(commit, *dirty))?;
+            for (verdict, number) in verdicts {
+                write!(f, "  {}", paint(verdict_style(verdict), format!("{number} {verdict}")))?;
+            }
+            if let Some(message) = message {
+                write!(f, "  {}", message.lines().next().unwrap_or_default())?;
+            }
+        }
+        Entry::Run { run, snapshot, version, verdict, time, seconds: s, ran, reused, failed, .. } => {
+            write!(f, "{}  run      {}", paint(FAINT, time.local()), paint(NAME, run.short()))?;
+            write!(f, "  of {}", version.clone().unwrap_or_else(|| snapshot.short()))?;
+            write!(f, "  {}", paint(verdict_style(&verdict.to_string()), verdict))?;
+            if !failed.is_empty() {
+                write!(f, " in {}", failed.join(", "))?;
+            }
+            write!(f, "  {ran} ran, {reused} reused, {}", seconds(Duration::from_secs_f64(*s)))?;
+        }
+    }
+    writeln!(f)
+}
+
+fn verdict_style(verdict: &str) -> anstyle::Style {
+    match verdict {
+        "failed" => BAD,
+        "differs" => NOTE,
+        _ => GOOD,
+    }
+}

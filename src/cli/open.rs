@@ -1,0 +1,77 @@
+//! What most commands begin with: the project, its records, a named snapshot.
+
+use std::path::PathBuf;
+
+use super::Global;
+use super::fail::CliError;
+use super::ui::Ui;
+use crate::git::Repository;
+use crate::host;
+use crate::object::Snapshot;
+use crate::path::ProjectPath;
+use crate::pipeline::{Params, Pipeline};
+use crate::project::Project;
+use crate::record::By;
+use crate::revision::{self, Named};
+use crate::snapshot::{POINTERS, excluded, load_pipeline, read_snapshot};
+
+/// Returns the directory that the command works in.
+pub(super) fn directory(global: &Global) -> Result<PathBuf, CliError> {
+    let here = host::current_directory()
+        .map_err(|error| CliError::usage(format!("the current directory cannot be used: {error}")))?;
+    Ok(global.directory.as_ref().map_or_else(|| here.clone(), |given| here.join(given)))
+}
+
+/// Opens the project, and takes in the records that arrived on the ref since.
+pub(super) fn project(ui: &Ui, global: &Global) -> Result<Project, CliError> {
+    let project = Project::open(&directory(global)?, &global.pipeline)?;
+    exchange(ui, &project);
+    Ok(project)
+}
+
+/// Makes records and ref the same. What fails here is done by the next command, so it only warns.
+pub(super) fn exchange(ui: &Ui, project: &Project) {
+    if let Err(error) = project.journal.exchange(&project.repository) {
+        ui.say(format!("warning: records were not exchanged with `{}`: {error}", crate::record::META_REF));
+    }
+}
+
+/// Returns this user on this machine.
+pub(super) fn by(repository: &Repository) -> By {
+    By::here(repository.identity().map(|identity| format!("{} <{}>", identity.name, identity.email)))
+}
+
+/// Returns what `text` names.
+pub(super) fn resolve(project: &Project, text: &str) -> Result<Named, CliError> {
+    Ok(revision::resolve(&project.names(&project.commits()), text)?)
+}
+
+/// A snapshot with everything that is known by its id.
+pub(super) struct Opened {
+    pub(super) snapshot: Snapshot,
+    pub(super) pipeline: Pipeline,
+    pub(super) params: Params,
+}
+
+/// Reads the snapshot that was named.
+pub(super) fn open(project: &Project, named: &Named) -> Result<Opened, CliError> {
+    let snapshot = read_snapshot(&project.store, named.snapshot)?;
+    let (pipeline, params) = load_pipeline(&project.store, &snapshot)?;
+    Ok(Opened { snapshot, pipeline, params })
+}
+
+/// Returns the current commit, and whether the project's snapshot differs from what that commit alone determines.
+pub(super) fn base(project: &Project, pipeline: &Pipeline) -> Result<(Option<String>, bool), CliError> {
+    let head = project.repository.head()?;
+    let Some(commit) = head.commit else { return Ok((None, true)) };
+    let changed = project.repository.changed_paths(project.prefix.as_ref())?;
+    let dirty = changed.iter().any(|path| matters(pipeline, path));
+    Ok((Some(commit.to_string()), dirty))
+}
+
+/// Returns whether a changed file makes another snapshot: anything in the tree, and the data pointers.
+fn matters(pipeline: &Pipeline, path: &ProjectPath) -> bool {
+    let is_pointer = path.as_bytes().starts_with(POINTERS.as_bytes());
+    let in_data = pipeline.data.iter().any(|root| path.is_within(root));
+    is_pointer || in_data || !excluded(pipeline, path)
+}

@@ -1,0 +1,416 @@
+//! `pv run`: bring results up to date, or execute a snapshot again.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::answer::{count, seconds};
+use super::fail::{CliError, DIFFERENCE, INTERRUPTED, STEP_FAILED};
+use super::open;
+use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
+use super::Global;
+use crate::environment::{self, Tools};
+use crate::exec::Stop;
+use crate::hash::Digest;
+use crate::host::{self, Stopwatch, Time};
+use crate::object::{RecordId, SnapshotId};
+use crate::path::ProjectPath;
+use crate::pipeline;
+use crate::project::Project;
+use crate::record::{RunVerdict, StepVerdict};
+use crate::revision;
+use crate::run::{
+    Event, Judged, Mode, Origin, Performed, Report, Request, Restoring, RunError, Verdict, Work, conclude,
+    edited_outputs, perform, plan, restore,
+};
+use crate::snapshot::{View, capture_working};
+use crate::store::Store;
+
+/// Bring the results of the working tree up to date, or execute a snapshot again
+///
+/// Without a revision: takes a snapshot of the working tree as it is, executes
+/// the steps of which no result is known, takes the others from the store, and puts the outputs into
+/// the working tree. With a revision: executes every step of exactly that snapshot in a
+/// clean place and compares each output with what was recorded; the working tree is not touched.
+///
+/// Exit codes: 1 an output differs from the recorded one, 3 a step failed, 130 interrupted.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A version, a Git revision, or the first digits of a snapshot or run
+    revision: Option<String>,
+    /// How many steps may be executed at once [default: the number of processors]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// When a step fails, still run those that do not need it
+    #[arg(short, long)]
+    keep_going: bool,
+    /// Only tell what would be done, and why
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Take known results also when a revision is given
+    #[arg(long, requires = "revision")]
+    reuse: bool,
+    /// Put the outputs of the revision into the working tree
+    #[arg(long, requires = "revision")]
+    restore: bool,
+    /// Overwrite outputs in the working tree even if they were changed by hand
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// What is to be run.
+struct Subject {
+    opened: open::Opened,
+    snapshot: SnapshotId,
+    version: Option<String>,
+    commit: Option<String>,
+    dirty: bool,
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    let project = open::project(ui, global)?;
+    let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
+    let subject = match &args.revision {
+        Some(revision) => named(&project, revision)?,
+        None => working(ui, &project)?,
+    };
+    let pipeline = &subject.opened.pipeline;
+    let graph = pipeline::order(pipeline)?;
+    let tools = Tools::new(environment::search_path());
+    let work = Work {
+        pipeline,
+        name: &project.pipeline,
+        graph: &graph,
+        params: &subject.opened.params,
+        view: View::new(&project.store, &subject.opened.snapshot),
+        version: subject.version.as_deref(),
+        tools: &tools,
+        journal: &project.journal,
+        store: &project.store,
+        last: OnceLock::new(),
+    };
+    let replay = args.revision.is_some() && !args.reuse;
+    if args.dry_run {
+        let judged = plan(&work)?;
+        ui.show(&Plan::new(&subject, pipeline, judged, replay))?;
+        return Ok(0);
+    }
+    let into_tree = args.revision.is_none() || args.restore;
+    if into_tree && !args.force {
+        refuse_edited(&project, pipeline)?;
+    }
+    perform_and_show(ui, &project, args, &subject, &work, &stop, replay, into_tree)
+}
+
+fn named(project: &Project, revision: &str) -> Result<Subject, CliError> {
+    let named = open::resolve(project, revision)?;
+    let opened = open::open(project, &named)?;
+    let version = named.version.or_else(|| opened.pipeline.version.clone());
+    Ok(Subject { opened, snapshot: named.snapshot, version, commit: named.commit, dirty: named.dirty })
+}
+
+fn working(ui: &Ui, project: &Project) -> Result<Subject, CliError> {
+    let captured = {
+        let progress = ui.progress("Hashing");
+        capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
+    };
+    let (commit, dirty) = open::base(project, captured.pipeline())?;
+    let label = captured.pipeline().version.clone();
+    let version = revision::version_of(&project.names(&project.commits()), captured.id)?.or(label);
+    Ok(Subject {
+        snapshot: captured.id,
+        opened: open::Opened {
+            snapshot: captured.snapshot,
+            pipeline: captured.definition.pipeline,
+            params: captured.params,
+        },
+        version,
+        commit,
+        dirty,
+    })
+}
+
+/// Outputs that `pv` wrote and somebody changed since are refused before anything runs.
+fn refuse_edited(project: &Project, pipeline: &pipeline::Pipeline) -> Result<(), CliError> {
+    let memory = project.restored();
+    let remembered = crate::run::remembered_paths(&memory)?;
+    let outputs = pipeline.steps.iter().flat_map(|step| step.outputs.iter().chain(&step.metrics));
+    let paths: BTreeSet<ProjectPath> = outputs.filter(|path| remembered.contains(*path)).cloned().collect();
+    let committed = |path: &ProjectPath| committed(project, path);
+    let edited = edited_outputs(&restoring(project, &memory, &committed), &paths, &std::collections::BTreeMap::new())?;
+    if edited.is_empty() { Ok(()) } else { Err(RunError::Edited { paths: edited }.into()) }
+}
+
+pub(super) fn restoring<'a>(
+    project: &'a Project,
+    memory: &'a std::path::Path,
+    committed: &'a dyn Fn(&ProjectPath) -> Option<Digest>,
+) -> Restoring<'a> {
+    Restoring { root: &project.root, store: &project.store, journal: &project.journal, memory, committed }
+}
+
+/// Returns the digest of what the current commit has at `path`, if it is a file there.
+pub(super) fn committed(project: &Project, path: &ProjectPath) -> Option<Digest> {
+    let commit = project.repository.head().ok()?.commit?;
+    let files = project.repository.commit_files(&commit, project.prefix.as_ref()).ok()?;
+    let index = files.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
+    let in_repository = match &project.prefix {
+        Some(prefix) => prefix.join(path.as_bytes()),
+        None => path.clone(),
+    };
+    let bytes = project.repository.checked_out(&in_repository, &files[index].1, &commit).ok()?;
+    Some(Digest::of(&bytes))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one command, used once")]
+fn perform_and_show(
+    ui: &mut Ui,
+    project: &Project,
+    args: &Args,
+    subject: &Subject,
+    work: &Work<'_>,
+    stop: &Stop,
+    replay: bool,
+    into_tree: bool,
+) -> Result<u8, CliError> {
+    let title = subject.version.clone().unwrap_or_else(|| subject.snapshot.short());
+    if !ui.json {
+        ui.out(&format!("Running pipeline version: {title}\n"))?;
+    }
+    let (started, watch) = (Time::now(), Stopwatch::start());
+    let (places, locks) = (project.places(), project.locks());
+    let request = Request {
+        mode: if replay { Mode::Replay } else { Mode::Reuse },
+        jobs: args.jobs.map_or_else(host::processors, usize::from),
+        keep_going: args.keep_going,
+        places: &places,
+        locks: &locks,
+        by: open::by(&project.repository),
+        stop,
+    };
+    let performed = {
+        let screen = std::sync::Mutex::new((&mut *ui, None));
+        let performed = perform(work, &request, &|event| {
+            let mut screen = screen.lock().expect("no holder panics");
+            let (ui, closed) = &mut *screen;
+            // A reader who has gone stops the printing, not the run.
+            if closed.is_none() {
+                *closed = tell(ui, &event).err();
+            }
+        })?;
+        if let Some(error) = screen.into_inner().expect("no holder panics").1 {
+            ui.warn(error.text(false).unwrap_or_default());
+        }
+        performed
+    };
+    let outputs: Vec<_> = succeeded(&performed);
+    let origin = Origin {
+        snapshot: subject.snapshot,
+        version: subject.version.clone(),
+        commit: subject.commit.clone(),
+        dirty: subject.dirty,
+        compare: args.revision.is_some(),
+        started,
+        elapsed: watch.elapsed(),
+        by: request.by.clone(),
+    };
+    let report = conclude(work, origin, performed)?;
+    open::exchange(ui, project);
+    if into_tree && !report.interrupted {
+        let memory = project.restored();
+        let committed = |path: &ProjectPath| committed(project, path);
+        restore(&restoring(project, &memory, &committed), &outputs, args.force)?;
+    }
+    show(ui, subject, &report, watch.elapsed())?;
+    Ok(match report.run.verdict {
+        _ if report.interrupted => INTERRUPTED,
+        RunVerdict::Failed => STEP_FAILED,
+        RunVerdict::Differs => DIFFERENCE,
+        RunVerdict::Done | RunVerdict::Reproduced => 0,
+    })
+}
+
+fn succeeded(performed: &Performed) -> Vec<crate::record::Output> {
+    let good = |verdict| matches!(verdict, StepVerdict::Ran | StepVerdict::Reused);
+    performed.steps.iter().filter(|done| good(done.verdict)).flat_map(|done| done.outputs.clone()).collect()
+}
+
+/// Says what happens while it happens. The lines of the steps are the answer; the rest goes to standard error.
+fn tell(ui: &mut Ui, event: &Event<'_>) -> Result<(), CliError> {
+    match event {
+        Event::Reached { step, description } => {
+            if !ui.json {
+                let description = description.map(|text| format!(" - {text}")).unwrap_or_default();
+                ui.out(&format!("Step: {step}{description}\n"))?;
+            }
+        }
+        Event::Started { step, reason } => ui.say(paint(FAINT, format!("{step}: runs, {reason}"))),
+        Event::Waiting { step } => ui.say(format!("{step}: waits for another run that executes it")),
+        Event::Line { step, line } => {
+            ui.say(format!("{} {}", paint(FAINT, format!("{step} |")), String::from_utf8_lossy(line)));
+        }
+        Event::Finished(done) => match (done.verdict, &done.failure) {
+            (StepVerdict::Reused, _) => ui.say(paint(FAINT, format!("{}: reused, {}", done.step, done.reason))),
+            (_, Some(failure)) => {
+                ui.warn(format!("{} step `{}` failed: {}", paint(BAD, "error:"), done.step, failure.how));
+                ui.warn(format!("  its directory is kept: {}", failure.kept.display()));
+            }
+            _ => ui.say(paint(FAINT, format!("{}: done in {}", done.step, seconds(done.elapsed)))),
+        },
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Answer {
+    run: RecordId,
+    snapshot: SnapshotId,
+    version: Option<String>,
+    verdict: RunVerdict,
+    steps: Vec<AnswerStep>,
+}
+
+#[derive(Serialize)]
+struct AnswerStep {
+    step: String,
+    verdict: StepVerdict,
+    reason: String,
+    seconds: f64,
+    outputs: Vec<AnswerOutput>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<AnswerFailure>,
+}
+
+#[derive(Serialize)]
+struct AnswerOutput {
+    path: ProjectPath,
+    digest: Digest,
+    size: u64,
+    recorded: Option<Digest>,
+}
+
+#[derive(Serialize)]
+struct AnswerFailure {
+    how: String,
+    log: Vec<String>,
+    directory: String,
+}
+
+fn show(ui: &mut Ui, subject: &Subject, report: &Report, elapsed: Duration) -> Result<(), CliError> {
+    for done in &report.steps {
+        if let Some(failure) = done.failure.as_ref().filter(|failure| !failure.tail.is_empty()) {
+            ui.warn(format!("the last lines of `{}`:", done.step));
+            failure.tail.iter().for_each(|line| ui.warn(format!("  {line}")));
+        }
+    }
+    if ui.json {
+        let answer = Answer {
+            run: report.id,
+            snapshot: subject.snapshot,
+            version: subject.version.clone(),
+            verdict: report.run.verdict,
+            steps: report.steps.iter().map(|done| answer_step(report, done)).collect(),
+        };
+        return ui.out(&(serde_json::to_string_pretty(&answer).expect("answers have text keys only") + "\n"));
+    }
+    for output in report.compared.iter().filter(|o| o.recorded.is_some_and(|recorded| recorded != o.digest)) {
+        let recorded = output.recorded.map(|digest| digest.short()).unwrap_or_default();
+        ui.say(format!("`{}` of step `{}`: recorded {recorded}, now {}", output.path, output.step, output.digest.short()));
+    }
+    ui.out(&format!("Run {}: {}\n", paint(NAME, report.id.short()), verdict(report, elapsed)))
+}
+
+fn answer_step(report: &Report, done: &crate::run::StepDone) -> AnswerStep {
+    let recorded = |path: &ProjectPath| report.compared.iter().find(|o| o.path == *path).and_then(|o| o.recorded);
+    AnswerStep {
+        step: done.step.clone(),
+        verdict: done.verdict,
+        reason: done.reason.to_string(),
+        seconds: done.elapsed.as_secs_f64(),
+        outputs: done
+            .outputs
+            .iter()
+            .map(|output| AnswerOutput {
+                path: output.path.clone(),
+                digest: output.digest,
+                size: output.size,
+                recorded: recorded(&output.path),
+            })
+            .collect(),
+        failure: done.failure.as_ref().map(|failure| AnswerFailure {
+            how: failure.how.clone(),
+            log: failure.tail.clone(),
+            directory: failure.kept.display().to_string(),
+        }),
+    }
+}
+
+/// The one line that says how it ended.
+fn verdict(report: &Report, elapsed: Duration) -> String {
+    let number = |verdict| report.steps.iter().filter(|done| done.verdict == verdict).count() as u64;
+    let elapsed = seconds(elapsed);
+    match report.run.verdict {
+        _ if report.interrupted => paint(BAD, "interrupted"),
+        RunVerdict::Reproduced => {
+            let outputs = count(report.compared.len() as u64, "output");
+            format!("{}, {outputs}, {elapsed}", paint(GOOD, "reproduced, bit for bit"))
+        }
+        RunVerdict::Differs => {
+            let differ = report.compared.iter().filter(|o| o.recorded.is_some_and(|recorded| recorded != o.digest));
+            let names: Vec<_> = differ.map(|output| format!("`{}`", output.path)).collect();
+            format!("{} from the recorded run in {}, {elapsed}", paint(NOTE, "differs"), names.join(", "))
+        }
+        RunVerdict::Failed => {
+            let failed = report.steps.iter().filter(|done| done.verdict == StepVerdict::Failed);
+            let names: Vec<_> = failed.map(|done| format!("`{}`", done.step)).collect();
+            format!("{} in {}, {elapsed}", paint(BAD, "failed"), names.join(", "))
+        }
+        RunVerdict::Done => {
+            let parts = [(number(StepVerdict::Ran), "ran"), (number(StepVerdict::Reused), "reused")];
+            let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            format!("{}, {}: {}, {elapsed}", paint(GOOD, "done"), count(report.steps.len() as u64, "step"), parts.join(", "))
+        }
+    }
+}
+
+/// What a run would do.
+#[derive(Serialize)]
+struct Plan {
+    snapshot: SnapshotId,
+    version: Option<String>,
+    steps: Vec<PlanStep>,
+}
+
+#[derive(Serialize)]
+struct PlanStep {
+    step: String,
+    verdict: &'static str,
+    reason: String,
+}
+
+impl Plan {
+    fn new(subject: &Subject, pipeline: &pipeline::Pipeline, judged: Vec<Judged>, replay: bool) -> Self {
+        let steps = pipeline.steps.iter().zip(judged).map(|(step, judged)| {
+            let (verdict, reason) = match judged.verdict {
+                _ if replay => ("run", crate::run::Reason::Replay),
+                Verdict::Reuse(_) => ("reuse", judged.reason),
+                Verdict::Run => ("run", judged.reason),
+            };
+            PlanStep { step: step.name.clone(), verdict, reason: reason.to_string() }
+        });
+        Self { snapshot: subject.snapshot, version: subject.version.clone(), steps: steps.collect() }
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let width = self.steps.iter().map(|step| step.step.chars().count()).max().unwrap_or_default();
+        for step in &self.steps {
+            let verdict = if step.verdict == "run" { paint(NOTE, "run  ") } else { paint(GOOD, "reuse") };
+            writeln!(f, "{verdict}  {:width$}  {}", step.step, step.reason)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,316 @@
+//! `pv show`: a snapshot, a run, a step's log, an object.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::answer::{bytes, count, seconds, short};
+use super::fail::CliError;
+use super::open;
+use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
+use super::Global;
+use crate::hash::Digest;
+use crate::object::{Kind, Node, RecordId};
+use crate::project::Project;
+use crate::record::{Link, Run, RunVerdict, StepVerdict};
+use crate::revision::{Named, RevisionError};
+use crate::store::Store;
+
+/// Show a snapshot, a run, a step's log, or an object
+///
+/// Given a version, a Git revision or a snapshot: what is in it and what came of
+/// it. Given a run: what each step did. Given the digest of a file: its content.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A version, a Git revision, or the first digits of a snapshot, run or object
+    revision: String,
+    /// Print what this step printed in the run, or in the newest run of the snapshot
+    #[arg(long, value_name = "STEP")]
+    log: Option<String>,
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    let project = open::project(ui, global)?;
+    let named = match crate::revision::resolve(&project.names(&project.commits()), &args.revision) {
+        Ok(named) => named,
+        Err(RevisionError::Unknown { text, similar }) => {
+            return match object(&project, &args.revision)? {
+                Some((kind, digest)) => show_object(ui, &project, kind, digest),
+                None => Err(RevisionError::Unknown { text, similar }.into()),
+            };
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match (&args.log, &named.run) {
+        (Some(step), _) => show_log(ui, &project, &named, step),
+        (None, Some((id, run))) => {
+            ui.show(&RunAnswer { run: *id, record: run })?;
+            Ok(0)
+        }
+        (None, None) => show_snapshot(ui, &project, &named),
+    }
+}
+
+/// Returns the one object whose digest begins so.
+fn object(project: &Project, text: &str) -> Result<Option<(Kind, Digest)>, CliError> {
+    let hex = text.len() >= 4 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
+    if !hex {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for kind in Kind::ALL {
+        found.extend(project.store.find(kind, text)?.into_iter().map(|digest| (kind, digest)));
+    }
+    if found.len() > 1 {
+        let candidates: Vec<_> = found.iter().map(|(kind, digest)| format!("{kind} {}", digest.short())).collect();
+        return Err(RevisionError::Ambiguous { text: text.to_owned(), candidates }.into());
+    }
+    Ok(found.pop())
+}
+
+fn show_object(ui: &mut Ui, project: &Project, kind: Kind, digest: Digest) -> Result<u8, CliError> {
+    let content = project.store.get(kind, digest)?;
+    let text = match kind {
+        Kind::Blob if ui.json => json!({"kind": "blob", "digest": digest, "bytes": content.len()}).to_string() + "\n",
+        Kind::Blob => {
+            ui.bytes(&content)?;
+            return Ok(0);
+        }
+        Kind::Tree => tree_text(&content)?,
+        Kind::Snapshot => unreachable!("a snapshot is found as a revision"),
+        Kind::Definition | Kind::Params | Kind::Environment => {
+            let value: Value = serde_json::from_slice(&content).unwrap_or_default();
+            serde_json::to_string_pretty(&value).expect("JSON that was read can be written") + "\n"
+        }
+    };
+    ui.out(&text)?;
+    Ok(0)
+}
+
+fn tree_text(content: &[u8]) -> Result<String, CliError> {
+    let node = Node::decode(content).map_err(|error| CliError::usage(error.to_string()))?;
+    let mut text = String::new();
+    match node {
+        Node::Leaf(entries) => {
+            for (name, entry) in entries {
+                let size = bytes(entry.sized().bytes);
+                let _ = writeln!(text, "{}  {size:>10}  {}", crate::run::describe(Some(&entry)), crate::path::escape(&name));
+            }
+        }
+        Node::Inner(children) => {
+            for child in children {
+                let last = crate::path::escape(&child.last_name);
+                let _ = writeln!(text, "node {}  {} up to {last}", child.id, count(child.entries, "entry"));
+            }
+        }
+    }
+    Ok(text)
+}
+
+fn show_log(ui: &mut Ui, project: &Project, named: &Named, step: &str) -> Result<u8, CliError> {
+    let run = match &named.run {
+        Some((_, run)) => Some((**run).clone()),
+        None => runs_of(project, named)?.into_iter().map(|(_, run)| run).find(|run| run.steps.iter().any(|s| s.step == step && s.log.is_some())),
+    };
+    let Some(run) = run else {
+        return Err(CliError::usage(format!("no run of `{}` has a log of step `{step}`", named.text))
+            .hint("`pv run` with the revision makes one"));
+    };
+    let log = run.steps.iter().find(|other| other.step == step).map(|step| step.log);
+    match log {
+        None => {
+            let names: Vec<_> = run.steps.iter().map(|step| format!("`{}`", step.step)).collect();
+            Err(CliError::usage(format!("there is no step `{step}`")).hint(format!("its steps are {}", names.join(", "))))
+        }
+        Some(None) => Err(CliError::usage(format!("step `{step}` was not executed in this run"))),
+        Some(Some(log)) => {
+            let content = project.store.get(Kind::Blob, log.digest())?;
+            ui.bytes(&content)?;
+            Ok(0)
+        }
+    }
+}
+
+fn runs_of(project: &Project, named: &Named) -> Result<Vec<(RecordId, Run)>, CliError> {
+    let mut runs = Vec::new();
+    for run in project.journal.runs()? {
+        let (id, run) = run?;
+        if run.snapshot == named.snapshot {
+            runs.push((id, run));
+        }
+    }
+    Ok(runs)
+}
+
+fn show_snapshot(ui: &mut Ui, project: &Project, named: &Named) -> Result<u8, CliError> {
+    let opened = open::open(project, named)?;
+    let versions: Vec<String> = project
+        .journal
+        .versions()?
+        .into_iter()
+        .filter(|(_, version)| version.snapshot == named.snapshot)
+        .map(|(_, version)| version.name)
+        .collect();
+    let links: Vec<Link> = project
+        .journal
+        .links()?
+        .into_iter()
+        .map(|(_, link)| link)
+        .filter(|link| link.snapshot == named.snapshot)
+        .collect();
+    let view = crate::snapshot::View::new(&project.store, &opened.snapshot);
+    let mut sized = crate::object::Sized::default();
+    crate::snapshot::for_each_file(view.store(), opened.snapshot.tree, None, &mut |_, entry| {
+        if !matches!(entry, crate::object::Entry::Directory { .. }) {
+            sized += entry.sized();
+        }
+        Ok(())
+    })?;
+    ui.show(&SnapshotAnswer {
+        named,
+        opened: &opened,
+        versions,
+        links,
+        runs: runs_of(project, named)?,
+        files: sized.files,
+        bytes: sized.bytes,
+    })?;
+    Ok(0)
+}
+
+struct SnapshotAnswer<'a> {
+    named: &'a Named,
+    opened: &'a open::Opened,
+    versions: Vec<String>,
+    links: Vec<Link>,
+    runs: Vec<(RecordId, Run)>,
+    files: u64,
+    bytes: u64,
+}
+
+impl Serialize for SnapshotAnswer<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let snapshot = &self.opened.snapshot;
+        let data: BTreeMap<String, Value> = snapshot
+            .data
+            .iter()
+            .map(|(path, root)| {
+                let sized = root.sized();
+                (path.to_string(), json!({"digest": root.digest(), "files": sized.files, "bytes": sized.bytes}))
+            })
+            .collect();
+        let runs: Vec<Value> = self
+            .runs
+            .iter()
+            .map(|(id, run)| json!({"run": id, "verdict": run.verdict, "started": run.started, "elapsed_ms": run.elapsed_ms}))
+            .collect();
+        json!({
+            "snapshot": self.named.snapshot,
+            "versions": self.versions,
+            "commit": self.named.commit,
+            "dirty": self.named.dirty,
+            "tree": snapshot.tree,
+            "files": self.files,
+            "bytes": self.bytes,
+            "data": data,
+            "definition": self.opened.pipeline,
+            "params": self.opened.params.to_value(),
+            "seed": snapshot.seed,
+            "environment": self.opened.pipeline.environment,
+            "links": self.links,
+            "runs": runs,
+        })
+        .serialize(serializer)
+    }
+}
+
+impl fmt::Display for SnapshotAnswer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let snapshot = &self.opened.snapshot;
+        write!(f, "snapshot {}", paint(NAME, self.named.snapshot))?;
+        self.versions.iter().try_for_each(|version| write!(f, "  {}", paint(NAME, version)))?;
+        writeln!(f)?;
+        for link in &self.links {
+            let commit = link.commit.as_deref().map_or_else(|| "no commit".to_owned(), |c| format!("commit {}", short(c)));
+            let dirty = if link.dirty && link.commit.is_some() { format!(" {}", paint(NOTE, "with changes")) } else { String::new() };
+            writeln!(f, "taken    {} by {} at {commit}{dirty}", link.time.local(), link.by.who)?;
+            if let Some(message) = &link.message {
+                message.lines().try_for_each(|line| writeln!(f, "         {line}"))?;
+            }
+        }
+        writeln!(f, "tree     {}, {}", count(self.files, "file"), bytes(self.bytes))?;
+        for (path, root) in &snapshot.data {
+            let sized = root.sized();
+            writeln!(f, "data     {path}  {}, {}", count(sized.files, "file"), bytes(sized.bytes))?;
+        }
+        if let Some(seed) = snapshot.seed {
+            writeln!(f, "seed     {seed}")?;
+        }
+        for key in self.opened.params.keys() {
+            if let Some(value) = self.opened.params.get(&key) {
+                writeln!(f, "param    {key} = {value}")?;
+            }
+        }
+        for step in &self.opened.pipeline.steps {
+            let description = step.description.as_deref().map(|text| format!(" - {text}")).unwrap_or_default();
+            writeln!(f, "step     {}{}", paint(NAME, &step.name), paint(FAINT, description))?;
+        }
+        for (id, run) in &self.runs {
+            let elapsed = seconds(Duration::from_millis(run.elapsed_ms));
+            writeln!(f, "run      {}  {}  {}  {elapsed}", id.short(), run.started.local(), paint(style(run.verdict), run.verdict))?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+struct RunAnswer<'a> {
+    run: RecordId,
+    #[serde(flatten)]
+    record: &'a Run,
+}
+
+impl fmt::Display for RunAnswer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let run = self.record;
+        writeln!(f, "run {}  {}", paint(NAME, self.run), paint(style(run.verdict), run.verdict))?;
+        let version = run.version.as_deref().map(|version| format!("  {version}")).unwrap_or_default();
+        writeln!(f, "snapshot {}{version}", run.snapshot.short())?;
+        if let Some(commit) = &run.commit {
+            let dirty = if run.dirty { format!(" {}", paint(NOTE, "with changes")) } else { String::new() };
+            writeln!(f, "commit   {}{dirty}", short(commit))?;
+        }
+        if let Some(against) = &run.against {
+            writeln!(f, "compared with run {}", against.short())?;
+        }
+        let elapsed = seconds(Duration::from_millis(run.elapsed_ms));
+        writeln!(f, "started  {} by {} on {} ({}), {elapsed}", run.started.local(), run.by.who, run.by.host, run.by.platform)?;
+        for (name, value) in &run.machine {
+            writeln!(f, "{name:8} {value}")?;
+        }
+        for step in &run.steps {
+            let style = match step.verdict {
+                StepVerdict::Failed => BAD,
+                StepVerdict::Skipped => NOTE,
+                StepVerdict::Ran | StepVerdict::Reused => GOOD,
+            };
+            let elapsed = seconds(Duration::from_millis(step.elapsed_ms));
+            writeln!(f, "step     {}  {}  {elapsed}  {}", paint(NAME, &step.step), paint(style, step.verdict), paint(FAINT, &step.reason))?;
+            for output in &step.outputs {
+                writeln!(f, "         {}  {}  {}", output.digest.short(), output.path, bytes(output.size))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn style(verdict: RunVerdict) -> anstyle::Style {
+    match verdict {
+        RunVerdict::Done | RunVerdict::Reproduced => GOOD,
+        RunVerdict::Differs => NOTE,
+        RunVerdict::Failed => BAD,
+    }
+}

@@ -1,0 +1,212 @@
+//! `pv snapshot`: keep what determines the results, and name it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::answer::{bytes, count, short};
+use super::fail::CliError;
+use super::open;
+use super::ui::{FAINT, NAME, NOTE, Ui, paint};
+use super::Global;
+use crate::git::CommitId;
+use crate::host::Time;
+use crate::object::SnapshotId;
+use crate::path::ProjectPath;
+use crate::project::Project;
+use crate::record::{Link, Record, RecordError, Version};
+use crate::revision;
+use crate::snapshot::{Captured, capture_working, write_pointers};
+use crate::store::Store;
+
+/// Keep definition, code, configuration, data and environment, and link them to the commit
+///
+/// The snapshot's id depends on content alone: the same content has the same
+/// id on every machine. Neither the index nor HEAD nor your files are touched; for
+/// data that Git ignores, one-line pointers are written below `.pipeline/data`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Name the version; in a clean tree this also makes an annotated Git tag
+    #[arg(long, value_name = "NAME")]
+    tag: Option<String>,
+    /// Say something about it
+    #[arg(short, long)]
+    message: Option<String>,
+    /// Let the name point here even if it pointed elsewhere before (a Git tag is never moved)
+    #[arg(long, requires = "tag")]
+    force: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    snapshot: SnapshotId,
+    version: Option<String>,
+    commit: Option<String>,
+    dirty: bool,
+    files: u64,
+    bytes: u64,
+    new_bytes: u64,
+    #[serde(skip)]
+    tagged: bool,
+    #[serde(skip)]
+    pointers: Vec<ProjectPath>,
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    let project = open::project(ui, global)?;
+    if let Some(name) = &args.tag {
+        check_name(name)?;
+    }
+    let captured = {
+        let progress = ui.progress("Hashing");
+        capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
+    };
+    let pointers = write_pointers(&project.root, &captured.pointed)?;
+    let (commit, dirty) = open::base(&project, captured.pipeline())?;
+    let replaces = match &args.tag {
+        Some(name) => replaced(&project, name, &captured, commit.as_deref(), dirty, args.force)?,
+        None => Vec::new(),
+    };
+    project.store.sync()?;
+    let link = Link {
+        snapshot: captured.id,
+        pipeline: project.pipeline.clone(),
+        commit: commit.clone(),
+        dirty,
+        time: Time::now(),
+        by: open::by(&project.repository),
+        message: args.message.clone(),
+    };
+    let records = records(&project, link, args.tag.as_deref(), replaces)?;
+    if !records.is_empty() {
+        project.journal.add(&records)?;
+        open::exchange(ui, &project);
+    }
+    let tagged = match (&args.tag, &commit) {
+        (Some(name), Some(commit)) if !dirty => tag(&project, name, commit, args.message.as_deref())?,
+        _ => false,
+    };
+    for path in &captured.submodules {
+        ui.say(format!("note: of submodule `{path}` the snapshot has the commit only, not its files"));
+    }
+    let version = match &args.tag {
+        Some(name) => Some(name.clone()),
+        None => revision::version_of(&project.names(&project.commits()), captured.id)?,
+    };
+    ui.show(&Answer {
+        snapshot: captured.id,
+        version,
+        commit,
+        dirty,
+        files: captured.sized.files,
+        bytes: captured.sized.bytes,
+        new_bytes: captured.new_bytes,
+        tagged,
+        pointers,
+    })?;
+    Ok(0)
+}
+
+/// A name must be good for a Git tag too, and must not look like an option.
+fn check_name(name: &str) -> Result<(), CliError> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || "~^:?*[\\{}@".contains(c);
+    let parts_good = name.split('/').all(|part| {
+        !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.ends_with(".lock")
+    });
+    if name.contains(bad) || name.contains("..") || name.starts_with('-') || !parts_good {
+        return Err(CliError::usage(format!("`{name}` is no name for a version"))
+            .hint("letters, digits, `.`, `-`, `_` and `/` make good names: `v1.0`"));
+    }
+    Ok(())
+}
+
+/// Returns the records that the new name takes the place of; an error if it must not.
+fn replaced(
+    project: &Project,
+    name: &str,
+    captured: &Captured,
+    commit: Option<&str>,
+    dirty: bool,
+    force: bool,
+) -> Result<Vec<crate::object::RecordId>, CliError> {
+    let versions = project.journal.versions()?;
+    let same_name = versions.into_iter().filter(|(_, v)| v.name == name && v.pipeline == project.pipeline);
+    let (same, other): (Vec<_>, Vec<_>) = same_name.partition(|(_, version)| version.snapshot == captured.id);
+    if !force && let Some((_, version)) = other.first() {
+        return Err(CliError::usage(format!("version `{name}` already names snapshot {}", version.snapshot.short()))
+            .hint("choose another name, or move this one with `--force`"));
+    }
+    // Find out before anything is recorded whether the tag can be made.
+    if let (Some(commit), false) = (commit, dirty)
+        && let Some(target) = project.repository.tag_target(name)?
+        && target.to_string() != commit
+    {
+        return Err(CliError::usage(format!("git tag `{name}` already names commit {}", short(&target.to_string())))
+            .hint("choose another name; `pv` never moves a tag"));
+    }
+    Ok(other.into_iter().chain(same).map(|(id, _)| id).collect())
+}
+
+/// What there is to record: nothing that is on record already.
+fn records(
+    project: &Project,
+    link: Link,
+    tag: Option<&str>,
+    replaces: Vec<crate::object::RecordId>,
+) -> Result<Vec<Record>, RecordError> {
+    let mut records = Vec::new();
+    let named = project.journal.versions()?;
+    if let Some(name) = tag {
+        let known = named.iter().any(|(id, v)| {
+            v.name == name && v.snapshot == link.snapshot && v.commit == link.commit && v.dirty == link.dirty && replaces == [*id]
+        });
+        if !known {
+            records.push(Record::Version(Version {
+                name: name.to_owned(),
+                snapshot: link.snapshot,
+                pipeline: link.pipeline.clone(),
+                commit: link.commit.clone(),
+                dirty: link.dirty,
+                time: link.time,
+                by: link.by.clone(),
+                message: link.message.clone(),
+                replaces,
+            }));
+        }
+    }
+    let known = project.journal.links_of(link.commit.as_deref())?.into_iter().any(|(_, other)| {
+        other.snapshot == link.snapshot && other.dirty == link.dirty && other.pipeline == link.pipeline
+    });
+    if !known || link.message.is_some() {
+        records.push(Record::Link(link));
+    }
+    Ok(records)
+}
+
+fn tag(project: &Project, name: &str, commit: &str, message: Option<&str>) -> Result<bool, CliError> {
+    if project.repository.tag_target(name)?.is_some() {
+        return Ok(false);
+    }
+    let id: CommitId = commit.parse().map_err(|_| CliError::usage(format!("`{commit}` is no commit id")))?;
+    project.repository.tag(name, &id, message.unwrap_or(name))?;
+    Ok(true)
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Snapshot {}", paint(NAME, self.snapshot.short()))?;
+        if let Some(version) = &self.version {
+            write!(f, " {}", paint(NAME, version))?;
+        }
+        writeln!(f, ": {}, {}, {} new in the store", count(self.files, "file"), bytes(self.bytes), bytes(self.new_bytes))?;
+        match (&self.commit, self.dirty) {
+            (Some(commit), false) => writeln!(f, "Commit {}{}", short(commit), if self.tagged { ", tagged" } else { "" })?,
+            (Some(commit), true) => writeln!(f, "Commit {} {}", short(commit), paint(NOTE, "with changes that are not committed"))?,
+            (None, _) => writeln!(f, "{}", paint(NOTE, "No commit yet"))?,
+        }
+        for path in &self.pointers {
+            writeln!(f, "{}", paint(FAINT, format!("Wrote {path}; commit it, so that the commit alone determines the data")))?;
+        }
+        Ok(())
+    }
+}

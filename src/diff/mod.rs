@@ -1,0 +1,249 @@
+//! What changed between two snapshots, and what that did to their results.
+//!
+//! Pure comparison: two [`Side`]s in, one [`Diff`] out. Of the trees, only what
+//! differs is read.
+
+mod files;
+mod metrics;
+mod pipeline;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::hash::Digest;
+use crate::object::{RecordId, Snapshot, SnapshotId};
+use crate::path::ProjectPath;
+use crate::pipeline::{Params, Pipeline};
+use crate::record::{Output, Recipe, Run};
+use crate::snapshot::SnapshotError;
+use crate::store::Store;
+
+pub use files::{DataChange, FileChange, How, Patch, patches};
+pub use metrics::MetricChange;
+pub use pipeline::{FieldChange, StepChange, StepHow};
+
+/// One side of a comparison.
+pub struct Side<'a> {
+    /// The snapshot's id.
+    pub id: SnapshotId,
+    /// The snapshot.
+    pub snapshot: &'a Snapshot,
+    /// What it is called.
+    pub version: Option<String>,
+    /// The commit it belongs to.
+    pub commit: Option<String>,
+    /// Whether it differs from that commit.
+    pub dirty: bool,
+    /// The definition.
+    pub pipeline: &'a Pipeline,
+    /// The values of all params.
+    pub params: &'a Params,
+    /// A run of it, if there is one.
+    pub run: Option<(RecordId, &'a Run)>,
+    /// The recipes of the run's steps, by step.
+    pub recipes: &'a BTreeMap<String, Recipe>,
+}
+
+/// What changed between two snapshots. Every list is empty where nothing did.
+#[derive(Debug, Serialize, PartialEq)]
+pub struct Diff {
+    /// The old side.
+    pub from: Head,
+    /// The new side.
+    pub to: Head,
+    /// Steps, in the order of the new definition, removed ones where they stood.
+    pub steps: Vec<StepChange>,
+    /// Params, by key.
+    pub params: Vec<ParamChange>,
+    /// Files of the tree, by path.
+    pub files: Vec<FileChange>,
+    /// Data roots, by path.
+    pub data: Vec<DataChange>,
+    /// Programs, packages and facts of the machine, by name; where both sides have been run.
+    pub environment: Vec<FactChange>,
+    /// The pipeline's seed, old and new, if it changed.
+    pub seed: Option<(Option<u64>, Option<u64>)>,
+    /// Outputs that differ, by path; where both sides have been run.
+    pub outputs: Vec<OutputChange>,
+    /// Values in metrics files that differ; where both sides have been run.
+    pub metrics: Vec<MetricChange>,
+}
+
+/// What one side is.
+#[derive(Debug, Serialize, PartialEq, Clone)]
+pub struct Head {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// What it is called.
+    pub version: Option<String>,
+    /// The commit it belongs to.
+    pub commit: Option<String>,
+    /// Whether it differs from that commit.
+    pub dirty: bool,
+    /// The run whose outputs are compared.
+    pub run: Option<RecordId>,
+}
+
+/// A param that differs.
+#[derive(Debug, Serialize, PartialEq)]
+pub struct ParamChange {
+    /// The dotted key.
+    pub key: String,
+    /// Its value before; `None` if it was not there.
+    pub old: Option<Value>,
+    /// Its value after.
+    pub new: Option<Value>,
+}
+
+/// A fact about the environment that differs.
+#[derive(Debug, Serialize, PartialEq)]
+pub struct FactChange {
+    /// What: `program python3`, `package numpy`, `kernel`.
+    pub name: String,
+    /// What it was.
+    pub old: Option<String>,
+    /// What it is.
+    pub new: Option<String>,
+    /// The steps whose command names it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
+}
+
+/// An output that differs.
+#[derive(Debug, Serialize, PartialEq)]
+pub struct OutputChange {
+    /// Where.
+    pub path: ProjectPath,
+    /// The step that writes it.
+    pub step: String,
+    /// Its digest before.
+    pub old: Option<Digest>,
+    /// Its digest after.
+    pub new: Option<Digest>,
+    /// Its size in bytes before.
+    pub old_size: Option<u64>,
+    /// Its size in bytes after.
+    pub new_size: Option<u64>,
+}
+
+impl Diff {
+    /// Returns whether the two snapshots are the same and have the same results.
+    pub fn is_empty(&self) -> bool {
+        self.from.snapshot == self.to.snapshot && self.outputs.is_empty() && self.metrics.is_empty()
+    }
+}
+
+/// Compares two snapshots.
+///
+/// Costs grow with what differs, not with the size of the trees.
+///
+/// # Errors
+///
+/// [`SnapshotError`] if a tree or a metrics file cannot be read.
+pub fn diff(store: &dyn Store, from: &Side<'_>, to: &Side<'_>) -> Result<Diff, SnapshotError> {
+    let (outputs, metrics, environment) = match (from.run, to.run) {
+        (Some((_, old)), Some((_, new))) => {
+            (outputs(old, new), metrics::changes(store, from, to)?, environment(from, to, old, new))
+        }
+        _ => (Vec::new(), Vec::new(), Vec::new()),
+    };
+    Ok(Diff {
+        from: head(from),
+        to: head(to),
+        steps: pipeline::changes(from.pipeline, to.pipeline),
+        params: params(from.params, to.params),
+        files: files::changes(store, from.snapshot, to.snapshot)?,
+        data: files::data_changes(store, from.snapshot, to.snapshot)?,
+        environment,
+        seed: (from.snapshot.seed != to.snapshot.seed).then_some((from.snapshot.seed, to.snapshot.seed)),
+        outputs,
+        metrics,
+    })
+}
+
+fn head(side: &Side<'_>) -> Head {
+    Head {
+        snapshot: side.id,
+        version: side.version.clone(),
+        commit: side.commit.clone(),
+        dirty: side.dirty,
+        run: side.run.map(|(id, _)| id),
+    }
+}
+
+fn params(old: &Params, new: &Params) -> Vec<ParamChange> {
+    let keys: BTreeSet<String> = old.keys().into_iter().chain(new.keys()).collect();
+    let both = keys.into_iter().map(|key| {
+        let (before, after) = (old.get(&key).cloned(), new.get(&key).cloned());
+        ParamChange { key, old: before, new: after }
+    });
+    // A key whose value became a map is told by the keys below it.
+    let leaf = |value: &Option<Value>| !matches!(value, Some(Value::Object(map)) if !map.is_empty());
+    both.filter(|change| change.old != change.new && leaf(&change.old) && leaf(&change.new)).collect()
+}
+
+fn outputs(old: &Run, new: &Run) -> Vec<OutputChange> {
+    let by_path = |run: &Run| -> BTreeMap<ProjectPath, (String, Output)> {
+        run.steps
+            .iter()
+            .flat_map(|step| step.outputs.iter().map(|o| (o.path.clone(), (step.step.clone(), o.clone()))))
+            .collect()
+    };
+    let (old, new) = (by_path(old), by_path(new));
+    let paths: BTreeSet<&ProjectPath> = old.keys().chain(new.keys()).collect();
+    let both = paths.into_iter().map(|path| (path, old.get(path), new.get(path)));
+    both.filter(|(_, old, new)| old.map(|(_, o)| o.digest) != new.map(|(_, o)| o.digest))
+        .map(|(path, old, new)| OutputChange {
+            path: path.clone(),
+            step: new.or(old).map(|(step, _)| step.clone()).unwrap_or_default(),
+            old: old.map(|(_, output)| output.digest),
+            new: new.map(|(_, output)| output.digest),
+            old_size: old.map(|(_, output)| output.size),
+            new_size: new.map(|(_, output)| output.size),
+        })
+        .collect()
+}
+
+/// Facts that decide, from the recipes, then those that only explain.
+fn environment(from: &Side<'_>, to: &Side<'_>, old: &Run, new: &Run) -> Vec<FactChange> {
+    type Facts = BTreeMap<String, (String, BTreeSet<String>)>;
+    let facts = |recipes: &BTreeMap<String, Recipe>| -> Facts {
+        let mut facts = Facts::new();
+        for (step, recipe) in recipes {
+            for (name, value) in &recipe.environment {
+                let name = match name.split_once(" package ") {
+                    Some((_, package)) => format!("package {package}"),
+                    None => format!("program {name}"),
+                };
+                facts.entry(name).or_insert_with(|| (value.clone(), BTreeSet::new())).1.insert(step.clone());
+            }
+        }
+        facts
+    };
+    let (old_facts, new_facts) = (facts(from.recipes), facts(to.recipes));
+    let names: BTreeSet<&String> = old_facts.keys().chain(new_facts.keys()).collect();
+    let mut changes = Vec::new();
+    for name in names {
+        let (before, after) = (old_facts.get(name), new_facts.get(name));
+        if before.map(|(value, _)| value) != after.map(|(value, _)| value) {
+            let steps = after.or(before).map(|(_, steps)| steps.iter().cloned().collect()).unwrap_or_default();
+            let value = |fact: Option<&(String, BTreeSet<String>)>| fact.map(|(value, _)| value.clone());
+            changes.push(FactChange { name: name.clone(), old: value(before), new: value(after), steps });
+        }
+    }
+    let machine = |run: &Run| {
+        let mut facts = run.machine.clone();
+        facts.insert("platform".to_owned(), run.by.platform.clone());
+        facts
+    };
+    let (old, new) = (machine(old), machine(new));
+    for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
+        let (before, after) = (old.get(name).cloned(), new.get(name).cloned());
+        if before != after {
+            changes.push(FactChange { name: name.clone(), old: before, new: after, steps: Vec::new() });
+        }
+    }
+    changes
+}

@@ -1,0 +1,88 @@
+//! What a step runs in: today the host, made as equal as a plain process allows.
+//!
+//! Three things are told apart. What a step is *given*: a clean set of
+//! variables ([`variables`]). What of the machine *decides* its result: the
+//! programs that its command names, with the packages of a Python among them
+//! ([`Tools`]); that goes into the step key. And what merely *explains* a
+//! difference: kernel, processors ([`machine_facts`]); that goes into the record of a run.
+
+mod python;
+mod tools;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::host;
+
+pub use tools::Tools;
+
+/// Variables of the user's environment that steps get, where they are set.
+pub const PASSED: [&str; 10] = [
+    "PATH",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "CONDA_DEFAULT_ENV",
+    "PYENV_VERSION",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "SSL_CERT_FILE",
+    "NIX_PATH",
+];
+
+/// Passed variables whose value itself decides, so that it is part of the step
+/// key. The others only lead to programs, and those are looked at directly.
+const DECIDING: [&str; 2] = ["LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"];
+
+/// Variables that every step gets with these values, unless its `env` says otherwise.
+///
+/// One thread for the numeric libraries: with more, sums are made in an order
+/// that differs between machines.
+pub const FIXED: [(&str, &str); 10] = [
+    ("TZ", "UTC"),
+    ("LC_ALL", "C.UTF-8"),
+    ("LANG", "C.UTF-8"),
+    ("PYTHONDONTWRITEBYTECODE", "1"),
+    ("PYTHONUNBUFFERED", "1"),
+    ("OMP_NUM_THREADS", "1"),
+    ("OPENBLAS_NUM_THREADS", "1"),
+    ("MKL_NUM_THREADS", "1"),
+    ("NUMEXPR_NUM_THREADS", "1"),
+    ("GIT_CEILING_DIRECTORIES", "/"),
+];
+
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Returns the variables that a step is given before its own `env`: the passed
+/// ones as they are here, the fixed ones, and `HOME` and `TMPDIR` of its own.
+pub fn variables(home: &Path, temporary: &Path) -> BTreeMap<String, String> {
+    let mut variables: BTreeMap<String, String> =
+        FIXED.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    for name in PASSED {
+        if let Some(value) = host::variable(name) {
+            variables.insert(name.to_owned(), value);
+        }
+    }
+    variables.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    variables.insert("HOME".to_owned(), home.display().to_string());
+    variables.insert("TMPDIR".to_owned(), temporary.display().to_string());
+    variables
+}
+
+/// Returns the search path that steps get.
+pub fn search_path() -> String {
+    host::variable("PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
+}
+
+/// Returns the passed variables that decide, with their values.
+pub fn deciding_variables() -> BTreeMap<String, String> {
+    DECIDING.iter().filter_map(|name| Some(((*name).to_owned(), host::variable(name)?))).collect()
+}
+
+/// Returns what explains but does not decide: kernel and number of processors.
+pub fn machine_facts() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("kernel".to_owned(), host::kernel()),
+        ("processors".to_owned(), host::processors().to_string()),
+    ])
+}

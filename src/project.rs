@@ -1,0 +1,168 @@
+//! A project: its root, its repository, and the parts that work on it.
+//!
+//! Finds them, opens them, hands them out. What is done with them is the matter of the rooms below.
+
+use std::path::{Path, PathBuf};
+
+use crate::disk;
+use crate::git::{GitError, Repository};
+use crate::host;
+use crate::path::ProjectPath;
+use crate::record::Journal;
+use crate::revision::Names;
+use crate::snapshot::Site;
+use crate::store::{LocalStore, StoreError};
+
+/// The directory that makes a directory a project.
+pub const DEFINITIONS: &str = ".pipeline";
+
+/// Why there is no project to work on.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// The directory lies in no Git repository.
+    #[error("`{}` is in no git repository", path.display())]
+    NoRepository {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The repository has no working tree.
+    #[error("git repository `{}` has no working tree", path.display())]
+    Bare {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// The directory does not exist.
+    #[error("directory `{}` does not exist", path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Git failed.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A project and its parts.
+pub struct Project {
+    /// The repository that it lies in.
+    pub repository: Repository,
+    /// Its directory, absolute.
+    pub root: PathBuf,
+    /// Its directory inside the repository; `None` if it is the whole.
+    pub prefix: Option<ProjectPath>,
+    /// The name of the pipeline that is worked on.
+    pub pipeline: String,
+    /// Where objects are.
+    pub store: LocalStore,
+    /// What is known.
+    pub journal: Journal,
+    directory: PathBuf,
+}
+
+impl Project {
+    /// Returns the project that `from` lies in, and works on the pipeline with this name.
+    ///
+    /// The root is the nearest directory above with a `.pipeline` directory,
+    /// or the top of the working tree if there is none. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// [`ProjectError`] if there is no repository, no working tree, or no store of a known format.
+    pub fn open(from: &Path, pipeline: &str) -> Result<Self, ProjectError> {
+        let from = std::fs::canonicalize(from)
+            .map_err(|source| ProjectError::NoDirectory { path: from.to_owned(), source })?;
+        let repository =
+            Repository::discover(&from)?.ok_or_else(|| ProjectError::NoRepository { path: from.clone() })?;
+        let top = repository
+            .work_directory()
+            .ok_or_else(|| ProjectError::Bare { path: repository.git_directory().to_owned() })?
+            .to_owned();
+        let root = from
+            .ancestors()
+            .take_while(|directory| directory.starts_with(&top))
+            .find(|directory| directory.join(DEFINITIONS).is_dir())
+            .unwrap_or(&top)
+            .to_owned();
+        let directory = repository.common_directory().join("pv");
+        Ok(Self {
+            prefix: ProjectPath::below(&top, &root),
+            root,
+            pipeline: pipeline.to_owned(),
+            store: LocalStore::open(&directory)?,
+            journal: Journal::new(directory.join("records")),
+            directory,
+            repository,
+        })
+    }
+
+    /// Returns where the pipeline lives, for taking snapshots.
+    pub fn site(&self) -> Site<'_> {
+        Site {
+            repository: &self.repository,
+            root: &self.root,
+            prefix: self.prefix.as_ref(),
+            pipeline: &self.pipeline,
+        }
+    }
+
+    /// Returns what revisions are looked up in. `memory` is [`Project::commits`].
+    pub fn names<'a>(&'a self, memory: &'a Path) -> Names<'a> {
+        Names { site: self.site(), journal: &self.journal, store: &self.store, memory }
+    }
+
+    /// Returns the directory that remembers which snapshot a commit has.
+    pub fn commits(&self) -> PathBuf {
+        self.directory.join("commits")
+    }
+
+    /// Returns the directory of the locks of steps.
+    pub fn locks(&self) -> PathBuf {
+        self.directory.join("locks")
+    }
+
+    /// Returns the directory in which clean places are made.
+    ///
+    /// Outside the project, see `run`; each repository has its own, so that
+    /// what one leaves behind is swept by its own next run.
+    pub fn places(&self) -> PathBuf {
+        let name = crate::hash::Digest::of(self.directory.as_os_str().as_encoded_bytes()).short();
+        host::cache_directory().join("work").join(name)
+    }
+
+    /// Returns the file of this worktree that remembers which outputs were put where.
+    pub fn restored(&self) -> PathBuf {
+        let place = self.prefix.as_ref().map(|prefix| prefix.to_string()).unwrap_or_default();
+        let name = format!("restored-{}", crate::hash::Digest::of(place.as_bytes()).short());
+        self.repository.git_directory().join("pv-worktree").join(name)
+    }
+
+    /// Returns the path inside the project of a path that the user gave relative to `from`.
+    pub fn locate(&self, from: &Path, given: &Path) -> Option<ProjectPath> {
+        let absolute = if given.is_absolute() { given.to_owned() } else { from.join(given) };
+        let mut clean = PathBuf::new();
+        for part in absolute.components() {
+            match part {
+                std::path::Component::ParentDir => {
+                    clean.pop();
+                }
+                std::path::Component::CurDir => {}
+                part => clean.push(part),
+            }
+        }
+        // The user's way here may go through a link; the root is canonical.
+        let real = clean.parent().and_then(|parent| std::fs::canonicalize(parent).ok()).zip(clean.file_name());
+        let real = real.map(|(parent, name)| parent.join(name));
+        ProjectPath::below(&self.root, &clean).or_else(|| ProjectPath::below(&self.root, &real?))
+    }
+
+    /// Returns whether there is any pipeline here at all.
+    pub fn has_definitions(&self) -> bool {
+        matches!(disk::look(&self.root.join(DEFINITIONS)), Ok(Some(disk::Found::Directory)))
+    }
+}

@@ -1,0 +1,346 @@
+//! What records say. Their canonical JSON is stored; the fields are a promise:
+//! new ones are optional, old ones keep their meaning.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::Digest;
+use crate::host::{self, Time};
+use crate::object::{BlobId, Entry, RecordId, Sized, SnapshotId, StepKey, canonical};
+use crate::path::ProjectPath;
+use crate::pipeline::Run as Command;
+
+/// One immutable fact.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Record {
+    /// A snapshot was taken of a working tree or of a commit.
+    Link(Link),
+    /// A snapshot was given a name.
+    Version(Version),
+    /// A snapshot was executed.
+    Run(Run),
+    /// A step had a result.
+    Step(StepResult),
+}
+
+impl Record {
+    /// Returns the id and the canonical bytes.
+    pub fn encode(&self) -> (RecordId, Vec<u8>) {
+        let bytes = canonical(self).expect("records have text keys only");
+        (RecordId::of(&bytes), bytes)
+    }
+
+    /// Returns the record with these bytes, or `None` if a newer `pv` wrote a kind that this one does not know.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the JSON.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Tag {
+            kind: String,
+        }
+        let tag: Tag = serde_json::from_slice(bytes)?;
+        if !["link", "version", "run", "step"].contains(&tag.kind.as_str()) {
+            return Ok(None);
+        }
+        serde_json::from_slice(bytes).map(Some)
+    }
+}
+
+/// Who and which machine stands behind a record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct By {
+    /// `Name <email>` as Git knows the user, or the login name.
+    pub who: String,
+    /// The machine's name.
+    pub host: String,
+    /// Operating system and architecture.
+    pub platform: String,
+    /// The version of `pv`.
+    pub pv: String,
+}
+
+impl By {
+    /// Returns this user on this machine; `who` as Git knows the user.
+    pub fn here(who: Option<String>) -> Self {
+        Self {
+            who: who.unwrap_or_else(host::user),
+            host: host::hostname(),
+            platform: host::platform(),
+            pv: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// A snapshot was taken of a working tree or of a commit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Link {
+    /// What was taken.
+    pub snapshot: SnapshotId,
+    /// The pipeline's name; `pipeline` unless there are several.
+    pub pipeline: String,
+    /// The commit that was checked out, if there was one.
+    pub commit: Option<String>,
+    /// Whether the working tree differed from the commit.
+    pub dirty: bool,
+    /// When.
+    pub time: Time,
+    /// By whom, and where.
+    pub by: By,
+    /// What the user wrote about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// A snapshot was given a name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// The name.
+    pub name: String,
+    /// What it names.
+    pub snapshot: SnapshotId,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The commit that was checked out, if there was one.
+    pub commit: Option<String>,
+    /// Whether the working tree differed from the commit.
+    pub dirty: bool,
+    /// When.
+    pub time: Time,
+    /// By whom, and where.
+    pub by: By,
+    /// What the user wrote about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The records of the same name that this one takes the place of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<RecordId>,
+}
+
+/// A snapshot was executed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// What was executed.
+    pub snapshot: SnapshotId,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The version that was asked for, or the definition's label.
+    pub version: Option<String>,
+    /// The commit that was checked out or asked for, if there was one.
+    pub commit: Option<String>,
+    /// Whether the working tree differed from that commit.
+    pub dirty: bool,
+    /// How it ended.
+    pub verdict: RunVerdict,
+    /// The run whose outputs these were compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<RecordId>,
+    /// When it began.
+    pub started: Time,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// By whom, and where.
+    pub by: By,
+    /// Facts about the machine that explain but do not decide: kernel, processors.
+    pub machine: BTreeMap<String, String>,
+    /// What happened to each step, in the order of the definition.
+    pub steps: Vec<RunStep>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunVerdict {
+    /// Every step has its outputs; there was nothing to compare with.
+    Done,
+    /// Every output equals the recorded one, bit for bit.
+    Reproduced,
+    /// Some output differs from the recorded one.
+    Differs,
+    /// A step failed, or the run was interrupted.
+    Failed,
+}
+
+/// What happened to a step in a run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RunStep {
+    /// The step's name.
+    pub step: String,
+    /// What happened.
+    pub verdict: StepVerdict,
+    /// Why.
+    pub reason: String,
+    /// Its key, where it was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<StepKey>,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// What it wrote.
+    pub outputs: Vec<Output>,
+    /// What it printed, in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<BlobId>,
+}
+
+/// What happened to a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepVerdict {
+    /// It was executed and has its outputs.
+    Ran,
+    /// Its recorded outputs were taken.
+    Reused,
+    /// It was executed and failed.
+    Failed,
+    /// It was not reached.
+    Skipped,
+}
+
+/// One output of a step.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Output {
+    /// Where it lies in the project.
+    pub path: ProjectPath,
+    /// What it is.
+    pub kind: OutputKind,
+    /// The digest of its content.
+    pub digest: Digest,
+    /// Its bytes, or the sum of those below it.
+    pub size: u64,
+    /// How many files it consists of.
+    pub files: u64,
+    /// Where a symbolic link points, escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// What an output is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputKind {
+    /// A regular file.
+    File,
+    /// A file that may be executed.
+    Executable,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+}
+
+impl Output {
+    /// Returns the output at `path` that `entry` describes; `None` for a submodule, which no step can write.
+    pub fn of(path: ProjectPath, entry: &Entry) -> Option<Self> {
+        let Sized { files, bytes: size } = entry.sized();
+        let (kind, target) = match entry {
+            Entry::File { executable: false, .. } => (OutputKind::File, None),
+            Entry::File { executable: true, .. } => (OutputKind::Executable, None),
+            Entry::Directory { .. } => (OutputKind::Directory, None),
+            Entry::Symlink { target } => (OutputKind::Symlink, Some(crate::path::escape(target).into_owned())),
+            Entry::Submodule { .. } => return None,
+        };
+        Some(Self { path, kind, digest: entry.digest(), size, files, target })
+    }
+
+    /// Returns the entry that this output was made from.
+    pub fn entry(&self) -> Entry {
+        match self.kind {
+            OutputKind::File | OutputKind::Executable => Entry::File {
+                executable: self.kind == OutputKind::Executable,
+                size: self.size,
+                id: self.digest.into(),
+            },
+            OutputKind::Directory => Entry::Directory {
+                sized: Sized { files: self.files, bytes: self.size },
+                id: self.digest.into(),
+            },
+            OutputKind::Symlink => {
+                Entry::Symlink { target: crate::path::unescape(self.target.as_deref().unwrap_or_default()) }
+            }
+        }
+    }
+}
+
+/// A step had a result under a key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StepResult {
+    /// Digest of everything that may influence the step.
+    pub key: StepKey,
+    /// What the key was made of, to explain later what changed.
+    pub recipe: Recipe,
+    /// What it wrote.
+    pub outputs: Vec<Output>,
+    /// What it printed, in the store.
+    pub log: Option<BlobId>,
+    /// When it began.
+    pub started: Time,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// By whom, and where.
+    pub by: By,
+}
+
+/// Everything that may influence a step. Its canonical JSON hashes to the step key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The meaning of this structure; another number is another key.
+    pub recipe: u32,
+    /// The step's name, which it sees as `PV_STEP`.
+    pub step: String,
+    /// What is executed.
+    pub command: Command,
+    /// Where it is executed, relative to the project.
+    pub workdir: Option<ProjectPath>,
+    /// The variables that the definition sets or passes through, with their values.
+    pub env: BTreeMap<String, String>,
+    /// The params it uses: canonical JSON of each value.
+    pub params: BTreeMap<String, String>,
+    /// The seed it gets.
+    pub seed: Option<u64>,
+    /// What of the environment it uses, each with what identifies it.
+    pub environment: BTreeMap<String, String>,
+    /// What it reads.
+    pub reads: Reads,
+    /// The outputs it must leave.
+    pub outputs: Vec<ProjectPath>,
+}
+
+/// What a step reads: each path with the kind and digest of what is there
+/// (`file <hex>`, `absent`); `.` is the whole tree.
+pub type Reads = BTreeMap<String, String>;
+
+impl Recipe {
+    /// The number of the present meaning of a recipe.
+    pub const VERSION: u32 = 1;
+
+    /// Returns the step key.
+    pub fn key(&self) -> StepKey {
+        StepKey::of(&canonical(self).expect("a recipe has text keys only"))
+    }
+}
+
+impl fmt::Display for RunVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Done => "done",
+            Self::Reproduced => "reproduced",
+            Self::Differs => "differs",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+impl fmt::Display for StepVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ran => "ran",
+            Self::Reused => "reused",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        })
+    }
+}

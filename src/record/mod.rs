@@ -1,0 +1,14 @@
+//! Records: immutable facts about the world, named by their content.
+//!
+//! A run that took place, a commit that was linked to a snapshot, a version
+//! name that was given, a step's result under a key. Records only accumulate;
+//! two sets merge by union. This room knows what they say ([`Record`]) and how
+//! the set is kept and exchanged with Git ([`Journal`]).
+
+mod fact;
+mod journal;
+
+pub use fact::{
+    By, Link, Output, OutputKind, Reads, Recipe, Record, Run, RunStep, RunVerdict, StepResult, StepVerdict, Version,
+};
+pub use journal::{Journal, META_REF, RecordError};

@@ -1,0 +1,87 @@
+//! Deciding what must run, and running it.
+//!
+//! [`judge`](Work::judge) is a decision from facts: a step's recipe, its key, what is
+//! known under that key. [`perform`] does it: a clean place, processes, results.
+//! Progress leaves this room as [`Event`]s, never as text.
+
+mod commit;
+mod imports;
+mod judge;
+mod perform;
+mod place;
+mod reason;
+mod recipe;
+mod report;
+mod restore;
+mod step;
+
+use std::path::PathBuf;
+
+use crate::disk::DiskError;
+use crate::exec::ExecError;
+use crate::path::ProjectPath;
+use crate::record::RecordError;
+use crate::snapshot::SnapshotError;
+use crate::store::StoreError;
+
+pub use judge::{Judged, Verdict, Work, plan};
+pub use perform::{Event, Failure, Mode, Performed, Request, StepDone, perform};
+pub use recipe::describe;
+pub use reason::{Difference, Reason};
+pub use report::{Compared, Origin, Report, conclude};
+pub use restore::{Restored, Restoring, edited_outputs, remembered_paths, restore};
+
+/// Why a run could not be carried out. A step that fails is no such error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Outputs in the working tree are neither what was recorded nor what Git has.
+    #[error("{} in the working tree {} changed since `pv` wrote {}", names(paths), if paths.len() == 1 { "was" } else { "were" }, if paths.len() == 1 { "it" } else { "them" })]
+    Edited {
+        /// The outputs, sorted.
+        paths: Vec<ProjectPath>,
+    },
+    /// The step's working directory is not in the snapshot.
+    #[error("step `{step}` runs in `{workdir}`, which does not exist")]
+    NoWorkdir {
+        /// The step.
+        step: String,
+        /// Its `workdir`.
+        workdir: ProjectPath,
+    },
+    /// A variable that a step passes through cannot be passed.
+    #[error("variable `{name}` of step `{step}` is not UTF-8 text")]
+    Variable {
+        /// The step.
+        step: String,
+        /// The variable.
+        name: String,
+    },
+    /// The clean place could not be made.
+    #[error("no place to run in at `{}`", path.display())]
+    Place {
+        /// Where it should have been.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: DiskError,
+    },
+    /// The snapshot could not be read or laid out.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Records could not be read or added.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A process could not be started or watched.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+fn names(paths: &[ProjectPath]) -> String {
+    paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ")
+}

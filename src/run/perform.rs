@@ -1,0 +1,386 @@
+//! Carrying a run out: steps in parallel, each as soon as those before it are done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use super::commit::Committer;
+use super::judge::{Judged, Verdict, Work};
+use super::place::Place;
+use super::reason::Reason;
+use super::recipe::{Finished, ancestors};
+use super::step::{Executed, execute};
+use super::RunError;
+use crate::disk::Lock;
+use crate::exec::Stop;
+use crate::host::Time;
+use crate::object::{BlobId, StepKey};
+use crate::record::{By, Output, Recipe, StepResult, StepVerdict};
+
+/// How long a run waits before it looks again whether another one has left a result.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How known results are used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// A known result is taken.
+    Reuse,
+    /// Every step is executed.
+    Replay,
+}
+
+/// How a run is to be carried out.
+pub struct Request<'a> {
+    /// Whether known results are taken.
+    pub mode: Mode,
+    /// How many steps may be executed at once.
+    pub jobs: usize,
+    /// Whether steps that do not need a failed one still run.
+    pub keep_going: bool,
+    /// Where clean places are made.
+    pub places: &'a Path,
+    /// Where the locks of steps lie.
+    pub locks: &'a Path,
+    /// Who is behind it.
+    pub by: By,
+    /// Whether the user asked to stop.
+    pub stop: &'a Stop,
+}
+
+/// What an observer is told while a run goes on; called from several threads.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step's turn has come. Told in the order in which steps are taken up.
+    Reached {
+        /// The step.
+        step: &'a str,
+        /// Its description.
+        description: Option<&'a str>,
+    },
+    /// A step is executed.
+    Started {
+        /// The step.
+        step: &'a str,
+        /// Why.
+        reason: &'a Reason,
+    },
+    /// A step waits for another run that executes it.
+    Waiting {
+        /// The step.
+        step: &'a str,
+    },
+    /// A step printed a line.
+    Line {
+        /// The step.
+        step: &'a str,
+        /// The line, without its end.
+        line: &'a [u8],
+    },
+    /// A step is done with.
+    Finished(&'a StepDone),
+}
+
+/// What happened to a step.
+#[derive(Debug, Clone)]
+pub struct StepDone {
+    /// The step's name.
+    pub step: String,
+    /// What happened.
+    pub verdict: StepVerdict,
+    /// Why.
+    pub reason: Reason,
+    /// Its key, where it was reached.
+    pub key: Option<StepKey>,
+    /// What it wrote.
+    pub outputs: Vec<Output>,
+    /// What it printed, in the store.
+    pub log: Option<BlobId>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// How a step failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What happened: `it exited with code 1`.
+    pub how: String,
+    /// The last lines that it printed.
+    pub tail: Vec<String>,
+    /// The directory it ran in, kept.
+    pub kept: PathBuf,
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct Performed {
+    /// Each step, in the order of the definition.
+    pub steps: Vec<StepDone>,
+    /// Whether the user stopped it.
+    pub interrupted: bool,
+}
+
+/// Executes the steps of a pipeline, or takes what is known, and commits the results.
+///
+/// When this returns, every result is durable. Steps that fail are in the answer, not an error.
+///
+/// # Errors
+///
+/// [`RunError`] if something other than a step fails; what was finished before is committed all the same.
+pub fn perform(
+    work: &Work<'_>,
+    request: &Request<'_>,
+    observer: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Performed, RunError> {
+    let place = Place::new(&work.view, request.places);
+    let committer = Committer::new(work.store, work.journal);
+    let run = Running { work, request, observer, place: &place, committer: &committer };
+    let shared = Shared { state: Mutex::new(State::new(work)), changed: Condvar::new() };
+    let jobs = request.jobs.clamp(1, work.pipeline.steps.len().max(1));
+    let committed = std::thread::scope(|scope| {
+        let serving = scope.spawn(|| committer.serve());
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| run.take_steps(&shared))).collect();
+        for worker in workers {
+            if let Err(panic) = worker.join() {
+                committer.close();
+                std::panic::resume_unwind(panic);
+            }
+        }
+        committer.close();
+        serving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    let state = shared.state.into_inner().expect("no holder panics");
+    let failed = state.done.values().any(|done| done.verdict == StepVerdict::Failed);
+    place.close(failed)?;
+    committed?;
+    if let Some(error) = state.error {
+        return Err(error);
+    }
+    let interrupted = request.stop.is_requested();
+    let mut done = state.done;
+    let steps = work
+        .pipeline
+        .steps
+        .iter()
+        .enumerate()
+        .map(|(index, step)| done.remove(&index).unwrap_or_else(|| StepDone::skipped(&step.name, Reason::Stopped)))
+        .collect();
+    Ok(Performed { steps, interrupted })
+}
+
+impl StepDone {
+    fn skipped(step: &str, reason: Reason) -> Self {
+        Self {
+            step: step.to_owned(),
+            verdict: StepVerdict::Skipped,
+            reason,
+            key: None,
+            outputs: Vec::new(),
+            log: None,
+            elapsed: Duration::ZERO,
+            failure: None,
+        }
+    }
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// Positions in the order, of steps that nobody has taken up.
+    open: BTreeSet<usize>,
+    done: BTreeMap<usize, StepDone>,
+    error: Option<RunError>,
+    /// No further step is taken up.
+    halted: bool,
+}
+
+impl State {
+    fn new(work: &Work<'_>) -> Self {
+        Self { open: (0..work.graph.order.len()).collect(), done: BTreeMap::new(), error: None, halted: false }
+    }
+
+    /// Returns the first step whose predecessors are all done with, and the one among them that did not succeed.
+    fn next(&mut self, work: &Work<'_>) -> Option<(usize, Option<String>)> {
+        let ready = self.open.iter().copied().find(|position| {
+            work.graph.dependencies[work.graph.order[*position]].iter().all(|other| self.done.contains_key(other))
+        })?;
+        self.open.remove(&ready);
+        let index = work.graph.order[ready];
+        let failed = work.graph.dependencies[index]
+            .iter()
+            .map(|other| &self.done[other])
+            .find(|done| matches!(done.verdict, StepVerdict::Failed | StepVerdict::Skipped))
+            .map(|done| done.step.clone());
+        Some((index, failed))
+    }
+
+    fn finished(&self) -> Finished {
+        self.done.iter().map(|(index, done)| (*index, done.outputs.clone())).collect()
+    }
+}
+
+struct Running<'a> {
+    work: &'a Work<'a>,
+    request: &'a Request<'a>,
+    observer: &'a (dyn Fn(Event<'_>) + Sync),
+    place: &'a Place<'a>,
+    committer: &'a Committer<'a>,
+}
+
+impl Running<'_> {
+    /// Takes up one step after the other until none is left.
+    fn take_steps(&self, shared: &Shared) {
+        let mut state = shared.state.lock().expect("no holder panics");
+        loop {
+            if state.halted || state.open.is_empty() || self.request.stop.is_requested() {
+                shared.changed.notify_all();
+                return;
+            }
+            let Some((index, failed)) = state.next(self.work) else {
+                // Every open step waits for one that another thread has.
+                state = shared.changed.wait(state).expect("no holder panics");
+                continue;
+            };
+            let step = &self.work.pipeline.steps[index];
+            if let Some(failed) = failed {
+                state.done.insert(index, StepDone::skipped(&step.name, Reason::Needs(failed)));
+                shared.changed.notify_all();
+                continue;
+            }
+            // Told under the lock, so that the order of the lines is the order of the steps.
+            (self.observer)(Event::Reached { step: &step.name, description: step.description.as_deref() });
+            let finished = state.finished();
+            drop(state);
+            let result = self.one(index, &finished);
+            state = shared.state.lock().expect("no holder panics");
+            match result {
+                Ok(done) => {
+                    (self.observer)(Event::Finished(&done));
+                    state.halted |= done.verdict == StepVerdict::Failed && !self.request.keep_going;
+                    state.done.insert(index, done);
+                }
+                Err(error) => {
+                    state.halted = true;
+                    state.error.get_or_insert(error);
+                }
+            }
+            shared.changed.notify_all();
+        }
+    }
+
+    fn one(&self, index: usize, finished: &Finished) -> Result<StepDone, RunError> {
+        if self.request.mode == Mode::Replay {
+            let recipe = super::recipe::recipe(self.work, index, finished)?;
+            return self.execute(index, finished, &recipe, Reason::Replay, None);
+        }
+        let Judged { verdict, reason, recipe } = self.work.judge(index, finished)?;
+        let recipe = recipe.expect("every step before this one is finished");
+        match verdict {
+            Verdict::Reuse(result) => Ok(self.reused(index, *result, reason)),
+            Verdict::Run => match self.claim(index, recipe.key())? {
+                Claim::Mine(lock) => self.execute(index, finished, &recipe, reason, Some(lock)),
+                Claim::Known(result) => Ok(self.reused(index, *result, Reason::TakenFromOther)),
+                Claim::Stopped => Ok(StepDone::skipped(&recipe.step, Reason::Stopped)),
+            },
+        }
+    }
+
+    fn reused(&self, index: usize, result: StepResult, reason: Reason) -> StepDone {
+        StepDone {
+            step: self.work.pipeline.steps[index].name.clone(),
+            verdict: StepVerdict::Reused,
+            reason,
+            key: Some(result.key),
+            outputs: result.outputs,
+            log: result.log,
+            elapsed: Duration::ZERO,
+            failure: None,
+        }
+    }
+
+    /// Gets the right to execute the step with this key, or the result that another run leaves meanwhile.
+    fn claim(&self, index: usize, key: StepKey) -> Result<Claim, RunError> {
+        let path = self.request.locks.join(key.to_string());
+        let mut told = false;
+        loop {
+            if let Some(lock) = Lock::try_exclusive(&path)? {
+                // It may have been committed between our look and our lock.
+                return Ok(match self.work.known(key)? {
+                    Some(result) => {
+                        lock.remove();
+                        Claim::Known(Box::new(result))
+                    }
+                    None => Claim::Mine(lock),
+                });
+            }
+            if !told {
+                (self.observer)(Event::Waiting { step: &self.work.pipeline.steps[index].name });
+                told = true;
+            }
+            if self.request.stop.wait(LOOK_AGAIN) {
+                return Ok(Claim::Stopped);
+            }
+        }
+    }
+
+    fn execute(
+        &self,
+        index: usize,
+        finished: &Finished,
+        recipe: &Recipe,
+        reason: Reason,
+        lock: Option<Lock>,
+    ) -> Result<StepDone, RunError> {
+        let step = &self.work.pipeline.steps[index];
+        (self.observer)(Event::Started { step: &step.name, reason: &reason });
+        let place = self.place.prepare(&ancestors(self.work, index), finished)?;
+        let started = Time::now();
+        let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
+        let Executed { outputs, log, elapsed, failure } =
+            execute(self.work.store, step, recipe, &place, &mut on_line, self.request.stop)?;
+        self.place.executed(index);
+        let key = recipe.key();
+        let verdict = if failure.is_some() { StepVerdict::Failed } else { StepVerdict::Ran };
+        if failure.is_none() {
+            let result = StepResult {
+                key,
+                recipe: recipe.clone(),
+                outputs: outputs.clone(),
+                log,
+                started,
+                elapsed_ms: milliseconds(elapsed),
+                by: self.request.by.clone(),
+            };
+            self.keep(result, lock)?;
+        }
+        Ok(StepDone { step: step.name.clone(), verdict, reason, key: Some(key), outputs, log, elapsed, failure })
+    }
+
+    /// Commits a result, unless the same outputs are known under its key already.
+    fn keep(&self, result: StepResult, lock: Option<Lock>) -> Result<(), RunError> {
+        let known = self.work.journal.results(result.key)?;
+        if known.iter().any(|(_, known)| known.outputs == result.outputs) && self.request.mode == Mode::Replay {
+            if let Some(lock) = lock {
+                lock.remove();
+            }
+        } else {
+            self.committer.push(result, lock);
+        }
+        Ok(())
+    }
+}
+
+enum Claim {
+    Mine(Lock),
+    Known(Box<StepResult>),
+    Stopped,
+}
+
+pub(super) fn milliseconds(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,132 @@
+//! The clean place of a run: a directory of its own, outside the project.
+//!
+//! Outside, because tools look for their settings in the directories above: a
+//! place inside the project would find the project's files again, as they are
+//! now. It is made when the first step is executed; a run that reuses everything makes none.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::RunError;
+use super::recipe::Finished;
+use crate::disk::{self, DiskError, Durability, Lock};
+use crate::snapshot::{View, lay_out, place_entry};
+
+/// How many places of failed runs are kept.
+const KEPT_MAX: usize = 3;
+const KEPT: &str = "kept";
+const LOCK: &str = "lock";
+
+/// A directory in which the steps of one run are executed.
+pub(super) struct Place<'a> {
+    view: &'a View<'a>,
+    base: &'a Path,
+    made: Mutex<Option<Made>>,
+}
+
+struct Made {
+    directory: PathBuf,
+    /// Tells others that this place is in use; the kernel takes it back if this process dies.
+    _lock: Lock,
+    /// Steps whose outputs are already there.
+    placed: BTreeSet<usize>,
+}
+
+impl<'a> Place<'a> {
+    /// Returns a place below `base` that will hold the files of `view`.
+    pub(super) fn new(view: &'a View<'a>, base: &'a Path) -> Self {
+        Self { view, base, made: Mutex::new(None) }
+    }
+
+    /// Returns the directory, with the snapshot's files and the outputs of the steps `before` in it.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the place cannot be made or an object is missing.
+    pub(super) fn prepare(&self, before: &BTreeSet<usize>, finished: &Finished) -> Result<PathBuf, RunError> {
+        let mut slot = self.made.lock().expect("no holder panics");
+        if slot.is_none() {
+            *slot = Some(self.make()?);
+        }
+        let made = slot.as_mut().expect("it has just been made");
+        for index in before {
+            if made.placed.insert(*index) {
+                for output in finished.get(index).into_iter().flatten() {
+                    let tree = made.directory.join("tree");
+                    place_entry(self.view.store(), &tree, &output.path, &output.entry(), &|_, _| ())?;
+                }
+            }
+        }
+        Ok(made.directory.clone())
+    }
+
+    /// Notes that a step has been executed here, so its outputs are in place.
+    pub(super) fn executed(&self, index: usize) {
+        if let Some(made) = self.made.lock().expect("no holder panics").as_mut() {
+            made.placed.insert(index);
+        }
+    }
+
+    /// Removes the place, or marks it as kept for the user to look at.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if it cannot be removed or marked.
+    pub(super) fn close(self, keep: bool) -> Result<(), RunError> {
+        let made = self.made.into_inner().expect("no holder panics");
+        let Some(made) = made else { return Ok(()) };
+        if keep {
+            disk::write_whole(&made.directory.join(KEPT), b"", Durability::Deferred)?;
+            Ok(())
+        } else {
+            Ok(disk::remove_tree(&made.directory)?)
+        }
+    }
+
+    fn make(&self) -> Result<Made, RunError> {
+        let failed = |source: DiskError| RunError::Place { path: self.base.to_owned(), source };
+        disk::make_directory(self.base).map_err(failed)?;
+        sweep(self.base);
+        let directory = tempfile::Builder::new()
+            .prefix("run-")
+            .tempdir_in(self.base)
+            .map_err(DiskError::on("make a directory in", self.base))
+            .map_err(failed)?
+            .keep();
+        // Nothing but a lock tells a place in use from one left behind.
+        let lock = Lock::exclusive(&directory.join(LOCK)).map_err(failed)?;
+        let made = Made { directory, _lock: lock, placed: BTreeSet::new() };
+        for name in ["tree", "home", "tmp", "log"] {
+            disk::make_directory(&made.directory.join(name))?;
+        }
+        lay_out(self.view.store(), self.view.snapshot(), &made.directory.join("tree"), &|_, _| ())?;
+        Ok(made)
+    }
+}
+
+/// Removes the places of runs that died, and all but the newest that were kept.
+///
+/// What cannot be removed now is left for the next time.
+fn sweep(base: &Path) {
+    let Ok(entries) = fs::read_dir(base) else { return };
+    let mut kept = Vec::new();
+    for entry in entries.flatten() {
+        let directory = entry.path();
+        let lock = directory.join(LOCK);
+        if !matches!(disk::look(&lock), Ok(Some(_))) {
+            continue;
+        }
+        let Ok(Some(_free)) = Lock::try_exclusive(&lock) else { continue };
+        match fs::metadata(directory.join(KEPT)).and_then(|metadata| metadata.modified()) {
+            Ok(time) => kept.push((time, directory)),
+            Err(_) => drop(disk::remove_tree(&directory)),
+        }
+    }
+    kept.sort();
+    let surplus = kept.len().saturating_sub(KEPT_MAX);
+    for (_, directory) in kept.drain(..surplus) {
+        drop(disk::remove_tree(&directory));
+    }
+}

@@ -1,0 +1,243 @@
+//! Why a step runs: what differs between two recipes, in words that name it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::recipe::WHOLE_TREE;
+use crate::object::TreeId;
+use crate::path::ProjectPath;
+use crate::record::{Reads, Recipe};
+use crate::snapshot::{SnapshotError, changes};
+use crate::store::Store;
+
+/// How many changed files of one directory are named.
+const FILES_NAMED: usize = 3;
+
+/// Why a step has the verdict that it has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// Nothing that it depends on changed.
+    Unchanged,
+    /// No earlier result of it is known.
+    FirstTime,
+    /// Something that it depends on changed since its last result.
+    Changed(Vec<Difference>),
+    /// Steps before it run, so what it reads may change.
+    After(Vec<String>),
+    /// Its result is known, but outputs are no longer in the store.
+    OutputsGone,
+    /// Every step is executed again.
+    Replay,
+    /// Another run was executing it and has left its result.
+    TakenFromOther,
+    /// A step that it needs failed.
+    Needs(String),
+    /// The run was stopped before.
+    Stopped,
+}
+
+/// One thing that differs between two recipes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Difference {
+    /// The command, or where it runs.
+    Command,
+    /// A variable that the definition sets or passes through.
+    Env {
+        /// Its name.
+        name: String,
+        /// Its value before.
+        old: Option<String>,
+        /// Its value now.
+        new: Option<String>,
+    },
+    /// A param.
+    Param {
+        /// The file it comes from, if it comes from one.
+        source: Option<String>,
+        /// Its dotted key.
+        key: String,
+        /// Its value before.
+        old: Option<String>,
+        /// Its value now.
+        new: Option<String>,
+    },
+    /// The seed.
+    Seed {
+        /// The seed before.
+        old: Option<u64>,
+        /// The seed now.
+        new: Option<u64>,
+    },
+    /// A program or a package.
+    Environment {
+        /// Which.
+        name: String,
+        /// What identified it before.
+        old: Option<String>,
+        /// What identifies it now.
+        new: Option<String>,
+    },
+    /// A file or directory that it reads.
+    Read {
+        /// Which.
+        path: String,
+        /// What happened to it: `changed`, `added`, `removed`.
+        how: &'static str,
+    },
+    /// Further files of a directory that it reads.
+    MoreFiles {
+        /// How many.
+        count: usize,
+    },
+    /// The outputs that it must leave.
+    Outputs,
+    /// The rules by which a key is made.
+    Rules,
+}
+
+/// Returns what differs between the recipe of the last result and the present one, the telling things first.
+///
+/// # Errors
+///
+/// [`SnapshotError`] if a tree that changed cannot be read.
+pub(super) fn differences(
+    store: &dyn Store,
+    old: &Recipe,
+    new: &Recipe,
+    source_of: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<Difference>, SnapshotError> {
+    let mut found = Vec::new();
+    if old.command != new.command || old.workdir != new.workdir {
+        found.push(Difference::Command);
+    }
+    for (key, old, new) in differing(&old.params, &new.params) {
+        found.push(Difference::Param { source: source_of(&key), key, old, new });
+    }
+    if old.seed != new.seed {
+        found.push(Difference::Seed { old: old.seed, new: new.seed });
+    }
+    found.extend(differing(&old.env, &new.env).map(|(name, old, new)| Difference::Env { name, old, new }));
+    reads(store, &old.reads, &new.reads, &mut found)?;
+    found.extend(
+        differing(&old.environment, &new.environment)
+            .map(|(name, old, new)| Difference::Environment { name, old, new }),
+    );
+    if old.outputs != new.outputs {
+        found.push(Difference::Outputs);
+    }
+    if found.is_empty() && old != new {
+        found.push(Difference::Rules);
+    }
+    Ok(found)
+}
+
+fn reads(store: &dyn Store, old: &Reads, new: &Reads, found: &mut Vec<Difference>) -> Result<(), SnapshotError> {
+    for (path, old, new) in differing(old, new) {
+        let tree = |text: &Option<String>| -> Option<TreeId> {
+            text.as_deref()?.split_once(' ').filter(|(kind, _)| matches!(*kind, "directory" | "data"))?.1.parse().ok()
+        };
+        if let (Some(old), Some(new)) = (tree(&old), tree(&new)) {
+            let above = if path == WHOLE_TREE { None } else { ProjectPath::new(&path).ok() };
+            let mut files = Vec::new();
+            let told = changes(store, Some(old), Some(new), above.as_ref(), &mut |change| {
+                let how = how(change.old.is_some(), change.new.is_some());
+                files.push(Difference::Read { path: change.path.to_string(), how });
+            });
+            // The older tree may be gone from the store; then the directory itself is named.
+            if told.is_ok() && !files.is_empty() {
+                let more = files.len().saturating_sub(FILES_NAMED);
+                files.truncate(FILES_NAMED);
+                found.extend(files);
+                if more > 0 {
+                    found.push(Difference::MoreFiles { count: more });
+                }
+                continue;
+            }
+        }
+        let there = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "absent");
+        found.push(Difference::Read { how: how(there(&old), there(&new)), path });
+    }
+    Ok(())
+}
+
+const fn how(before: bool, now: bool) -> &'static str {
+    match (before, now) {
+        (false, true) => "added",
+        (true, false) => "removed",
+        _ => "changed",
+    }
+}
+
+type Both = (String, Option<String>, Option<String>);
+
+fn differing(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> impl Iterator<Item = Both> {
+    let keys: BTreeSet<String> = old.keys().chain(new.keys()).cloned().collect();
+    let both: Vec<Both> = keys
+        .into_iter()
+        .map(|key| (key.clone(), old.get(&key).cloned(), new.get(&key).cloned()))
+        .filter(|(_, old, new)| old != new)
+        .collect();
+    both.into_iter()
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+        match self {
+            Self::Command => f.write_str("the command changed"),
+            Self::Env { name, old, new } => write!(f, "`{name}` {} -> {}", or_none(old), or_none(new)),
+            Self::Param { source, key, old, new } => {
+                if let Some(source) = source {
+                    write!(f, "`{source}` ")?;
+                }
+                write!(f, "`{key}` {} -> {}", or_none(old), or_none(new))
+            }
+            Self::Seed { old, new } => {
+                let text = |seed: &Option<u64>| seed.map_or_else(|| "(none)".to_owned(), |seed| seed.to_string());
+                write!(f, "the seed {} -> {}", text(old), text(new))
+            }
+            Self::Environment { name, old, new } => match (name.split_once(" package "), old, new) {
+                (Some((_, package)), old, new) => write!(f, "`{package}` {} -> {}", or_none(old), or_none(new)),
+                (None, Some(_), Some(_)) => write!(f, "program `{name}` changed"),
+                (None, None, _) => write!(f, "program `{name}` was not there before"),
+                (None, _, None) => write!(f, "program `{name}` is gone"),
+            },
+            Self::Read { path, how } => write!(f, "`{path}` {how}"),
+            Self::MoreFiles { count: 1 } => f.write_str("1 more file"),
+            Self::MoreFiles { count } => write!(f, "{count} more files"),
+            Self::Outputs => f.write_str("its list of outputs changed"),
+            Self::Rules => f.write_str("this version of pv makes keys by other rules"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unchanged => f.write_str("nothing it depends on changed"),
+            Self::FirstTime => f.write_str("it has not run before"),
+            Self::Changed(differences) => {
+                let texts: Vec<_> = differences.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join(", "))
+            }
+            Self::After(steps) => {
+                let names: Vec<_> = steps.iter().map(|step| format!("`{step}`")).collect();
+                write!(f, "it runs after {}", names.join(", "))
+            }
+            Self::OutputsGone => f.write_str("its recorded outputs are no longer in the store"),
+            Self::Replay => f.write_str("every step is executed again"),
+            Self::TakenFromOther => f.write_str("another run has just executed it"),
+            Self::Needs(step) => write!(f, "`{step}` did not succeed"),
+            Self::Stopped => f.write_str("the run was stopped before it"),
+        }
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,220 @@
+//! What may influence a step: its recipe.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::imports::{self, Sources};
+use super::{RunError, Work};
+use crate::environment;
+use crate::exec;
+use crate::hash::Digest;
+use crate::host;
+use crate::object::{Entry, canonical_value};
+use crate::path::ProjectPath;
+use crate::pipeline::{ParamsSource, Run as Command, Step};
+use crate::record::{Output, Reads, Recipe};
+use crate::snapshot::View;
+
+/// The variable that carries the version's name, for steps that ask for it in `env`.
+pub(super) const VERSION_VARIABLE: &str = "PV_VERSION";
+/// Stands for the whole tree in what a step reads.
+pub(super) const WHOLE_TREE: &str = ".";
+
+/// The outputs of the steps that are finished, by the step's index.
+pub(super) type Finished = BTreeMap<usize, Vec<Output>>;
+
+/// Returns the recipe of a step, once every step before it is in `finished`.
+///
+/// # Errors
+///
+/// [`RunError::Snapshot`] if a tree cannot be read, [`RunError::Variable`] if a
+/// passed variable is not text.
+pub(super) fn recipe(work: &Work<'_>, index: usize, finished: &Finished) -> Result<Recipe, RunError> {
+    let step = &work.pipeline.steps[index];
+    let words = words(&step.run);
+    let mut environment = work.tools.identify(words.iter().map(String::as_str));
+    environment.extend(environment::deciding_variables());
+    let before = ancestors(work, index);
+    let outputs: Vec<&Output> = before.iter().filter_map(|other| finished.get(other)).flatten().collect();
+    Ok(Recipe {
+        recipe: Recipe::VERSION,
+        step: step.name.clone(),
+        command: step.run.clone(),
+        workdir: step.workdir.clone(),
+        env: env(work, step)?,
+        params: params(work, step),
+        seed: seed(work.pipeline.seed, step),
+        environment,
+        reads: reads(work, step, &words, &outputs)?,
+        outputs: outputs_of(step).cloned().collect::<BTreeSet<_>>().into_iter().collect(),
+    })
+}
+
+/// Returns everything that a step must leave: outputs, then metrics.
+pub(super) fn outputs_of(step: &Step) -> impl Iterator<Item = &ProjectPath> {
+    step.outputs.iter().chain(&step.metrics)
+}
+
+/// Returns the steps that come before `index`, directly or not.
+pub(super) fn ancestors(work: &Work<'_>, index: usize) -> BTreeSet<usize> {
+    let mut before = BTreeSet::new();
+    let mut open = vec![index];
+    while let Some(step) = open.pop() {
+        for other in &work.graph.dependencies[step] {
+            if before.insert(*other) {
+                open.push(*other);
+            }
+        }
+    }
+    before
+}
+
+/// Returns the seed of a step: its own, or one derived from the pipeline's and the step's name.
+///
+/// A derived seed has 31 bits, because that is what every random generator in
+/// use takes (R's `set.seed` takes no more).
+pub(super) fn seed(pipeline: Option<u64>, step: &Step) -> Option<u64> {
+    step.seed.or_else(|| {
+        let mut bytes = pipeline?.to_le_bytes().to_vec();
+        bytes.extend_from_slice(step.name.as_bytes());
+        let digest = Digest::derived("pv step-seed v1", &bytes);
+        let first: [u8; 4] = digest.as_bytes()[..4].try_into().expect("a digest has 32 bytes");
+        Some(u64::from(u32::from_le_bytes(first) >> 1))
+    })
+}
+
+/// Returns the variables that the definition sets or passes through, with their values.
+fn env(work: &Work<'_>, step: &Step) -> Result<BTreeMap<String, String>, RunError> {
+    let mut env = step.env.fixed.clone();
+    for name in &step.env.passed {
+        if name == VERSION_VARIABLE {
+            env.extend(work.version.map(|version| (name.clone(), version.to_owned())));
+        } else if let Some(value) = host::variable_os(name) {
+            let value = value
+                .into_string()
+                .map_err(|_| RunError::Variable { step: step.name.clone(), name: name.clone() })?;
+            env.insert(name.clone(), value);
+        }
+    }
+    Ok(env)
+}
+
+fn params(work: &Work<'_>, step: &Step) -> BTreeMap<String, String> {
+    let text = |value| String::from_utf8(canonical_value(value)).expect("canonical JSON is UTF-8");
+    step.params.iter().filter_map(|key| Some((key.clone(), text(work.params.get(key)?)))).collect()
+}
+
+/// Returns the plain words of a command.
+fn words(run: &Command) -> Vec<String> {
+    match run {
+        Command::Shell(line) => exec::words(line).into_iter().map(|word| word.text).collect(),
+        Command::Program(words) => words.clone(),
+    }
+}
+
+/// What a step reads, as far as it can be told before it has been observed:
+/// its declared inputs, the project files that its command names, and the project's
+/// Python modules that those import. Without declared inputs: everything.
+fn reads(work: &Work<'_>, step: &Step, words: &[String], before: &[&Output]) -> Result<Reads, RunError> {
+    let mut reads = Reads::new();
+    let Some(inputs) = &step.inputs else {
+        reads.insert(WHOLE_TREE.to_owned(), format!("directory {}", work.view.snapshot().tree));
+        for (path, data) in &work.view.snapshot().data {
+            reads.insert(path.to_string(), format!("data {}", data.digest()));
+        }
+        reads.extend(before.iter().map(|output| (output.path.to_string(), describe(Some(&output.entry())))));
+        return Ok(reads);
+    };
+    for path in inputs {
+        read_path(&work.view, path, before, &mut reads)?;
+    }
+    for path in named_files(work, step, words, before)? {
+        read_path(&work.view, &path, before, &mut reads)?;
+    }
+    Ok(reads)
+}
+
+/// Adds what lies at `path`: in the snapshot, in the data below it, and in what earlier steps wrote.
+fn read_path(view: &View<'_>, path: &ProjectPath, before: &[&Output], reads: &mut Reads) -> Result<(), RunError> {
+    let mut found = false;
+    for output in before {
+        if output.path.is_within(path) {
+            reads.insert(output.path.to_string(), describe(Some(&output.entry())));
+            found = true;
+        } else if let Some(rest) = path.strip(&output.path)
+            && let Entry::Directory { id, .. } = output.entry()
+        {
+            reads.insert(path.to_string(), describe(view.below(id, &rest)?.as_ref()));
+            return Ok(());
+        }
+    }
+    for (root, data) in view.data_below(path) {
+        reads.insert(root.to_string(), format!("data {}", data.digest()));
+        found = true;
+    }
+    let entry = view.entry(path)?;
+    if entry.is_some() || !found {
+        reads.insert(path.to_string(), describe(entry.as_ref()));
+    }
+    Ok(())
+}
+
+/// Returns kind and digest as text, for a recipe.
+pub fn describe(entry: Option<&Entry>) -> String {
+    match entry {
+        None => "absent".to_owned(),
+        Some(entry) => {
+            let kind = match entry {
+                Entry::File { executable: false, .. } => "file",
+                Entry::File { executable: true, .. } => "executable",
+                Entry::Directory { .. } => "directory",
+                Entry::Symlink { .. } => "link",
+                Entry::Submodule { .. } => "submodule",
+            };
+            format!("{kind} {}", entry.digest())
+        }
+    }
+}
+
+/// Returns the project files that a command names, and the modules that they import.
+///
+/// A params file counts only for a step that does not say which keys it uses.
+fn named_files(
+    work: &Work<'_>,
+    step: &Step,
+    words: &[String],
+    before: &[&Output],
+) -> Result<BTreeSet<ProjectPath>, RunError> {
+    let params_file = |path: &ProjectPath| {
+        work.pipeline.params.iter().any(|source| matches!(source, ParamsSource::File(file) if file == path))
+    };
+    let own = |path: &ProjectPath| outputs_of(step).any(|output| path.is_within(output));
+    let mut named = BTreeSet::new();
+    for word in words {
+        // `--config=conf/a.yaml` names a file as well.
+        for text in [Some(word.as_str()), word.split_once('=').map(|(_, value)| value)].into_iter().flatten() {
+            let Some(path) = from_workdir(step, text) else { continue };
+            let written = before.iter().any(|output| path.overlaps(&output.path));
+            let skipped = own(&path) || (params_file(&path) && !step.params.is_empty());
+            if !skipped && (written || work.view.entry(&path)?.is_some()) {
+                named.insert(path);
+            }
+        }
+    }
+    let python_path = step.env.fixed.get("PYTHONPATH").map(String::as_str).unwrap_or_default();
+    let sources = Sources {
+        view: &work.view,
+        roots: python_path.split(':').filter_map(|text| from_workdir(step, text)).collect(),
+        workdir: step.workdir.clone(),
+    };
+    let modules = imports::modules(&sources, words, &named)?;
+    named.extend(modules);
+    Ok(named)
+}
+
+fn from_workdir(step: &Step, text: &str) -> Option<ProjectPath> {
+    let path = ProjectPath::new(text).ok()?;
+    Some(match &step.workdir {
+        Some(workdir) => workdir.join(path.as_bytes()),
+        None => path,
+    })
+}

@@ -1,0 +1,158 @@
+//! Bringing outputs back into the working tree, without ever losing what a user wrote there.
+//!
+//! An output in the working tree may be replaced if its content is known: `pv`
+//! put it there, a step is on record to have written it, or Git has it in the
+//! current commit. Anything else was made by hand and stays until the user says otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::RunError;
+use crate::disk::{self, Durability};
+use crate::hash::Digest;
+use crate::object::Entry;
+use crate::path::ProjectPath;
+use crate::record::{Journal, Output};
+use crate::snapshot::{capture_path, place_entry};
+use crate::store::{DryStore, Store};
+
+/// What is needed to restore outputs.
+pub struct Restoring<'a> {
+    /// The project's directory.
+    pub root: &'a Path,
+    /// Where outputs are.
+    pub store: &'a dyn Store,
+    /// What is known.
+    pub journal: &'a Journal,
+    /// A file of this worktree that remembers what was put where.
+    pub memory: &'a Path,
+    /// The digest of what the current commit has at a path.
+    pub committed: &'a dyn Fn(&ProjectPath) -> Option<Digest>,
+}
+
+/// What was done in the working tree.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Outputs that were written.
+    pub written: Vec<ProjectPath>,
+    /// How many were right already.
+    pub unchanged: usize,
+}
+
+/// Returns those of `paths` whose content in the working tree is not known: edited, or made by hand.
+///
+/// `wanted` are outputs that are known to be the right ones. Costs one read of each output that is there.
+///
+/// # Errors
+///
+/// [`RunError`] if a file or the records cannot be read.
+pub fn edited_outputs(
+    restoring: &Restoring<'_>,
+    paths: &BTreeSet<ProjectPath>,
+    wanted: &BTreeMap<ProjectPath, Digest>,
+) -> Result<Vec<ProjectPath>, RunError> {
+    let remembered = remembered(restoring.memory)?;
+    let mut recorded: Option<BTreeSet<(ProjectPath, Digest)>> = None;
+    let mut edited = Vec::new();
+    let dry = DryStore::new(restoring.store);
+    for path in paths {
+        let Some(entry) = capture_path(&path.under(restoring.root), &dry)? else { continue };
+        let digest = entry.digest();
+        if wanted.get(path) == Some(&digest)
+            || remembered.get(path) == Some(&digest)
+            || is_empty_directory(&entry)
+            || (restoring.committed)(path) == Some(digest)
+        {
+            continue;
+        }
+        // The rare and costly question last: did any step ever write this?
+        if recorded.is_none() {
+            recorded = Some(all_outputs(restoring.journal)?);
+        }
+        if !recorded.as_ref().is_some_and(|recorded| recorded.contains(&(path.clone(), digest))) {
+            edited.push(path.clone());
+        }
+    }
+    Ok(edited)
+}
+
+/// Puts `outputs` into the working tree where they are not there already.
+///
+/// # Errors
+///
+/// [`RunError::Edited`] before anything is written, unless `force`; otherwise
+/// [`RunError`] if a file cannot be written or an object is missing.
+pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Result<Restored, RunError> {
+    let wanted: BTreeMap<ProjectPath, Digest> =
+        outputs.iter().map(|output| (output.path.clone(), output.digest)).collect();
+    if !force {
+        let paths = edited_outputs(restoring, &wanted.keys().cloned().collect(), &wanted)?;
+        if !paths.is_empty() {
+            return Err(RunError::Edited { paths });
+        }
+    }
+    let mut restored = Restored::default();
+    let mut memory = remembered(restoring.memory)?;
+    let before = memory.clone();
+    let dry = DryStore::new(restoring.store);
+    for output in outputs {
+        let entry = output.entry();
+        if capture_path(&output.path.under(restoring.root), &dry)?.as_ref() == Some(&entry) {
+            restored.unchanged += 1;
+        } else {
+            put(restoring, output, &entry)?;
+            restored.written.push(output.path.clone());
+        }
+        memory.insert(output.path.clone(), output.digest);
+    }
+    if memory != before {
+        remember(restoring.memory, &memory)?;
+    }
+    Ok(restored)
+}
+
+/// Returns the paths at which `pv` has put outputs in this worktree.
+///
+/// # Errors
+///
+/// [`RunError::Disk`] if the memory cannot be read.
+pub fn remembered_paths(memory: &Path) -> Result<BTreeSet<ProjectPath>, RunError> {
+    Ok(remembered(memory)?.into_keys().collect())
+}
+
+fn put(restoring: &Restoring<'_>, output: &Output, entry: &Entry) -> Result<(), RunError> {
+    // A user may keep outputs on another disk, behind a link: that is theirs to decide.
+    let target = output.path.under(restoring.root);
+    let real = target.parent().and_then(|parent| {
+        disk::make_directory(parent).ok()?;
+        std::fs::canonicalize(parent).ok()
+    });
+    match (real, ProjectPath::new(output.path.name())) {
+        (Some(parent), Ok(name)) => Ok(place_entry(restoring.store, &parent, &name, entry, &|_, _| ())?),
+        _ => Ok(place_entry(restoring.store, restoring.root, &output.path, entry, &|_, _| ())?),
+    }
+}
+
+fn is_empty_directory(entry: &Entry) -> bool {
+    matches!(entry, Entry::Directory { sized, .. } if sized.files == 0)
+}
+
+fn all_outputs(journal: &Journal) -> Result<BTreeSet<(ProjectPath, Digest)>, RunError> {
+    let results = journal.all_results()?;
+    Ok(results
+        .into_iter()
+        .flat_map(|(_, result)| result.outputs)
+        .map(|output| (output.path, output.digest))
+        .collect())
+}
+
+/// A lost memory only means that `pv` asks the records, so what cannot be read is not believed.
+fn remembered(path: &Path) -> Result<BTreeMap<ProjectPath, Digest>, RunError> {
+    let bytes = disk::read_if_there(path)?.unwrap_or_default();
+    Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+fn remember(path: &Path, memory: &BTreeMap<ProjectPath, Digest>) -> Result<(), RunError> {
+    let text = serde_json::to_vec(memory).expect("paths are text keys");
+    Ok(disk::write_whole(path, &text, Durability::Deferred)?)
+}

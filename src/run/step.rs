@@ -1,0 +1,134 @@
+//! Executing one step in its clean place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::RunError;
+use super::perform::Failure;
+use super::recipe::outputs_of;
+use crate::disk::{self, DiskError};
+use crate::environment;
+use crate::exec::{self, Command, End, Job, Stop};
+use crate::object::BlobId;
+use crate::path::ProjectPath;
+use crate::pipeline::{Run, Step};
+use crate::record::{Output, Recipe};
+use crate::snapshot::capture_path;
+use crate::store::{Source, Store};
+
+/// How many lines of the log of a failed step are shown.
+const TAIL_LINES: usize = 20;
+const TAIL_BYTES: u64 = 64 * 1024;
+
+/// What became of a step that was executed.
+pub(super) struct Executed {
+    pub(super) outputs: Vec<Output>,
+    pub(super) log: Option<BlobId>,
+    pub(super) elapsed: Duration,
+    pub(super) failure: Option<Failure>,
+}
+
+/// Executes `step` in `place` and puts its outputs and its log into the store.
+///
+/// # Errors
+///
+/// [`RunError`] if the place, a process or the store cannot be used. A step that fails is no error.
+pub(super) fn execute(
+    store: &dyn Store,
+    step: &Step,
+    recipe: &Recipe,
+    place: &Path,
+    on_line: &mut (dyn FnMut(&[u8]) + Send),
+    stop: &Stop,
+) -> Result<Executed, RunError> {
+    let tree = place.join("tree");
+    let directory = match &step.workdir {
+        Some(workdir) => workdir.under(&tree),
+        None => tree.clone(),
+    };
+    if !directory.is_dir() {
+        let workdir = step.workdir.clone().unwrap_or_else(|| ProjectPath::new("tree").expect("a constant path"));
+        return Err(RunError::NoWorkdir { step: step.name.clone(), workdir });
+    }
+    for path in outputs_of(step) {
+        disk::remove_tree(&path.under(&tree))?;
+        if let Some(parent) = path.parent() {
+            disk::make_directory(&parent.under(&tree))?;
+        }
+    }
+    let temporary = place.join("tmp").join(&step.name);
+    disk::make_directory(&temporary)?;
+    let log = place.join("log").join(&step.name);
+    let command = match &step.run {
+        Run::Shell(line) => Command::Shell(line.clone()),
+        Run::Program(words) => Command::Direct(words.clone()),
+    };
+    let job = Job {
+        command: &command,
+        directory: &directory,
+        environment: &variables(recipe, &place.join("home"), &temporary),
+        time_limit: step.timeout_s.map(Duration::from_secs),
+        log: &log,
+    };
+    let outcome = exec::run(&job, on_line, stop)?;
+    disk::remove_tree(&temporary)?;
+    let mut outputs = Vec::new();
+    let mut how = match outcome.end {
+        End::Exited(0) => None,
+        End::Exited(code) => Some(format!("it exited with code {code}")),
+        End::Signalled(signal) => Some(format!("it was killed by signal {signal}")),
+        End::TimedOut => Some(format!("it took longer than {} s", step.timeout_s.unwrap_or_default())),
+        End::Interrupted => Some("it was interrupted".to_owned()),
+    };
+    if how.is_none() {
+        let mut missing = Vec::new();
+        for path in outputs_of(step).collect::<BTreeSet<_>>() {
+            match capture_path(&path.under(&tree), store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
+                Some(output) => outputs.push(output),
+                None => missing.push(format!("`{path}`")),
+            }
+        }
+        if !missing.is_empty() {
+            how = Some(format!("it did not write {}", missing.join(", ")));
+            outputs.clear();
+        }
+    }
+    let stored = store.put(crate::object::Kind::Blob, Source::File(&log))?;
+    let failure = match how {
+        None => None,
+        Some(how) => Some(Failure { how, tail: tail(&log)?, kept: directory }),
+    };
+    Ok(Executed { outputs, log: Some(stored.digest.into()), elapsed: outcome.elapsed, failure })
+}
+
+/// The step's variables: the clean set, what `pv` tells it, and what its definition says.
+fn variables(recipe: &Recipe, home: &Path, temporary: &Path) -> BTreeMap<String, String> {
+    let mut variables = environment::variables(home, temporary);
+    variables.insert("PV_STEP".to_owned(), recipe.step.clone());
+    let hash_seed = recipe.seed.unwrap_or_default() % (1 << 32);
+    variables.insert("PYTHONHASHSEED".to_owned(), hash_seed.to_string());
+    if let Some(seed) = recipe.seed {
+        variables.insert("PV_SEED".to_owned(), seed.to_string());
+    }
+    variables.extend(recipe.env.clone());
+    variables
+}
+
+/// Returns the last lines of a log.
+fn tail(log: &PathBuf) -> Result<Vec<String>, RunError> {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(DiskError::on("read", log))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| (*line).to_owned()).collect())
+}

@@ -1,0 +1,124 @@
+//! Snapshots of a pipeline: taken from a working tree or a commit, looked into, laid out again.
+//!
+//! Capturing never writes to the index, to HEAD or to the user's files. What it
+//! reads becomes objects in a store; the id that comes out is a pure function
+//! of content. Naming and linking snapshots is the matter of records.
+
+mod capture;
+mod data;
+mod lay_out;
+mod load;
+mod tree;
+
+use std::path::PathBuf;
+
+use crate::disk::DiskError;
+use crate::git::GitError;
+use crate::object::{DecodeError, Kind, NotCanonical};
+use crate::path::ProjectPath;
+use crate::pipeline::{DefinitionError, ParamsError};
+use crate::store::StoreError;
+
+pub use capture::{
+    Captured, Progress, Site, capture_commit, capture_data, capture_path, capture_working, check_definition,
+    definition_path, excluded, read_pointers,
+};
+pub use data::{POINTERS, Pointer, write_pointers};
+pub use lay_out::{lay_out, place_entry};
+pub use load::load_pipeline;
+pub use tree::{Change, View, changes, for_each_file, read_snapshot};
+
+/// Why a snapshot could not be taken, read or laid out.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// There is no definition where it should be.
+    #[error("{place} has no pipeline `{path}`")]
+    NoPipeline {
+        /// The working tree, or a commit.
+        place: String,
+        /// Where the definition should lie.
+        path: ProjectPath,
+    },
+    /// The definition is not a good one.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// The params are not good ones.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// A declared input is there, but Git ignores it and no data root has it.
+    #[error("input `{path}` of step `{step}` is ignored by Git and lies in no data root")]
+    IgnoredInput {
+        /// The step that declares it.
+        step: String,
+        /// The input.
+        path: ProjectPath,
+    },
+    /// A declared data root is not there, and nothing tells what was in it.
+    #[error("data root `{path}` does not exist in {place}")]
+    NoData {
+        /// The working tree, or a commit.
+        place: String,
+        /// The root.
+        path: ProjectPath,
+    },
+    /// A data pointer is not what `pv` writes.
+    #[error("data pointer `{path}` cannot be understood")]
+    Pointer {
+        /// The pointer file.
+        path: ProjectPath,
+    },
+    /// Something that is no file, directory or link cannot be in a snapshot.
+    #[error("`{}` is a socket, pipe or device", path.display())]
+    Special {
+        /// Where it lies.
+        path: PathBuf,
+    },
+    /// Two things want to be at one path.
+    #[error("`{path}` is both a file and a directory")]
+    Conflict {
+        /// The path.
+        path: ProjectPath,
+    },
+    /// A path of a snapshot leads through a link, so it could leave the place.
+    #[error("`{path}` lies behind a symbolic link")]
+    BehindLink {
+        /// The path.
+        path: ProjectPath,
+    },
+    /// What a file of the snapshot held is not in the store.
+    #[error("the content of `{path}` is not in the store")]
+    NoContent {
+        /// The file.
+        path: ProjectPath,
+        /// What the store misses.
+        #[source]
+        source: StoreError,
+    },
+    /// An object that hashes right has bytes that make no sense.
+    #[error("{kind} cannot be understood")]
+    NotUnderstood {
+        /// What it should be.
+        kind: Kind,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Git failed.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A value has no canonical form.
+    #[error(transparent)]
+    NotCanonical(#[from] NotCanonical),
+}
+
+impl SnapshotError {
+    fn undecodable(kind: Kind) -> impl FnOnce(DecodeError) -> Self {
+        move |source| Self::NotUnderstood { kind, source: Box::new(source) }
+    }
+}
