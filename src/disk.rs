@@ -90,6 +90,18 @@ pub fn temporary_in(directory: &Path) -> Result<NamedTempFile, DiskError> {
     NamedTempFile::new_in(directory).map_err(DiskError::on("write into", directory))
 }
 
+/// Returns a new, empty file at `path`, replacing what is there: for what is watched while it grows, such as a log.
+///
+/// Makes missing parent directories.
+///
+/// # Errors
+///
+/// [`DiskError`] if it cannot be made.
+pub fn create(path: &Path) -> Result<File, DiskError> {
+    make_directory(parent(path))?;
+    File::create(path).map_err(DiskError::on("write", path))
+}
+
 /// Reads the whole file at `path`, or returns `None` if there is none.
 ///
 /// # Errors
@@ -320,7 +332,9 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// Returns the process's umask. Read once from the kernel's own account of the process where there is one.
-fn umask() -> u32 {
+///
+/// What changes the mask for a moment calls this first, so that nobody learns the changed one.
+pub fn umask() -> u32 {
     use std::sync::OnceLock;
     static UMASK: OnceLock<u32> = OnceLock::new();
     *UMASK.get_or_init(|| {

@@ -1,0 +1,385 @@
+//! Who belongs to a job: its first process and everything that came of it.
+//!
+//! Several jobs run at once in one process, and their processes may leave
+//! their parents, their group and their session. So this process takes in the
+//! orphans of all its jobs (on Linux it is their subreaper) and tells them
+//! apart. An orphan belongs to a job if
+//!
+//! - it was seen among the job's descendants while its parents lived, or it
+//!   descends from one that was;
+//! - its process group or its session was begun by such a process;
+//! - it prints into the job's output; or
+//! - its environment has a variable that this job was given and no other job
+//!   that runs now, nor this process itself - and none of another job.
+//!
+//! Whatever shows none of this is nobody's, and is left alone: killing a
+//! stranger is worse than leaving a stray. The children of this process that
+//! are no job (those of `git`) carry this process's own environment, group and
+//! output, and so are never taken for an orphan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+
+use super::table::{self, Process};
+use crate::host::Stopwatch;
+
+/// How long killed processes may take to vanish; one that hangs in the kernel may never.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Variables that shells set by themselves; they say nothing about a job.
+const SHELL_VARIABLES: [&str; 4] = ["PWD", "OLDPWD", "SHLVL", "_"];
+
+/// The jobs that run now, numbered as they come.
+///
+/// Starting a process and telling processes apart exclude each other: else a
+/// job that has just been started could be taken for an orphan of its twin.
+static RUNNING: Mutex<BTreeMap<u64, Identity>> = Mutex::new(BTreeMap::new());
+
+/// What a process of a job can be known by when its parents are gone.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// Its first process, the leader of its group; 0 before that is started.
+    first: i32,
+    /// The variables it was given, as `NAME=value`.
+    environment: BTreeSet<Vec<u8>>,
+    /// What its output is called in `/proc`.
+    output: PathBuf,
+}
+
+impl Identity {
+    /// Returns the identity of a job with this environment whose output is read at `output`.
+    pub(super) fn new(environment: &BTreeMap<String, OsString>, output: &PipeReader) -> Self {
+        let given = environment.iter().filter(|(name, _)| !SHELL_VARIABLES.contains(&name.as_str()));
+        let number = rustix::fs::fstat(output).map_or(0, |stat| stat.st_ino);
+        Self {
+            first: 0,
+            environment: given.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect(),
+            output: PathBuf::from(format!("pipe:[{number}]")),
+        }
+    }
+}
+
+/// A job's processes. Dropping it ends them.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// Its number among the running jobs.
+    job: u64,
+    first: Child,
+    /// Becomes readable when the first process ends; `None` where the system has no such thing.
+    handle: Option<OwnedFd>,
+    /// Every process that was seen, with the time of its start, for as long as it or its group or session is there.
+    known: BTreeMap<i32, u64>,
+    status: Option<ExitStatus>,
+    ended: bool,
+}
+
+impl Family {
+    /// Starts the first process with `spawn`, which must put it in a process group of its own. One at a time in this process.
+    ///
+    /// # Errors
+    ///
+    /// What `spawn` says.
+    pub(super) fn start(mut identity: Identity, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Self> {
+        adopt_orphans();
+        let mut running = running();
+        let first = spawn()?;
+        identity.first = number(&first);
+        let job = running.last_key_value().map_or(0, |(last, _)| last + 1);
+        running.insert(job, identity);
+        let handle = open_handle(&first);
+        Ok(Self { job, first, handle, known: BTreeMap::new(), status: None, ended: false })
+    }
+
+    /// Returns what becomes readable when the first process ends, if the system has such a thing.
+    pub(super) fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Returns whether the first process has ended. It keeps its number until [`Family::end`].
+    pub(super) fn first_has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // An error means that somebody else has taken note of its end.
+        self.status.is_some()
+            || rustix::process::waitid(WaitId::Pid(self.group()), options).map_or(true, |end| end.is_some())
+    }
+
+    /// Asks the process group to end.
+    pub(super) fn terminate(&self) {
+        // A stopped process hears of it only when it goes on. A failure means that nobody is left to ask.
+        let _ = rustix::process::kill_process_group(self.group(), Signal::TERM);
+        let _ = rustix::process::kill_process_group(self.group(), Signal::CONT);
+    }
+
+    /// Looks who belongs to the job now, remembers it, and returns those that live.
+    ///
+    /// Costs one reading of the table of processes; nothing can be started meanwhile.
+    pub(super) fn look(&mut self) -> Vec<Process> {
+        let running = running();
+        let table = table::all();
+        let first = number(&self.first);
+        let members = self.members(&table, &running);
+        for process in &members {
+            self.known.insert(process.pid, process.started);
+        }
+        self.forget(&table);
+        for process in table.iter().filter(|process| !process.living && process.parent == own_number()) {
+            if process.pid != first && (self.known.contains_key(&process.pid) || self.is_foreign(process, &table)) {
+                process.reap();
+            }
+        }
+        members.into_iter().filter(|process| process.living).collect()
+    }
+
+    /// Kills all that belongs to the job, waits until it is gone, and returns how the first process ended.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if it does not tell the end of the first process;
+    /// a timeout if that hangs in the kernel.
+    pub(super) fn end(mut self) -> io::Result<ExitStatus> {
+        self.kill_all()?;
+        self.status.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))
+    }
+
+    fn kill_all(&mut self) -> io::Result<()> {
+        self.ended = true;
+        let clock = Stopwatch::start();
+        let mut pause = Duration::from_millis(1);
+        // Before the first process gives up its number: until then the group is surely ours.
+        let _ = rustix::process::kill_process_group(self.group(), Signal::KILL);
+        loop {
+            if self.status.is_none() {
+                self.status = self.first.try_wait()?;
+            }
+            if self.status.is_some() && (has_no_children() || self.kill_living() == 0) {
+                return Ok(());
+            }
+            if clock.elapsed() > PATIENCE {
+                return Ok(());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    fn kill_living(&mut self) -> usize {
+        let living = self.look();
+        living.iter().for_each(Process::kill);
+        living.len()
+    }
+
+    fn members(&self, table: &[Process], running: &BTreeMap<u64, Identity>) -> Vec<Process> {
+        let mut by_parent: BTreeMap<i32, Vec<&Process>> = BTreeMap::new();
+        for process in table {
+            by_parent.entry(process.parent).or_default().push(process);
+        }
+        let mut queue: Vec<&Process> = table.iter().filter(|process| self.is_root(process, running)).collect();
+        let mut members = BTreeMap::new();
+        while let Some(process) = queue.pop() {
+            if members.insert(process.pid, *process).is_none() {
+                queue.extend(by_parent.get(&process.pid).into_iter().flatten());
+            }
+        }
+        members.into_values().collect()
+    }
+
+    /// Returns whether a process is the first of the job, a known one, or an orphan that shows where it belongs.
+    fn is_root(&self, process: &Process, running: &BTreeMap<u64, Identity>) -> bool {
+        let others: Vec<&Identity> =
+            running.iter().filter(|(job, _)| **job != self.job).map(|(_, other)| other).collect();
+        let is_theirs = |leader: i32| others.iter().any(|other| other.first == leader);
+        if is_theirs(process.pid) {
+            return false;
+        }
+        let first = number(&self.first);
+        if process.pid == first {
+            return self.status.is_none();
+        }
+        if self.known.get(&process.pid) == Some(&process.started) {
+            return true;
+        }
+        if process.parent != own_number() {
+            return false;
+        }
+        let is_ours = |leader: i32| !is_theirs(leader) && (leader == first || self.known.contains_key(&leader));
+        is_ours(process.group)
+            || is_ours(process.session)
+            || running.get(&self.job).is_some_and(|identity| {
+                process.prints_to(&identity.output) || bears_marks(&process.environment(), identity, &others)
+            })
+    }
+
+    /// Forgets the processes whose number the system may give out again.
+    fn forget(&mut self, table: &[Process]) {
+        let living: BTreeMap<i32, u64> = table.iter().map(|process| (process.pid, process.started)).collect();
+        let leaders: BTreeSet<i32> = table.iter().flat_map(|process| [process.group, process.session]).collect();
+        self.known.retain(|pid, started| match living.get(pid) {
+            Some(now) => now == started,
+            None => leaders.contains(pid),
+        });
+    }
+
+    /// Returns whether a child of this process was not started by it: this process begins no sessions.
+    fn is_foreign(&self, process: &Process, table: &[Process]) -> bool {
+        table.iter().find(|own| own.pid == own_number()).is_some_and(|own| own.session != process.session)
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_child(&self.first)
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Only on the way out of another failure, which is the one to report.
+            let _ = self.kill_all();
+        }
+        running().remove(&self.job);
+    }
+}
+
+/// Returns whether an environment has a variable that only `ours` was given, and none that only one of `others` was.
+fn bears_marks(environment: &[Vec<u8>], ours: &Identity, others: &[&Identity]) -> bool {
+    let inherited: BTreeSet<_> = table::own_environment().into_iter().collect();
+    let marked = |pair: &&Vec<u8>| !inherited.contains(*pair);
+    let is_ours = environment
+        .iter()
+        .filter(marked)
+        .any(|pair| ours.environment.contains(pair) && !others.iter().any(|other| other.environment.contains(pair)));
+    let is_theirs = environment
+        .iter()
+        .filter(marked)
+        .any(|pair| !ours.environment.contains(pair) && others.iter().any(|other| other.environment.contains(pair)));
+    is_ours && !is_theirs
+}
+
+fn running() -> MutexGuard<'static, BTreeMap<u64, Identity>> {
+    // The map is whole after every change, so a panic elsewhere does not make it wrong.
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes this process the parent of every process below it that loses its own.
+fn adopt_orphans() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Refused only by kernels that do not know it; orphans then go to the system, and only the group is ours.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    });
+}
+
+fn has_no_children() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(rustix::process::waitid(WaitId::All, options), Err(rustix::io::Errno::CHILD))
+}
+
+#[cfg(target_os = "linux")]
+fn open_handle(child: &Child) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(Pid::from_child(child), rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_handle(_: &Child) -> Option<OwnedFd> {
+    None
+}
+
+fn own_number() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+fn number(child: &Child) -> i32 {
+    Pid::from_child(child).as_raw_nonzero().get()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    fn identity(pairs: &[&str]) -> Identity {
+        let environment = pairs.iter().map(|pair| pair.as_bytes().to_vec()).collect();
+        Identity { first: 0, environment, output: PathBuf::from("pipe:[0]") }
+    }
+
+    /// Starts a shell that nothing but descent tells from others.
+    fn family(text: &str, directory: &std::path::Path) -> Family {
+        #[expect(clippy::disallowed_methods, reason = "a family without a job")]
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", text]).current_dir(directory).process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
+        Family::start(identity(&[]), || shell.spawn()).unwrap()
+    }
+
+    fn number_in(path: &std::path::Path) -> i32 {
+        loop {
+            let text = crate::disk::read_if_there(path).unwrap().unwrap_or_default();
+            if let Some(number) = std::str::from_utf8(&text).unwrap().strip_suffix('\n') {
+                return number.parse().unwrap();
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn marks_are_what_only_one_job_was_given() {
+        let environment = |pairs: &[&str]| pairs.iter().map(|pair| pair.as_bytes().to_vec()).collect::<Vec<_>>();
+        let (ours, other) = (identity(&["STEP=a", "SEED=1"]), identity(&["STEP=b", "SEED=1"]));
+        assert!(bears_marks(&environment(&["X=1", "STEP=a"]), &ours, &[&other]));
+        assert!(!bears_marks(&environment(&["STEP=b"]), &ours, &[&other]));
+        assert!(!bears_marks(&environment(&["SEED=1"]), &ours, &[&other]), "both have it");
+        assert!(bears_marks(&environment(&["SEED=1"]), &ours, &[]));
+        assert!(!bears_marks(&environment(&["STEP=a", "STEP=b"]), &ours, &[&other]), "it could be either");
+        assert!(!bears_marks(&[], &ours, &[&other]));
+        let inherited = Identity { environment: table::own_environment().into_iter().collect(), ..identity(&[]) };
+        assert!(!bears_marks(&table::own_environment(), &inherited, &[]), "any child of this process has it");
+    }
+
+    #[test]
+    fn a_process_once_seen_is_known_when_it_has_left_everything() {
+        let root = tempfile::tempdir().unwrap();
+        // Waits on its standard input, so that the test says when the parent goes.
+        let text = "setsid env -i /bin/sh -c 'echo $$ > pid; exec sleep 300' >/dev/null 2>&1 & read line";
+        let mut family = family(text, root.path());
+        let daemon = number_in(&root.path().join("pid"));
+        let seen: Vec<i32> = family.look().iter().map(|process| process.pid).collect();
+        assert!(seen.contains(&daemon), "{seen:?}");
+
+        family.first.stdin.take();
+        while !family.first_has_ended() {
+            std::thread::yield_now();
+        }
+        assert_eq!(Process::read(daemon).unwrap().parent, own_number(), "its parent is gone");
+        family.end().unwrap();
+        assert_eq!(Process::read(daemon), None);
+    }
+
+    #[test]
+    fn what_comes_of_a_session_that_was_seen_is_known_without_having_been_seen_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let child = "read line; sleep 300 & echo $! > pid";
+        let text = format!(
+            "mkfifo go; setsid /bin/sh -c '{child}' <go >/dev/null 2>&1 & exec 9>go; echo $! > leader; read line; echo >&9; wait"
+        );
+        let mut family = family(&text, root.path());
+        let leader = number_in(&root.path().join("leader"));
+        while Process::read(leader).is_none_or(|process| process.session != leader) {
+            std::thread::yield_now();
+        }
+        family.look();
+        family.first.stdin.take();
+        let grandchild = number_in(&root.path().join("pid"));
+        family.end().unwrap();
+        assert_eq!(Process::read(leader), None);
+        assert_eq!(Process::read(grandchild), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! One command in a prepared world.
+//!
+//! [`run`] starts a [`Job`] with exactly the environment it is given, keeps
+//! what it prints, waits for it, and leaves nothing of it alive. It decides
+//! nothing about steps and knows nothing of snapshots; apart from `git`, this
+//! is the only room that starts processes.
+//!
+//! What it does not promise, on any system:
+//!
+//! - A process that gets away in a moment between two looks (it leaves its
+//!   parents, its session, its output *and* its environment behind) is not
+//!   known for the job's own and stays alive; `family` says how they are told
+//!   apart. Elsewhere than on Linux only the process group is ended.
+//! - If this process is itself ended by `SIGKILL`, jobs live on.
+//! - A job belongs to the session of this process: it may ask for the terminal
+//!   (and is then stopped by the system until its time limit).
+//! - Processes that took on another user's rights may refuse to be ended.
+
+mod family;
+mod output;
+mod start;
+mod stop;
+mod table;
+mod watch;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use crate::disk::{self, DiskError};
+use crate::host::Stopwatch;
+
+pub use output::MAX_LINE_BYTES;
+pub use stop::Stop;
+pub use watch::GRACE;
+pub use words::{Word, words};
+
+/// What to start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A text that `/bin/sh -c` understands.
+    Shell(String),
+    /// A program and its arguments, with no shell between.
+    ///
+    /// A name without `/` is searched for on the `PATH` of the job itself; one
+    /// with `/` is relative to the job's directory.
+    Direct(Vec<String>),
+}
+
+/// One command and the world it is to run in.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// What to start.
+    pub command: &'a Command,
+    /// Where it starts.
+    pub directory: &'a Path,
+    /// All its environment variables; nothing is inherited.
+    pub environment: &'a BTreeMap<String, OsString>,
+    /// How long it may take; no limit if `None`.
+    pub time_limit: Option<Duration>,
+    /// The file that gets everything it prints, standard output and standard error in the order of arrival.
+    pub log: &'a Path,
+}
+
+/// How a command came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By this signal, sent by itself, by the system or by somebody else.
+    Signalled(i32),
+    /// It was ended because its time was over.
+    TimedOut,
+    /// It was ended because a stop was requested.
+    Interrupted,
+}
+
+/// What came of a job that was started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// Time from the start of the command to its end.
+    pub elapsed: Duration,
+}
+
+/// Why a command could not be started or followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// There is no program in it.
+    #[error("the command is empty")]
+    Empty,
+    /// No file of this name is where the job looks for programs.
+    #[error("program `{program}` is not found")]
+    NotFound {
+        /// As the command names it.
+        program: String,
+    },
+    /// There is a file of this name, but it is none that may be executed.
+    #[error("program `{program}` is not executable")]
+    NotExecutable {
+        /// As the command names it.
+        program: String,
+    },
+    /// The directory to start in is missing or no directory.
+    #[error("`{}` is not a directory", path.display())]
+    NoDirectory {
+        /// As the job names it.
+        path: PathBuf,
+    },
+    /// The system refuses to start it.
+    #[error("cannot start `{program}`")]
+    Start {
+        /// As the command names it.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It was started, but the system lost its end or its output.
+    #[error("cannot follow `{program}`")]
+    Follow {
+        /// As the command names it.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What it printed cannot be kept. The command has been ended.
+    #[error(transparent)]
+    Log(#[from] DiskError),
+}
+
+/// Runs `job` to its end and returns how it ended; nothing that it started is alive afterwards (see the limits above).
+///
+/// Its standard input is empty, its umask 022, its process group its own.
+/// `on_line` gets what it prints, line by line without the newline; a line
+/// longer than [`MAX_LINE_BYTES`] comes in pieces. It is called on this thread:
+/// while it works, the command waits. When the time limit is over or `stop` is
+/// requested, the group gets `SIGTERM` and [`GRACE`] to end, then all of it
+/// `SIGKILL`; an urgent stop does not wait. If `stop` was requested before, the
+/// command is not started and the outcome is [`End::Interrupted`].
+///
+/// Costs memory for one line and one buffer, and at most about a hundredth of
+/// one processor for looking after the job's processes.
+///
+/// # Errors
+///
+/// [`ExecError`] if the command cannot be started or its log cannot be written. That
+/// a command fails is no error but an [`Outcome`].
+pub fn run(job: &Job<'_>, on_line: &mut (dyn FnMut(&[u8]) + Send), stop: &Stop) -> Result<Outcome, ExecError> {
+    let log = disk::create(job.log)?;
+    if stop.is_requested() {
+        return Ok(Outcome { end: End::Interrupted, elapsed: Duration::ZERO });
+    }
+    let clock = Stopwatch::start();
+    let follow = |source| ExecError::Follow { program: job.command.program().to_owned(), source };
+
+    let (mut family, printed) = start::start(job)?;
+    let mut output = output::Output::new(printed, log, job.log, on_line);
+    // Every way out of here, also a panic of `on_line`, drops the family and thereby ends it.
+    let forced = watch::watch(&mut family, &mut output, job.time_limit, stop, clock)?;
+    let elapsed = clock.elapsed();
+    let status = family.end().map_err(follow)?;
+    output.finish()?;
+
+    let end = forced.unwrap_or_else(|| natural_end(status));
+    Ok(Outcome { end, elapsed })
+}
+
+impl Command {
+    /// Returns the program that is started: the first word, or the shell. Empty if there is none.
+    fn program(&self) -> &str {
+        match self {
+            Self::Shell(_) => start::SHELL,
+            Self::Direct(words) => words.first().map_or("", String::as_str),
+        }
+    }
+}
+
+fn natural_end(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exited(code),
+        (None, signal) => End::Signalled(signal.unwrap_or_default()),
+    }
+}
