@@ -1,0 +1,68 @@
+#!/bin/sh
+# Makes the Python environment of the tests: scripts/setup-tests.sh DIRECTORY
+#
+# Does nothing if DIRECTORY was made from the same lock files already. Needs
+# Python 3.10 to 3.13 with `venv`; PYTHON names one, else it is looked for.
+set -eu
+cd "$(dirname "$0")/.."
+venv=$1
+stamp=$venv/made-from
+
+say() { echo "setup-tests: $*" >&2; }
+
+fits() {
+    command -v "$1" >/dev/null 2>&1 &&
+        "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+find_python() {
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+        if fits "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    say "no Python 3.10 to 3.13 was found (looked for: ${PYTHON:-python3 python3.10 ... python3.13})"
+    say "install one, or name it: PYTHON=/path/to/python3 make test"
+    return 1
+}
+
+# Debian ships `venv` without `ensurepip`, which it needs, unless python3-venv is installed.
+have_venv() {
+    "$1" -c 'import ensurepip, venv' 2>/dev/null && return
+    say "$1 cannot make virtual environments"
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing the package python3-venv"
+        apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >&2
+        "$1" -c 'import ensurepip, venv' 2>/dev/null && return
+    fi
+    say "install its module venv (on Debian and Ubuntu: apt-get install python3-venv), or name another: PYTHON=/path/to/python3 make test"
+    return 1
+}
+
+made_from() {
+    "$1" --version
+    cat tests/requirements.txt tests/tools.txt
+}
+
+install() {
+    "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes "$@"
+}
+
+python=$(find_python)
+if "$venv/bin/python3" -c '' 2>/dev/null && made_from "$python" | cmp -s - "$stamp"; then
+    exit 0
+fi
+have_venv "$python"
+say "making $venv"
+rm -rf "$venv"
+"$python" -m venv "$venv"
+install -r tests/requirements.txt
+
+# Two tools that are not part of a Rust toolchain. What is there already is taken as it is.
+for tool in nextest deny; do
+    cargo "$tool" --version >/dev/null 2>&1 && continue
+    grep -A 100 "cargo-$tool==" tests/tools.txt | sed '/# via/q' >"$venv/$tool.txt"
+    install -r "$venv/$tool.txt" || say "cargo-$tool is not to be had for this platform; the checks go on without it"
+done
+made_from "$python" >"$stamp"
