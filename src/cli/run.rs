@@ -154,13 +154,9 @@ pub(super) fn restoring<'a>(
 /// Returns the digest of what the current commit has at `path`, if it is a file there.
 pub(super) fn committed(project: &Project, path: &ProjectPath) -> Option<Digest> {
     let commit = project.repository.head().ok()?.commit?;
-    let files = project.repository.commit_files(&commit, project.prefix.as_ref()).ok()?;
-    let index = files.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
-    let in_repository = match &project.prefix {
-        Some(prefix) => prefix.join(path.as_bytes()),
-        None => path.clone(),
-    };
-    let bytes = project.repository.checked_out(&in_repository, &files[index].1, &commit).ok()?;
+    let listed = project.repository.commit_files(&commit, project.prefix.as_ref()).ok()?;
+    let index = listed.files().binary_search_by(|(other, _)| other.cmp(path)).ok()?;
+    let bytes = listed.reader().ok()?.bytes(path, &listed.files()[index].1).ok()?;
     Some(Digest::of(&bytes))
 }
 

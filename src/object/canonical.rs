@@ -30,6 +30,31 @@ pub fn canonical_value(value: &Value) -> Vec<u8> {
     out
 }
 
+/// Returns the value of which `bytes` are the canonical JSON.
+///
+/// # Errors
+///
+/// What is wrong with the JSON.
+pub fn from_canonical(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    Ok(restore(serde_json::from_slice(bytes)?))
+}
+
+fn restore(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(restore).collect()),
+        Value::Object(map) => {
+            if let (1, Some(Value::String(bits))) = (map.len(), map.get("$float"))
+                && let Ok(bits) = u64::from_str_radix(bits, 16)
+            {
+                return Value::from(f64::from_bits(bits));
+            }
+            let plain = |key: String| key.strip_prefix("$$").map_or_else(|| key.clone(), |rest| format!("${rest}"));
+            Value::Object(map.into_iter().map(|(key, value)| (plain(key), restore(value))).collect())
+        }
+        other => other,
+    }
+}
+
 fn write(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
@@ -130,6 +155,11 @@ mod tests {
         #[test]
         fn different_values_have_different_texts(a in any_value(), b in any_value()) {
             prop_assert_eq!(text(&a) == text(&b), a == b);
+        }
+
+        #[test]
+        fn a_value_comes_back_from_its_text(value in any_value()) {
+            prop_assert_eq!(from_canonical(&canonical_value(&value)).unwrap(), value);
         }
     }
 }

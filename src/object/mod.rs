@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::hash::{Digest, NotADigest};
 
-pub use canonical::{NotCanonical, canonical, canonical_value};
+pub use canonical::{NotCanonical, canonical, canonical_value, from_canonical};
 pub use snapshot::{DataRoot, SEED_MAX, Snapshot};
 pub use tree::{Child, Entry, Node, Sized, TreeBuilder, empty_tree_id, name_ends_node};
 

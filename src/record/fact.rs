@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hash::Digest;
 use crate::host::{self, Time};
-use crate::object::{BlobId, Entry, RecordId, Sized, SnapshotId, StepKey, canonical};
+use crate::object::{BlobId, Entry, RecordId, Sized, SnapshotId, StepKey, canonical, from_canonical};
 use crate::path::ProjectPath;
 use crate::pipeline::Run as Command;
 
@@ -47,7 +47,7 @@ impl Record {
         if !["link", "version", "run", "step"].contains(&tag.kind.as_str()) {
             return Ok(None);
         }
-        serde_json::from_slice(bytes).map(Some)
+        serde_json::from_value(from_canonical(bytes)?).map(Some)
     }
 }
 

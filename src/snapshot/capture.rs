@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::data::{POINTERS, Pointer};
 use super::{Change, SnapshotError, View};
 use crate::disk::{self, DiskError, Found};
-use crate::git::{CommitId, Repository, Tracked, TrackedKind, WorkingFile, WorkingKind};
+use crate::git::{CommitFiles, CommitId, CommitReader, FileKind, GitError, Repository, Tracked, WorkingFile};
 use crate::object::{
     DataRoot, DefinitionId, Entry, EnvironmentId, Kind, ParamsId, Sized, Snapshot, SnapshotId, TreeBuilder, TreeId,
     canonical,
@@ -56,7 +56,7 @@ pub struct Captured {
     pub sized: Sized,
     /// Bytes that the store did not have before.
     pub new_bytes: u64,
-    /// The data roots of which Git does not track every file: they need a pointer.
+    /// The data roots of which Git ignores some file: they need a pointer.
     pub pointed: Vec<(ProjectPath, DataRoot)>,
     /// Submodules, of which only the commit is in the snapshot.
     pub submodules: Vec<ProjectPath>,
@@ -92,31 +92,44 @@ pub fn excluded(pipeline: &Pipeline, path: &ProjectPath) -> bool {
 /// or ignored, data that is not there, a file that cannot be read or changes
 /// while it is read.
 pub fn capture_working(site: Site<'_>, store: &dyn Store, progress: Progress<'_>) -> Result<Captured, SnapshotError> {
-    let read = |path: &ProjectPath| disk::read_if_there(&path.under(site.root));
-    let files = site.repository.working_files(site.prefix)?;
+    let listed = site.repository.working_files(site.prefix)?;
+    let files = listed.files();
     // A file with line-ending attributes is read as a checkout elsewhere would write it.
-    let normal = |path: &ProjectPath| -> Result<Option<Vec<u8>>, SnapshotError> {
-        match find(&files, path) {
-            Some(file) if file.normalised => Ok(Some(site.repository.normalised(&in_repository(site, path))?)),
-            _ => Ok(read(path)?),
+    let read = |path: &ProjectPath| -> Result<Option<Vec<u8>>, SnapshotError> {
+        if find(files, path).is_some_and(|file| file.normalised)
+            && let Some(bytes) = listed.reader()?.converted(path)?
+        {
+            return Ok(Some(bytes));
         }
+        Ok(disk::read_if_there(&path.under(site.root))?)
     };
-    let (definition, params) = read_definition(site, "the working tree", &normal)?;
+    let (definition, params) = read_definition(site, "the working tree", &read)?;
     let pipeline = &definition.pipeline;
     let meter = Meter::new(store, progress);
-    let entries = in_parallel(&files, pipeline, |path, file| match &file.kind {
-        WorkingKind::File { .. } if file.normalised => {
-            let bytes = site.repository.normalised(&in_repository(site, path))?;
-            meter.file(Source::Bytes(&bytes), file.kind.is_executable())
+    let entries = in_parallel(files, pipeline, &|| Ok(None), &|reader, path, file| {
+        let on_disk = path.under(site.root);
+        match file.kind {
+            FileKind::File { executable } => {
+                if file.normalised {
+                    // Most files are not converted, so a reader is made when the first one is.
+                    let reader = match reader {
+                        Some(reader) => reader,
+                        None => reader.insert(listed.reader()?),
+                    };
+                    if let Some(bytes) = reader.converted(path)? {
+                        return meter.file(Source::Bytes(&bytes), executable);
+                    }
+                }
+                meter.file(Source::File(&on_disk), executable)
+            }
+            FileKind::Symlink => link_entry(&on_disk),
+            FileKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),
         }
-        WorkingKind::File { executable } => meter.file(Source::File(&path.under(site.root)), *executable),
-        WorkingKind::Symlink => link_entry(&path.under(site.root)),
-        WorkingKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),
     })?;
     let mut data = Vec::new();
     let mut pointed = Vec::new();
     for path in &pipeline.data {
-        let (root, needs_pointer) = working_root(site, &files, path, &meter)?;
+        let (root, needs_pointer) = working_root(site, files, path, &meter)?;
         if needs_pointer {
             pointed.push((path.clone(), root));
         }
@@ -141,19 +154,16 @@ pub fn capture_commit(
     progress: Progress<'_>,
 ) -> Result<Captured, SnapshotError> {
     let place = format!("commit {}", commit.short());
-    let files = site.repository.commit_files(commit, site.prefix)?;
-    let bytes_of = |path: &ProjectPath, file: &Tracked| -> Result<Vec<u8>, SnapshotError> {
-        Ok(site.repository.checked_out(&in_repository(site, path), file, commit)?)
+    let listed = site.repository.commit_files(commit, site.prefix)?;
+    let files = listed.files();
+    let read = |path: &ProjectPath| -> Result<Option<Vec<u8>>, SnapshotError> {
+        find(files, path).map(|file| Ok(listed.reader()?.bytes(path, file)?)).transpose()
     };
-    let read = |path: &ProjectPath| find(&files, path).map(|file| bytes_of(path, file)).transpose();
     let (definition, params) = read_definition(site, &place, &read)?;
     let meter = Meter::new(store, progress);
-    let to_entry = |path: &ProjectPath, file: &Tracked| match &file.kind {
-        TrackedKind::File { executable } => meter.file(Source::Bytes(&bytes_of(path, file)?), *executable),
-        TrackedKind::Symlink => Ok(Entry::Symlink { target: bytes_of(path, file)? }),
-        TrackedKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),
-    };
-    let entries = in_parallel(&files, &definition.pipeline, to_entry)?;
+    let entries = in_parallel(files, &definition.pipeline, &|| listed.reader(), &|reader, path, file| {
+        committed_entry(reader, path, file, &meter)
+    })?;
     let mut data = Vec::new();
     let mut pointed = Vec::new();
     for path in &definition.pipeline.data {
@@ -161,7 +171,7 @@ pub fn capture_commit(
         pointed.extend(pointer.map(|root| (path.clone(), root)));
         let root = match pointer {
             Some(root) => root,
-            None => tracked_root(&files, path, &to_entry, &meter)?
+            None => tracked_root(&listed, path, &meter)?
                 .ok_or_else(|| SnapshotError::NoData { place: place.clone(), path: path.clone() })?,
         };
         data.push((path.clone(), root));
@@ -187,11 +197,11 @@ pub fn check_definition(site: Site<'_>) -> Result<Definition, SnapshotError> {
 ///
 /// [`SnapshotError`] if data is neither there nor pointed at, or cannot be read.
 pub fn capture_data(site: Site<'_>, pipeline: &Pipeline, store: &dyn Store) -> Result<Listed<DataRoot>, SnapshotError> {
-    let files = site.repository.working_files(site.prefix)?;
+    let listed = site.repository.working_files(site.prefix)?;
     let meter = Meter::new(store, &|_, _| ());
     let mut pointed = Vec::new();
     for path in &pipeline.data {
-        let (root, needs_pointer) = working_root(site, &files, path, &meter)?;
+        let (root, needs_pointer) = working_root(site, listed.files(), path, &meter)?;
         if needs_pointer {
             pointed.push((path.clone(), root));
         }
@@ -229,7 +239,7 @@ pub fn capture_path(path: &Path, store: &dyn Store) -> Result<Option<Entry>, Sna
 
 type Listed<T> = Vec<(ProjectPath, T)>;
 
-/// Takes one data root of the working tree, and tells whether it needs a pointer: Git does not track every file of it.
+/// Takes one data root of the working tree, and tells whether it needs a pointer: Git ignores some file of it.
 ///
 /// A root that is not on this disk is what its pointer says.
 fn working_root(
@@ -246,20 +256,13 @@ fn working_root(
         read_pointer(path, bytes)?
             .ok_or_else(|| SnapshotError::NoData { place: "the working tree".to_owned(), path: path.clone() })?
     };
-    let tracked = files.iter().filter(|(file, entry)| file.is_within(path) && entry.tracked).count() as u64;
-    Ok((root, tracked < root.sized().files || tracked == 0))
+    let seen_by_git = files.iter().filter(|(file, _)| file.is_within(path)).count() as u64;
+    Ok((root, seen_by_git < root.sized().files || seen_by_git == 0))
 }
 
 fn find<'a, T>(files: &'a [(ProjectPath, T)], path: &ProjectPath) -> Option<&'a T> {
     let index = files.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
     Some(&files[index].1)
-}
-
-fn in_repository(site: Site<'_>, path: &ProjectPath) -> ProjectPath {
-    match site.prefix {
-        Some(prefix) => prefix.join(path.as_bytes()),
-        None => path.clone(),
-    }
 }
 
 fn read_definition(
@@ -320,17 +323,39 @@ impl<'a> Meter<'a> {
     }
 }
 
-fn in_parallel<T: Sync>(
+/// Makes an entry of every file that is not left out. Each thread gets a reader of its own from `start`.
+fn in_parallel<T: Sync, R>(
     files: &[(ProjectPath, T)],
     pipeline: &Pipeline,
-    to_entry: impl Fn(&ProjectPath, &T) -> Result<Entry, SnapshotError> + Sync,
+    start: &(dyn Fn() -> Result<R, GitError> + Sync),
+    to_entry: &(dyn Fn(&mut R, &ProjectPath, &T) -> Result<Entry, SnapshotError> + Sync),
 ) -> Result<Listed<Entry>, SnapshotError> {
     let wanted: Vec<_> = files.iter().filter(|(path, _)| !excluded(pipeline, path)).collect();
-    let one = |(path, file): &&(ProjectPath, T)| Ok((path.clone(), to_entry(path, file)?));
+    let one = |slot: &mut Option<R>, (path, file): &(ProjectPath, T)| {
+        let reader = match slot {
+            Some(reader) => reader,
+            None => slot.insert(start()?),
+        };
+        Ok((path.clone(), to_entry(reader, path, file)?))
+    };
     if wanted.len() < PARALLEL_FROM_FILES {
-        wanted.iter().map(one).collect()
+        let mut slot = None;
+        wanted.into_iter().map(|file| one(&mut slot, file)).collect()
     } else {
-        wanted.par_iter().map(one).collect()
+        wanted.into_par_iter().map_init(|| None, one).collect()
+    }
+}
+
+fn committed_entry(
+    reader: &mut CommitReader,
+    path: &ProjectPath,
+    file: &Tracked,
+    meter: &Meter<'_>,
+) -> Result<Entry, SnapshotError> {
+    match file.kind {
+        FileKind::File { executable } => meter.file(Source::Bytes(&reader.bytes(path, file)?), executable),
+        FileKind::Symlink => Ok(Entry::Symlink { target: reader.bytes(path, file)? }),
+        FileKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),
     }
 }
 
@@ -373,14 +398,14 @@ fn capture_root(path: &Path, meter: &Meter<'_>) -> Result<DataRoot, SnapshotErro
 
 /// The content of a data root that Git tracks, from the files of a commit.
 fn tracked_root(
-    files: &[(ProjectPath, Tracked)],
+    listed: &CommitFiles<'_>,
     root: &ProjectPath,
-    to_entry: &dyn Fn(&ProjectPath, &Tracked) -> Result<Entry, SnapshotError>,
     meter: &Meter<'_>,
 ) -> Result<Option<DataRoot>, SnapshotError> {
+    let mut reader = listed.reader()?;
     let mut entries = Vec::new();
-    for (path, file) in files.iter().filter(|(path, _)| path.is_within(root)) {
-        let entry = to_entry(path, file)?;
+    for (path, file) in listed.files().iter().filter(|(path, _)| path.is_within(root)) {
+        let entry = committed_entry(&mut reader, path, file, meter)?;
         match path.strip(root) {
             Some(relative) => entries.push((relative, Some(entry))),
             None => {

@@ -1,7 +1,7 @@
 //! Reading the pipeline and the params back out of a snapshot.
 
 use super::{SnapshotError, View};
-use crate::object::{Entry, Kind, Snapshot};
+use crate::object::{Entry, Kind, Snapshot, from_canonical};
 use crate::path::ProjectPath;
 use crate::pipeline::{Params, Pipeline};
 use crate::store::Store;
@@ -16,7 +16,8 @@ use crate::store::Store;
 /// [`SnapshotError`] if an object is missing or damaged, or a params file is not in the snapshot.
 pub fn load_pipeline(store: &dyn Store, snapshot: &Snapshot) -> Result<(Pipeline, Params), SnapshotError> {
     let bytes = store.get(Kind::Definition, snapshot.definition.digest())?;
-    let pipeline: Pipeline = serde_json::from_slice(&bytes)
+    let pipeline: Pipeline = from_canonical(&bytes)
+        .and_then(serde_json::from_value)
         .map_err(|source| SnapshotError::NotUnderstood { kind: Kind::Definition, source: Box::new(source) })?;
     let view = View::new(store, snapshot);
     let failed = std::cell::RefCell::new(None);
