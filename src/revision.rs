@@ -240,7 +240,7 @@ fn run_prefix(names: &Names<'_>, text: &str) -> Result<Option<Named>, RevisionEr
 
 /// In a fresh clone neither store nor records know the snapshot, but one of the commits at hand may determine it.
 fn tips(names: &Names<'_>, text: &str) -> Result<Option<Named>, RevisionError> {
-    let dry = DryStore::new(names.store);
+    let dry = DryStore::over(names.store);
     for (_, commit) in names.site.repository.tips()?.into_iter().take(TIPS_TRIED) {
         let Ok(captured) = capture_commit(names.site, &commit, &dry, &|_, _| ()) else { continue };
         if captured.id.to_string().starts_with(text) {

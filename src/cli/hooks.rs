@@ -211,7 +211,7 @@ fn follow_pointers(ui: &Ui, project: &Project) -> Result<(), CliError> {
     };
     for (path, wanted) in read_pointers(project.site(), &pipeline)? {
         let place = path.under(&project.root);
-        let dry = crate::store::DryStore::new(&project.store);
+        let dry = crate::store::DryStore::over(&project.store);
         let here = crate::snapshot::capture_path(&place, &dry)?;
         if here.as_ref().map(crate::object::Entry::digest) == Some(wanted.digest()) {
             continue;

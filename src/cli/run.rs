@@ -25,7 +25,7 @@ use crate::run::{
     Event, Judged, Mode, Origin, Performed, Report, Request, Restoring, RunError, Verdict, Work, conclude,
     edited_outputs, perform, plan, restore,
 };
-use crate::snapshot::{View, capture_working};
+use crate::snapshot::{SnapshotError, View, capture_working};
 use crate::store::Store;
 
 /// Bring the results of the working tree up to date, or execute a snapshot again
@@ -77,7 +77,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         None => working(ui, &project)?,
     };
     let pipeline = &subject.opened.pipeline;
-    let graph = pipeline::order(pipeline)?;
+    let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
     let tools = Tools::new(environment::search_path());
     let work = Work {
         pipeline,

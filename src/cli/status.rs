@@ -17,7 +17,7 @@ use crate::path::ProjectPath;
 use crate::pipeline;
 use crate::project::Project;
 use crate::run::{Judged, Reason, Verdict, Work, plan};
-use crate::snapshot::{Captured, View, capture_working, read_snapshot};
+use crate::snapshot::{Captured, SnapshotError, View, capture_working, read_snapshot};
 use crate::store::DryStore;
 
 /// Show which steps would run and why, and which data changed
@@ -58,12 +58,12 @@ struct DataStatus {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
-    let dry = DryStore::new(&project.store);
+    let dry = DryStore::over(&project.store);
     let captured = {
         let progress = ui.progress("Hashing");
         capture_working(project.site(), &dry, &|files, bytes| progress.count(files, bytes))?
     };
-    let graph = pipeline::order(captured.pipeline())?;
+    let graph = pipeline::order(captured.pipeline()).map_err(SnapshotError::from)?;
     let tools = Tools::new(environment::search_path());
     let work = Work {
         pipeline: captured.pipeline(),

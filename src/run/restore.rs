@@ -54,7 +54,7 @@ pub fn edited_outputs(
     let remembered = remembered(restoring.memory)?;
     let mut recorded: Option<BTreeSet<(ProjectPath, Digest)>> = None;
     let mut edited = Vec::new();
-    let dry = DryStore::new(restoring.store);
+    let dry = DryStore::over(restoring.store);
     for path in paths {
         let Some(entry) = capture_path(&path.under(restoring.root), &dry)? else { continue };
         let digest = entry.digest();
@@ -94,7 +94,7 @@ pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Re
     let mut restored = Restored::default();
     let mut memory = remembered(restoring.memory)?;
     let before = memory.clone();
-    let dry = DryStore::new(restoring.store);
+    let dry = DryStore::over(restoring.store);
     for output in outputs {
         let entry = output.entry();
         if capture_path(&output.path.under(restoring.root), &dry)?.as_ref() == Some(&entry) {

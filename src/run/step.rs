@@ -1,6 +1,7 @@
 //! Executing one step in its clean place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -104,7 +105,7 @@ pub(super) fn execute(
 }
 
 /// The step's variables: the clean set, what `pv` tells it, and what its definition says.
-fn variables(recipe: &Recipe, home: &Path, temporary: &Path) -> BTreeMap<String, String> {
+fn variables(recipe: &Recipe, home: &Path, temporary: &Path) -> BTreeMap<String, OsString> {
     let mut variables = environment::variables(home, temporary);
     variables.insert("PV_STEP".to_owned(), recipe.step.clone());
     let hash_seed = recipe.seed.unwrap_or_default() % (1 << 32);
@@ -113,7 +114,7 @@ fn variables(recipe: &Recipe, home: &Path, temporary: &Path) -> BTreeMap<String,
         variables.insert("PV_SEED".to_owned(), seed.to_string());
     }
     variables.extend(recipe.env.clone());
-    variables
+    variables.into_iter().map(|(name, value)| (name, value.into())).collect()
 }
 
 /// Returns the last lines of a log.

@@ -16,7 +16,7 @@ use crate::disk::DiskError;
 use crate::git::GitError;
 use crate::object::{DecodeError, Kind, NotCanonical};
 use crate::path::ProjectPath;
-use crate::pipeline::{DefinitionError, ParamsError};
+use crate::pipeline::{Circle, DefinitionError, ParamsError};
 use crate::store::StoreError;
 
 pub use capture::{
@@ -42,6 +42,9 @@ pub enum SnapshotError {
     /// The definition is not a good one.
     #[error(transparent)]
     Definition(#[from] DefinitionError),
+    /// Steps wait for each other.
+    #[error(transparent)]
+    Circle(#[from] Circle),
     /// The params are not good ones.
     #[error(transparent)]
     Params(#[from] ParamsError),
