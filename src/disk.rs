@@ -67,8 +67,22 @@ pub fn write_whole(path: &Path, bytes: &[u8], durability: Durability) -> Result<
 ///
 /// [`DiskError`] if it cannot be flushed or renamed.
 pub fn put_in_place(file: NamedTempFile, path: &Path, durability: Durability) -> Result<(), DiskError> {
+    put_in_place_as(file, path, false, durability)
+}
+
+/// Does what [`put_in_place`] does, and lets those execute the file who may read it, if it is `executable`.
+///
+/// # Errors
+///
+/// As [`put_in_place`].
+pub fn put_in_place_as(
+    file: NamedTempFile,
+    path: &Path,
+    executable: bool,
+    durability: Durability,
+) -> Result<(), DiskError> {
     // Temporary files are private; a finished one has the mode of any new file.
-    let mode = 0o666 & !umask();
+    let mode = if executable { 0o777 } else { 0o666 } & !umask();
     file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(DiskError::on("set the mode of", path))?;
     if durability == Durability::Synced {
         file.as_file().sync_all().map_err(DiskError::on("flush", path))?;
@@ -122,6 +136,24 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
 /// [`DiskError`] if one cannot be made.
 pub fn make_directory(path: &Path) -> Result<(), DiskError> {
     fs::create_dir_all(path).map_err(DiskError::on("make the directory", path))
+}
+
+/// Moves the file at `from` to `to` on the same file system, replacing what is there. Flushes nothing.
+///
+/// # Errors
+///
+/// [`DiskError`] if it cannot be moved; both are then as they were.
+pub fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
+    fs::rename(from, to).map_err(DiskError::on("write", to))
+}
+
+/// Flushes the bytes of a file that was written and closed before.
+///
+/// # Errors
+///
+/// [`DiskError`] if the file cannot be opened or flushed.
+pub fn sync_file(path: &Path) -> Result<(), DiskError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(DiskError::on("flush", path))
 }
 
 /// Flushes the entries of a directory.
@@ -324,7 +356,8 @@ fn is_still_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn parent(path: &Path) -> &Path {
+/// Returns the directory that `path` lies in.
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -111,6 +111,11 @@ impl Digest {
 pub struct Hasher(blake3::Hasher);
 
 impl Hasher {
+    /// Returns a hasher under the key derived from `context`; it ends in the same digest as [`Digest::derived`].
+    pub fn derived(context: &str) -> Self {
+        Self(blake3::Hasher::new_derive_key(context))
+    }
+
     /// Takes in `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
@@ -172,6 +177,14 @@ mod tests {
         let first = Digest::derived("pv test one", b"x");
         let second = Digest::derived("pv test two", b"x");
         assert!(plain != first && first != second);
+    }
+
+    #[test]
+    fn a_derived_digest_is_the_same_in_one_piece_and_in_many() {
+        let mut hasher = Hasher::derived("pv test one");
+        hasher.update(b"some ");
+        hasher.update(b"bytes");
+        assert_eq!(hasher.finish(), (Digest::derived("pv test one", b"some bytes"), 10));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::hash::{Digest, NotADigest};
+use crate::hash::{Digest, Hasher, NotADigest};
 
 pub use canonical::{NotCanonical, canonical, canonical_value, from_canonical};
 pub use snapshot::{DataRoot, SEED_MAX, Snapshot};
@@ -74,6 +74,11 @@ impl Kind {
             None => Digest::of(bytes),
             Some(context) => Digest::derived(context, bytes),
         }
+    }
+
+    /// Returns a hasher that ends in the same digest as [`Kind::digest`], for bytes that come in pieces.
+    pub fn hasher(self) -> Hasher {
+        self.context().map_or_else(Hasher::default, Hasher::derived)
     }
 }
 
@@ -306,6 +311,15 @@ mod tests {
     fn no_two_kinds_share_a_name_for_the_same_bytes() {
         let ids: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.digest(b"same")).collect();
         assert_eq!(ids.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn the_hasher_of_a_kind_ends_in_the_digest_of_the_kind() {
+        for kind in Kind::ALL {
+            let mut hasher = kind.hasher();
+            hasher.update(b"same");
+            assert_eq!(hasher.finish().0, kind.digest(b"same"), "{kind}");
+        }
     }
 
     #[test]

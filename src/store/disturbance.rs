@@ -1,0 +1,246 @@
+//! How a [`LocalStore`] fares among other processes, damaged directories and files that do not hold still.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::contract::names;
+use super::local::{Moment, Watch};
+use super::{LocalStore, Source, Store, StoreError};
+use crate::disk::{self, Durability};
+use crate::hash::Digest;
+use crate::object::Kind;
+
+fn write(path: &Path, bytes: &[u8]) {
+    disk::write_whole(path, bytes, Durability::Deferred).unwrap();
+}
+
+#[test]
+fn objects_lie_where_the_format_says() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("a/b/store");
+    let store = LocalStore::open(&directory).unwrap();
+    store.put_bytes(Kind::Blob, b"").unwrap();
+    store.sync().unwrap();
+    drop(store);
+    let object = "objects/blob/af/1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+    let found: Vec<_> = disk::walk(&directory)
+        .map(|entry| entry.unwrap().0.strip_prefix(&directory).unwrap().display().to_string())
+        .collect();
+    assert_eq!(found, ["FORMAT", "objects", "objects/blob", "objects/blob/af", object, "tmp", "tmp/lock"]);
+    assert_eq!(fs::read(directory.join("FORMAT")).unwrap(), b"pv-store 1\n");
+    assert_eq!(fs::metadata(directory.join(object)).unwrap().mode() & 0o777, 0o444);
+}
+
+#[test]
+fn what_is_staged_is_seen_by_nobody_else_and_goes_with_the_store() {
+    let root = tempfile::tempdir().unwrap();
+    let (first, second) = (LocalStore::open(root.path()).unwrap(), LocalStore::open(root.path()).unwrap());
+    let digest = first.put_bytes(Kind::Blob, b"staged").unwrap().digest;
+    assert_eq!(second.length(Kind::Blob, digest).unwrap(), None);
+    assert!(matches!(second.get(Kind::Blob, digest), Err(StoreError::Missing { .. })));
+    drop(first);
+    assert_eq!(names(&root.path().join("tmp")), ["lock"]);
+    assert_eq!(second.find(Kind::Blob, "").unwrap(), []);
+}
+
+#[test]
+fn two_stores_that_put_the_same_object_at_once_both_succeed() {
+    let root = tempfile::tempdir().unwrap();
+    let stores = [0, 1].map(|_| LocalStore::open(&root.path().join("store")).unwrap());
+    std::thread::scope(|scope| {
+        for store in &stores {
+            scope.spawn(|| {
+                for number in 0..20_u8 {
+                    store.put_bytes(Kind::Blob, &[number % 10]).unwrap();
+                    store.sync().unwrap();
+                }
+            });
+        }
+    });
+    let fresh = LocalStore::open(&root.path().join("store")).unwrap();
+    for number in 0..10_u8 {
+        assert_eq!(fresh.get(Kind::Blob, Digest::of(&[number])).unwrap(), [number]);
+    }
+}
+
+#[test]
+fn threads_that_put_and_sync_and_read_at_once_always_find_what_they_put() {
+    let root = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(root.path()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let store = &store;
+            scope.spawn(move || {
+                for number in 0..30_u8 {
+                    let digest = store.put_bytes(Kind::Blob, &[thread, number]).unwrap().digest;
+                    assert_eq!(store.get(Kind::Blob, digest).unwrap(), [thread, number]);
+                    if number % 5 == thread {
+                        store.sync().unwrap();
+                    }
+                    assert_eq!(store.length(Kind::Blob, digest).unwrap(), Some(2));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_read_only_directory_is_read_and_a_known_object_is_put_without_a_write() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("store");
+    let digest = {
+        let store = LocalStore::open(&directory).unwrap();
+        let digest = store.put_bytes(Kind::Blob, b"x").unwrap().digest;
+        store.sync().unwrap();
+        digest
+    };
+    fs::remove_file(directory.join("tmp/lock")).unwrap();
+    fs::remove_dir(directory.join("tmp")).unwrap();
+    let directories = || -> Vec<PathBuf> {
+        let walked = disk::walk(root.path()).map(|entry| entry.unwrap().0).filter(|path| path.is_dir());
+        walked.collect()
+    };
+    let set_mode = |mode| {
+        for path in directories() {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    // The administrator may write whatever the mode says, so the times of the directories must tell too.
+    let state = || -> Vec<_> {
+        let times = |path: &PathBuf| fs::metadata(path).map(|found| (found.mtime(), found.mtime_nsec())).unwrap();
+        directories().iter().map(|path| (path.clone(), times(path))).collect()
+    };
+    set_mode(0o555);
+    let before = state();
+    let store = LocalStore::open(&directory).unwrap();
+    assert_eq!(store.get(Kind::Blob, digest).unwrap(), b"x");
+    assert_eq!(store.find(Kind::Blob, "").unwrap(), [digest]);
+    assert!(!store.put_bytes(Kind::Blob, b"x").unwrap().new);
+    store.sync().unwrap();
+    drop(store);
+    assert_eq!(state(), before);
+    set_mode(0o755);
+}
+
+#[test]
+fn a_directory_that_does_not_exist_is_an_empty_store_and_stays_away() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("store");
+    let store = LocalStore::open(&directory).unwrap();
+    assert!(matches!(store.get(Kind::Blob, Digest::of(b"x")), Err(StoreError::Missing { .. })));
+    assert_eq!(store.find(Kind::Blob, "").unwrap(), []);
+    store.sync().unwrap();
+    assert!(!directory.exists());
+}
+
+#[test]
+fn a_store_of_another_format_is_refused_and_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let opened_before = LocalStore::open(root.path()).unwrap();
+    write(&root.path().join("FORMAT"), b"pv-store 2\nmore\n");
+    let refused = |error: StoreError| matches!(error, StoreError::Version { found, .. } if found == "pv-store 2");
+    assert!(refused(LocalStore::open(root.path()).err().unwrap()));
+    assert!(refused(opened_before.put_bytes(Kind::Blob, b"x").unwrap_err()));
+    assert_eq!(names(root.path()), ["FORMAT"]);
+}
+
+#[test]
+fn an_empty_file_with_the_name_of_an_object_is_not_trusted() {
+    let root = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(root.path()).unwrap();
+    let digest = Kind::Blob.digest(b"x");
+    write(&store.path_of(Kind::Blob, digest), b"");
+    assert_eq!(store.length(Kind::Blob, digest).unwrap(), None);
+    assert!(matches!(store.get(Kind::Blob, digest), Err(StoreError::Corrupt { .. })));
+    assert!(store.put_bytes(Kind::Blob, b"x").unwrap().new);
+    store.sync().unwrap();
+    assert_eq!(LocalStore::open(root.path()).unwrap().get(Kind::Blob, digest).unwrap(), b"x");
+}
+
+#[test]
+fn foreign_files_among_the_objects_are_not_taken_for_objects() {
+    let root = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(root.path()).unwrap();
+    let digest = store.put_bytes(Kind::Blob, b"x").unwrap().digest;
+    store.sync().unwrap();
+    let path = store.path_of(Kind::Blob, digest);
+    write(&path.with_extension("bak"), b"x");
+    write(&path.parent().unwrap().with_file_name("README"), b"x");
+    assert_eq!(store.find(Kind::Blob, "").unwrap(), [digest]);
+    assert_eq!(store.find(Kind::Blob, &digest.to_string()[..2]).unwrap(), [digest]);
+}
+
+/// Opens a store that appends a byte to `path` the first `changes` times that it re-checks a source.
+fn with_a_restless_source(directory: &Path, path: &Path, changes: usize) -> LocalStore {
+    let (path, left) = (path.to_owned(), Mutex::new(changes));
+    let watch: Watch = Box::new(move |moment| {
+        let mut left = left.lock().unwrap();
+        if matches!(moment, Moment::Recheck) && *left > 0 {
+            *left -= 1;
+            fs::OpenOptions::new().append(true).open(&path)?.write_all(b"!")?;
+        }
+        Ok(())
+    });
+    LocalStore::open_watched(directory, 64, watch).unwrap()
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_read_again_and_given_up_in_the_end() {
+    // One size that is read into memory, one that is hashed and copied.
+    for size in [10, 300 * 1024] {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("source");
+        let put = |changes| {
+            write(&path, &vec![b'x'; size]);
+            let store = with_a_restless_source(&root.path().join("store"), &path, changes);
+            let put = store.put(Kind::Blob, Source::File(&path));
+            (put, store.find(Kind::Blob, "").unwrap())
+        };
+        let (calmed_down, staged) = put(3);
+        let calmed_down = calmed_down.unwrap();
+        assert_eq!(calmed_down.size, size as u64 + 3);
+        assert_eq!(calmed_down.digest, Digest::of_file(&path).unwrap().0);
+        assert_eq!(staged, [calmed_down.digest], "what was read before a change is not kept");
+        let (restless, staged) = put(usize::MAX);
+        assert!(matches!(restless, Err(StoreError::Changed { path: named }) if named == path));
+        assert_eq!(staged, []);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_was_put_and_synced_is_there_when_the_store_is_opened_again(
+        puts in proptest::collection::vec((0..Kind::ALL.len(), 0..4000_usize, any::<u8>(), any::<bool>(), any::<bool>()), 1..12)
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("store");
+        let mut expected = Vec::new();
+        {
+            let store = LocalStore::open(&directory).unwrap();
+            for (index, length, byte, from_file, sync) in puts {
+                let (kind, bytes) = (Kind::ALL[index], vec![byte; length]);
+                let path = root.path().join("source");
+                write(&path, &bytes);
+                let source = if from_file { Source::File(&path) } else { Source::Bytes(&bytes) };
+                let put = store.put(kind, source).unwrap();
+                prop_assert_eq!(put.digest, kind.digest(&bytes));
+                expected.push((kind, put.digest, bytes));
+                if sync {
+                    store.sync().unwrap();
+                }
+            }
+            store.sync().unwrap();
+        }
+        let store = LocalStore::open(&directory).unwrap();
+        for (kind, digest, bytes) in expected {
+            prop_assert_eq!(store.get(kind, digest).unwrap(), bytes);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Where things lie in the directory of a store, and what its format is called.
+//!
+//! The one place that knows the names; `docs/format.md` describes them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{StoreError, has_prefix};
+use crate::disk::{self, DiskError, Durability};
+use crate::hash::Digest;
+use crate::object::Kind;
+
+/// What the file `FORMAT` says.
+const FORMAT: &str = "pv-store 1\n";
+/// An unknown format is quoted up to this length.
+const QUOTED_CHARS: usize = 40;
+/// Objects are spread over directories named by this many digits.
+const SHARD_DIGITS: usize = 2;
+
+/// A directory that holds objects: a kind and the first byte of their names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Shard(Kind, u8);
+
+impl Shard {
+    /// Returns the directory that holds the object of this kind and name.
+    pub(super) fn of(kind: Kind, digest: Digest) -> Self {
+        Self(kind, digest.as_bytes()[0])
+    }
+}
+
+/// The directory of a store.
+pub(super) struct Layout(PathBuf);
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self(root.to_owned())
+    }
+
+    /// Returns the directory of the store.
+    pub(super) fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// Returns where an object lies once it is published.
+    pub(super) fn object(&self, kind: Kind, digest: Digest) -> PathBuf {
+        let hex = digest.to_string();
+        let (shard, rest) = hex.split_at(SHARD_DIGITS);
+        self.kind(kind).join(shard).join(rest)
+    }
+
+    /// Returns the directory of a shard.
+    pub(super) fn shard(&self, Shard(kind, byte): Shard) -> PathBuf {
+        self.kind(kind).join(format!("{byte:02x}"))
+    }
+
+    /// Returns the directory of the sessions.
+    pub(super) fn sessions(&self) -> PathBuf {
+        self.0.join("tmp")
+    }
+
+    /// Returns the directories whose entries lead to what lies in `shard`, itself first.
+    pub(super) fn way_to(&self, shard: Shard) -> [PathBuf; 4] {
+        [self.shard(shard), self.kind(shard.0), self.objects(), self.0.clone()]
+    }
+
+    /// Fails if the directory says that it is a store of another format. One that says nothing is a new store.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match disk::read_if_there(&self.format())? {
+            Some(bytes) if bytes != FORMAT.as_bytes() => {
+                let text = String::from_utf8_lossy(&bytes);
+                let found = text.lines().next().unwrap_or_default().chars().take(QUOTED_CHARS).collect();
+                Err(StoreError::Version { path: self.0.clone(), found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the directory a store of this format, durably, if it is none yet.
+    pub(super) fn establish(&self) -> Result<(), StoreError> {
+        self.check()?;
+        if disk::look(&self.format())?.is_some() {
+            return Ok(());
+        }
+        let new: Vec<_> = self.0.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+        disk::make_directory(&self.0)?;
+        // Every directory above that has a new entry; `FORMAT` is last, so that where it is, all this was done.
+        for path in std::iter::once(self.root()).chain(new) {
+            disk::sync_directory(disk::parent(path))?;
+        }
+        Ok(disk::write_whole(&self.format(), FORMAT.as_bytes(), Durability::Synced)?)
+    }
+
+    /// Returns the names of the published objects of this kind that start with `hex_prefix`.
+    pub(super) fn find(&self, kind: Kind, hex_prefix: &str) -> Result<BTreeSet<Digest>, DiskError> {
+        let directory = self.kind(kind);
+        let shards = match hex_prefix.get(..SHARD_DIGITS) {
+            Some(shard) => vec![shard.to_ascii_lowercase()],
+            None => names(&directory)?,
+        };
+        let mut found = BTreeSet::new();
+        for shard in shards.iter().filter(|name| is_shard(name)) {
+            for rest in names(&directory.join(shard))? {
+                let hex = format!("{shard}{rest}");
+                // What else lies there is not of this room's making, and no object.
+                if has_prefix(&hex, hex_prefix)
+                    && let Ok(digest) = hex.parse::<Digest>()
+                    && digest.to_string() == hex
+                {
+                    found.insert(digest);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn format(&self) -> PathBuf {
+        self.0.join("FORMAT")
+    }
+
+    fn objects(&self) -> PathBuf {
+        self.0.join("objects")
+    }
+
+    fn kind(&self, kind: Kind) -> PathBuf {
+        self.objects().join(kind.name())
+    }
+}
+
+fn is_shard(name: &str) -> bool {
+    name.len() == SHARD_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Returns the names in `directory` that are text, none if it is missing.
+fn names(directory: &Path) -> Result<Vec<String>, DiskError> {
+    let listed = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(DiskError::on("read", directory))?,
+    };
+    let names = listed.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    names.filter_map(Result::transpose).collect::<io::Result<_>>().map_err(DiskError::on("read", directory))
+}

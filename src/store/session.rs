@@ -1,0 +1,77 @@
+//! A place of its own for the temporary files of one open store.
+//!
+//! `tmp/<process>-<number>/` holds them, and a file `lock` that is locked as
+//! long as the session lives. The kernel drops the lock with the process, so
+//! a directory whose lock is free is a leftover and is removed when the next
+//! session starts. No one ever has to do that by hand.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::disk::{self, DiskError, Found, Lock};
+
+const LOCK_NAME: &str = "lock";
+
+/// A directory for temporary files that no other session touches.
+pub(super) struct Session {
+    directory: PathBuf,
+    _alive: Lock,
+}
+
+impl Session {
+    /// Starts a session below `directory`, and removes the leftovers of dead ones.
+    pub(super) fn start(directory: &Path) -> Result<Self, DiskError> {
+        // Without this lock, a session could be taken for dead between making its directory and locking it.
+        let _starting = Lock::exclusive(&directory.join(LOCK_NAME))?;
+        remove_dead(directory)?;
+        let own = make_new(directory)?;
+        let alive = Lock::exclusive(&own.join(LOCK_NAME))?;
+        Ok(Self { directory: own, _alive: alive })
+    }
+
+    /// Returns the directory for temporary files.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Removes the directory and all that is left in it.
+    pub(super) fn end(self) -> Result<(), DiskError> {
+        disk::remove_tree(&self.directory)
+    }
+}
+
+/// Removes the leftovers of dead sessions. One that cannot be removed (another user's) only takes room.
+fn remove_dead(directory: &Path) -> Result<(), DiskError> {
+    let listed = fs::read_dir(directory).map_err(DiskError::on("read", directory))?;
+    for path in listed.flatten().map(|entry| entry.path()) {
+        if matches!(disk::look(&path), Ok(Some(Found::Directory))) && is_dead(&path) {
+            let _ = disk::remove_tree(&path);
+        }
+    }
+    Ok(())
+}
+
+fn is_dead(session: &Path) -> bool {
+    let lock = session.join(LOCK_NAME);
+    match disk::look(&lock) {
+        Ok(Some(_)) => matches!(Lock::try_exclusive(&lock), Ok(Some(_))),
+        // It died before it could lock, or is just removing itself.
+        Ok(None) => true,
+        Err(_) => false,
+    }
+}
+
+/// Makes a directory named after the process, and a number where one process has several sessions.
+fn make_new(directory: &Path) -> Result<PathBuf, DiskError> {
+    let process = std::process::id();
+    let mut number = 0_u32;
+    loop {
+        let path = directory.join(format!("{process}-{number}"));
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(DiskError::on("make the directory", &path)(error)),
+        }
+    }
+}
