@@ -35,6 +35,9 @@ use crate::host::Stopwatch;
 /// How long killed processes may take to vanish; one that hangs in the kernel may never.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// In so short a time the system cannot have given out all its numbers once around.
+const SHORT: Duration = Duration::from_millis(500);
+
 /// Variables that shells set by themselves; they say nothing about a job.
 const SHELL_VARIABLES: [&str; 4] = ["PWD", "OLDPWD", "SHLVL", "_"];
 
@@ -76,6 +79,7 @@ pub(super) struct Family {
     first: Child,
     /// Becomes readable when the first process ends; `None` where the system has no such thing.
     handle: Option<OwnedFd>,
+    age: Stopwatch,
     /// Every process that was seen, with the time of its start, for as long as it or its group or session is there.
     known: BTreeMap<i32, u64>,
     status: Option<ExitStatus>,
@@ -96,7 +100,7 @@ impl Family {
         let job = running.last_key_value().map_or(0, |(last, _)| last + 1);
         running.insert(job, identity);
         let handle = open_handle(&first);
-        Ok(Self { job, first, handle, known: BTreeMap::new(), status: None, ended: false })
+        Ok(Self { job, first, handle, age: Stopwatch::start(), known: BTreeMap::new(), status: None, ended: false })
     }
 
     /// Returns what becomes readable when the first process ends, if the system has such a thing.
@@ -125,14 +129,26 @@ impl Family {
     pub(super) fn look(&mut self) -> Vec<Process> {
         let running = running();
         let table = table::all();
-        let first = number(&self.first);
-        let members = self.members(&table, &running);
-        for process in &members {
-            self.known.insert(process.pid, process.started);
-        }
+        let living = self.look_at(&table, &running);
         self.forget(&table);
+        living
+    }
+
+    /// Looks for the last time, and not at the whole table while nothing else can have become of the job.
+    fn last_look(&mut self) -> Vec<Process> {
+        if self.age.elapsed() > SHORT {
+            return self.look();
+        }
+        let running = running();
+        self.look_at(&table::after(number(&self.first)), &running)
+    }
+
+    fn look_at(&mut self, table: &[Process], running: &BTreeMap<u64, Identity>) -> Vec<Process> {
+        let members = self.members(table, running);
+        self.known.extend(members.iter().map(|process| (process.pid, process.started)));
+        let first = number(&self.first);
         for process in table.iter().filter(|process| !process.living && process.parent == own_number()) {
-            if process.pid != first && (self.known.contains_key(&process.pid) || self.is_foreign(process, &table)) {
+            if process.pid != first && (self.known.contains_key(&process.pid) || is_foreign(process)) {
                 process.reap();
             }
         }
@@ -160,10 +176,9 @@ impl Family {
             if self.status.is_none() {
                 self.status = self.first.try_wait()?;
             }
-            if self.status.is_some() && (has_no_children() || self.kill_living() == 0) {
-                return Ok(());
-            }
-            if clock.elapsed() > PATIENCE {
+            // Most jobs leave nobody behind, and then the table need not be read.
+            let is_gone = has_no_children() || (self.kill_living() == 0 && self.status.is_some());
+            if is_gone || clock.elapsed() > PATIENCE {
                 return Ok(());
             }
             std::thread::sleep(pause);
@@ -172,7 +187,7 @@ impl Family {
     }
 
     fn kill_living(&mut self) -> usize {
-        let living = self.look();
+        let living = self.last_look();
         living.iter().for_each(Process::kill);
         living.len()
     }
@@ -228,11 +243,6 @@ impl Family {
         });
     }
 
-    /// Returns whether a child of this process was not started by it: this process begins no sessions.
-    fn is_foreign(&self, process: &Process, table: &[Process]) -> bool {
-        table.iter().find(|own| own.pid == own_number()).is_some_and(|own| own.session != process.session)
-    }
-
     fn group(&self) -> Pid {
         Pid::from_child(&self.first)
     }
@@ -261,6 +271,11 @@ fn bears_marks(environment: &[Vec<u8>], ours: &Identity, others: &[&Identity]) -
         .filter(marked)
         .any(|pair| !ours.environment.contains(pair) && others.iter().any(|other| other.environment.contains(pair)));
     is_ours && !is_theirs
+}
+
+/// Returns whether a child of this process was not started by it: this process begins no sessions.
+fn is_foreign(process: &Process) -> bool {
+    rustix::process::getsid(None).is_ok_and(|own| own.as_raw_nonzero().get() != process.session)
 }
 
 fn running() -> MutexGuard<'static, BTreeMap<u64, Identity>> {
@@ -301,7 +316,8 @@ fn number(child: &Child) -> i32 {
     Pid::from_child(child).as_raw_nonzero().get()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use std::os::unix::process::CommandExt;

@@ -141,7 +141,9 @@ mod tests {
     fn lines(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
         let (mut lines, mut seen) = (Lines::default(), Vec::new());
         let mut on_line = |line: &[u8]| seen.push(line.to_vec());
-        chunks.iter().for_each(|chunk| lines.push(chunk, &mut on_line));
+        for chunk in chunks {
+            lines.push(chunk, &mut on_line);
+        }
         lines.finish(&mut on_line);
         seen
     }

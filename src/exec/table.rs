@@ -9,6 +9,9 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+/// As many numbers as cost less to try than the whole table to read.
+const MOST_READ_SINGLY: i32 = 40;
+
 /// One process as it was when the table was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Process {
@@ -34,6 +37,23 @@ pub(super) fn all() -> Vec<Process> {
         .collect();
     processes.sort_by_key(|process| process.pid);
     processes
+}
+
+/// Returns at least the processes that were started after number `first` was given out, a short time ago.
+///
+/// Numbers rise until they begin anew, so these are mostly few, and each is
+/// read by itself; if they are not, this is [`all`].
+pub(super) fn after(first: i32) -> Vec<Process> {
+    match newest().map(|newest| newest - first) {
+        Some(count @ 0..=MOST_READ_SINGLY) => (first + 1..=first + count).filter_map(Process::read).collect(),
+        _ => all(),
+    }
+}
+
+/// Returns the number that was given out last.
+fn newest() -> Option<i32> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_ascii_whitespace().nth(4)?.parse().ok()
 }
 
 impl Process {
@@ -80,7 +100,7 @@ impl Process {
         // The handle holds on to whoever has the number now; only then it is safe to ask who that is.
         #[cfg(target_os = "linux")]
         let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-        if !Self::read(self.pid).is_some_and(|now| now.started == self.started) {
+        if Self::read(self.pid).is_none_or(|now| now.started != self.started) {
             return;
         }
         // A failure means that it has ended or is not ours to end; the next look at the table tells.
@@ -111,7 +131,8 @@ fn pairs(path: &str) -> Vec<Vec<u8>> {
     bytes.split(|byte| *byte == 0).filter(|pair| !pair.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 
@@ -133,6 +154,19 @@ mod tests {
         assert!(with("S", "1"));
         assert!(!with("Z", "1"));
         assert!(with("Z", "3"));
+    }
+
+    #[test]
+    fn what_was_started_last_is_found_without_reading_the_whole_table() {
+        #[expect(clippy::disallowed_methods, reason = "a process to look for")]
+        let mut child = std::process::Command::new("sleep").arg("300").spawn().unwrap();
+        let number = Pid::from_child(&child).as_raw_nonzero().get();
+        let is_among = |table: Vec<Process>| table.iter().any(|process| process.pid == number);
+        assert!(is_among(after(number - 1)));
+        assert!(is_among(after(1)), "too many numbers to try");
+        assert!(is_among(after(i32::MAX - 1)), "numbers have begun anew");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn is_living(process: &Process) -> bool {
     Process::read(process.pid).is_some_and(|now| now.started == process.started && now.living)
 }
 
-/// Starts a daemon that writes its number into `file`, and waits until it has.
+/// Returns a text that starts a daemon, which writes its number into `file`, and waits until that has happened.
 fn daemon(prefix: &str, file: &str) -> String {
     format!("{prefix} sh -c 'echo $$ > {file}; exec sleep 300' & while [ ! -s {file} ]; do sleep 0.01; done")
 }
@@ -333,6 +333,9 @@ fn a_daemon_in_a_session_of_its_own_ends_with_the_command_and_leaves_no_zombie()
     assert!(!bench.is_there("silent"), "only its environment tells");
     assert_eq!(bench.shell(&daemon("setsid env -i", "bare")), End::Exited(0));
     assert!(!bench.is_there("bare"), "only its output tells");
+    let ended = "setsid env -i sh -c 'echo $$ > ended' >/dev/null 2>&1 & while [ ! -s ended ]; do sleep 0.01; done";
+    assert_eq!(bench.shell(ended), End::Exited(0));
+    assert!(!bench.is_there("ended"), "it ended by itself");
 }
 
 #[cfg(target_os = "linux")]
@@ -374,8 +377,6 @@ fn the_end_of_one_job_leaves_the_other_alone() {
         assert!(!short.is_there("daemon"));
         assert!(is_living(&main) && is_living(&daemon_of_long));
 
-        short.stop.request();
-        assert!(is_living(&main) && is_living(&daemon_of_long));
         long.stop.request();
         assert_eq!(running.join().unwrap().end, End::Interrupted);
         assert!(!is_living(&main) && !is_living(&daemon_of_long));
