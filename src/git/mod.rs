@@ -1,0 +1,45 @@
+//! Git: revisions, trees, working files, references, tags, and where hooks live.
+//!
+//! The one door to `gix`; the `git` program is started only to stage files.
+//! Nothing here decides what belongs in a snapshot: this room says what git
+//! knows, with paths relative to the project and sorted by their bytes.
+//! Index, HEAD, stash and the user's files are never changed, except by
+//! [`Repository::stage`].
+
+mod changes;
+mod commit;
+mod commit_files;
+mod conversion;
+mod encoding;
+mod error;
+mod repository;
+mod revision;
+mod set;
+mod stage;
+mod tag;
+mod working_files;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod laws;
+
+pub use commit::{Commit, CommitId, Head, NotACommitId};
+pub use commit_files::{CommitFiles, CommitReader, ObjectName, Tracked};
+pub use error::GitError;
+pub use repository::{Identity, Repository};
+pub use working_files::{WorkingFile, WorkingFiles, WorkingReader};
+
+/// What git can keep under a path.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum FileKind {
+    /// A regular file.
+    File {
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+    /// A symbolic link.
+    Symlink,
+    /// Another repository, by the commit that is checked out in it.
+    Submodule(CommitId),
+}

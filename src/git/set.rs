@@ -1,0 +1,434 @@
+//! A reference that holds a set of small files, in the tree of its commit, which only grows.
+//!
+//! Any number of processes may add at once: each adds to the tip it sees and
+//! moves the reference only if it is still there, else tries again on the new
+//! tip. What was added is never changed or removed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gix::ObjectId;
+use gix::bstr::ByteSlice;
+use gix::objs::tree::EntryKind;
+use gix::refs::Target;
+use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit};
+
+use super::commit::find;
+use super::commit_files::project_path;
+use super::{CommitId, GitError, Identity, Repository};
+use crate::host::{Stopwatch, Time};
+use crate::path::escape;
+
+const WAIT_AT_MOST: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The files of a set: path, with `/` between the names, and content.
+type SetFiles = Vec<(Vec<u8>, Vec<u8>)>;
+
+impl Repository {
+    /// Returns the commit that the reference is at; `None` if there is no such reference.
+    ///
+    /// # Errors
+    ///
+    /// [`GitError::Git`] if the reference is damaged or has no proper full name.
+    pub fn set_tip(&self, reference: &str) -> Result<Option<CommitId>, GitError> {
+        tip(&self.local(), reference)
+    }
+
+    /// Returns the files in the tree of `tip` that are not in the tree of `known`, sorted by path.
+    ///
+    /// Costs the reading of what differs; equal directories are not opened. If
+    /// `known` is no longer there, everything counts as new.
+    ///
+    /// # Errors
+    ///
+    /// [`GitError::MissingCommit`] if `tip` is not there, [`GitError::Git`] if something is damaged.
+    pub fn set_files_since(&self, tip: &CommitId, known: Option<&CommitId>) -> Result<SetFiles, GitError> {
+        let local = self.local();
+        let failed = || GitError::on(format!("read the files of commit {tip}"));
+        let tree = find(&local, tip)?.tree_id().map_err(failed())?.detach();
+        let known = known.and_then(|known| Some(find(&local, known).ok()?.tree_id().ok()?.detach()));
+        let mut files = Vec::new();
+        collect_new(&local, tree, known, &mut Vec::new(), &mut files)?;
+        Ok(files)
+    }
+
+    /// Adds files to the set and returns the commit that holds them; if all are in it, that is the tip.
+    ///
+    /// The committer is the user, or `pv` if git knows none; the time is now, in
+    /// UTC. If others add at the same time, nobody's files are lost: this waits
+    /// and tries again for up to five seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`GitError::Conflict`] if a path is taken by other content,
+    /// [`GitError::UnsupportedPath`] for a path that git does not take,
+    /// [`GitError::Busy`] if the reference stays locked or keeps moving,
+    /// [`GitError::Git`] if something cannot be written.
+    pub fn add_to_set(
+        &self,
+        reference: &str,
+        files: &[(Vec<u8>, Vec<u8>)],
+        message: &str,
+    ) -> Result<CommitId, GitError> {
+        self.add_within(WAIT_AT_MOST, reference, files, message)
+    }
+
+    fn add_within(
+        &self,
+        limit: Duration,
+        reference: &str,
+        files: &[(Vec<u8>, Vec<u8>)],
+        message: &str,
+    ) -> Result<CommitId, GitError> {
+        let local = self.local();
+        let addition = Addition { local: &local, reference, files: write_files(&local, reference, files)?, message };
+        let identity = self.identity();
+        let watch = Stopwatch::start();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if let Some(commit) = addition.attempt(identity.as_ref())? {
+                return Ok(commit);
+            }
+            if watch.elapsed() >= limit {
+                return Err(GitError::Busy { reference: reference.to_owned() });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Files on their way into a set.
+struct Addition<'a> {
+    local: &'a gix::Repository,
+    reference: &'a str,
+    files: BTreeMap<&'a [u8], ObjectId>,
+    message: &'a str,
+}
+
+impl Addition<'_> {
+    /// Adds to the tip as it is now; `None` if somebody else moved or holds the reference.
+    fn attempt(&self, identity: Option<&Identity>) -> Result<Option<CommitId>, GitError> {
+        let failed = || GitError::on(format!("add to `{}`", self.reference));
+        let tip = tip(self.local, self.reference)?;
+        let tree = match &tip {
+            Some(tip) => find(self.local, tip)?.tree_id().map_err(failed())?.detach(),
+            None => ObjectId::empty_tree(self.local.object_hash()),
+        };
+        let new = self.missing_from(tree)?;
+        if new.is_empty()
+            && let Some(tip) = tip
+        {
+            return Ok(Some(tip));
+        }
+        let tree = self.grown_tree(tree, &new).map_err(failed())?;
+        let signature = signature(identity);
+        let commit = gix::objs::Commit {
+            tree,
+            parents: tip.iter().map(|tip| tip.0).collect(),
+            author: signature.clone(),
+            committer: signature.clone(),
+            encoding: None,
+            message: self.message.into(),
+            extra_headers: Vec::new(),
+        };
+        let commit = self.local.write_object(&commit).map_err(failed())?.detach();
+        let moved = self.move_reference(tip, commit, &signature)?;
+        Ok(moved.then_some(CommitId(commit)))
+    }
+
+    /// Returns the files that the tree does not hold yet.
+    fn missing_from(&self, tree: ObjectId) -> Result<Vec<(&[u8], ObjectId)>, GitError> {
+        let mut new = Vec::new();
+        for (path, blob) in &self.files {
+            match look_up(self.local, tree, path)? {
+                Place::Free => new.push((*path, *blob)),
+                Place::Taken(id) if id == *blob => {}
+                Place::Taken(_) => return Err(conflict(self.reference, path)),
+            }
+        }
+        Ok(new)
+    }
+
+    fn grown_tree(&self, tree: ObjectId, new: &[(&[u8], ObjectId)]) -> gix::Result<ObjectId> {
+        // The inner editor writes what it is told; the outer one would look for every object in each changed directory.
+        let mut editor = self.local.edit_tree(tree)?.detach();
+        for (path, blob) in new {
+            editor.upsert(path.split(|byte| *byte == b'/').map(ByteSlice::as_bstr), EntryKind::Blob, *blob)?;
+        }
+        editor.write(|tree| self.local.write_object(tree).map(gix::Id::detach))
+    }
+
+    fn move_reference(
+        &self,
+        from: Option<CommitId>,
+        to: ObjectId,
+        signature: &gix::actor::Signature,
+    ) -> Result<bool, GitError> {
+        let failed = || GitError::on(format!("move `{}`", self.reference));
+        let expected = match from {
+            Some(tip) => PreviousValue::MustExistAndMatch(Target::Object(tip.0)),
+            None => PreviousValue::MustNotExist,
+        };
+        let summary = self.message.lines().next().unwrap_or_default();
+        let log = LogChange { message: summary.into(), ..LogChange::default() };
+        let change = Change::Update { log, expected, new: Target::Object(to) };
+        let edit = RefEdit { change, name: full_name(self.reference)?, deref: false };
+        let mut buffer = gix::date::parse::TimeBuf::default();
+        match self.local.edit_references_as([edit], Some(signature.to_ref(&mut buffer))) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_retryable() || error.is_conflict() => Ok(false),
+            Err(_) if tip(self.local, self.reference)? != from => Ok(false),
+            Err(error) => Err(failed()(error)),
+        }
+    }
+}
+
+/// Writes the contents, checks the paths, and returns both sorted.
+fn write_files<'a>(
+    local: &gix::Repository,
+    reference: &str,
+    files: &'a [(Vec<u8>, Vec<u8>)],
+) -> Result<BTreeMap<&'a [u8], ObjectId>, GitError> {
+    let mut blobs: BTreeMap<&[u8], ObjectId> = BTreeMap::new();
+    for (path, content) in files {
+        if project_path(path)?.names().any(|name| name.eq_ignore_ascii_case(b".git")) {
+            return Err(GitError::UnsupportedPath { path: escape(path).into_owned() });
+        }
+        let failed = GitError::on(format!("add to `{reference}`"));
+        let blob = local.write_blob(content).map_err(failed)?.detach();
+        if blobs.insert(path, blob).is_some_and(|other| other != blob) {
+            return Err(conflict(reference, path));
+        }
+    }
+    for path in blobs.keys() {
+        let mut parents = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(cut, _)| &path[..cut]);
+        if parents.any(|parent| blobs.contains_key(parent)) {
+            return Err(conflict(reference, path));
+        }
+    }
+    Ok(blobs)
+}
+
+fn conflict(reference: &str, path: &[u8]) -> GitError {
+    GitError::Conflict { reference: reference.to_owned(), path: escape(path).into_owned() }
+}
+
+/// What a tree has under a path.
+enum Place {
+    Free,
+    /// A file, a directory, or a file where a directory should be.
+    Taken(ObjectId),
+}
+
+fn look_up(local: &gix::Repository, root: ObjectId, path: &[u8]) -> Result<Place, GitError> {
+    let mut tree = root;
+    let mut names = path.split(|byte| *byte == b'/').peekable();
+    while let Some(name) = names.next() {
+        let failed = || GitError::on(format!("read git tree {tree}"));
+        let object = local.find_object(tree).map_err(failed())?;
+        let mut below = None;
+        for entry in gix::objs::TreeRefIter::from_bytes(&object.data, tree.kind()) {
+            let entry = entry.map_err(failed())?;
+            if entry.filename == name {
+                below = Some((entry.mode, entry.oid.to_owned()));
+            }
+        }
+        match below {
+            None => return Ok(Place::Free),
+            Some((mode, id)) if mode.is_tree() && names.peek().is_some() => tree = id,
+            Some((_, id)) => return Ok(Place::Taken(id)),
+        }
+    }
+    Ok(Place::Taken(tree))
+}
+
+fn collect_new(
+    local: &gix::Repository,
+    tree: ObjectId,
+    known: Option<ObjectId>,
+    path: &mut Vec<u8>,
+    files: &mut SetFiles,
+) -> Result<(), GitError> {
+    let failed = || GitError::on(format!("read git tree {tree}"));
+    let known = known.and_then(|known| local.find_object(known).ok());
+    let mut known_ids = BTreeMap::new();
+    if let Some(known) = &known {
+        let entries = gix::objs::TreeRefIter::from_bytes(&known.data, tree.kind()).flatten();
+        known_ids.extend(entries.map(|entry| (entry.filename, entry.oid)));
+    }
+    let object = local.find_object(tree).map_err(failed())?;
+    for entry in gix::objs::TreeRefIter::from_bytes(&object.data, tree.kind()) {
+        let entry = entry.map_err(failed())?;
+        let known = known_ids.get(entry.filename).copied();
+        if known == Some(entry.oid) {
+            continue;
+        }
+        let parent_bytes = path.len();
+        path.extend_from_slice(entry.filename);
+        if entry.mode.is_tree() {
+            path.push(b'/');
+            collect_new(local, entry.oid.to_owned(), known.map(ToOwned::to_owned), path, files)?;
+        } else if entry.mode.is_blob() {
+            let content = local.find_object(entry.oid).map_err(failed())?.detach().data;
+            files.push((path.clone(), content));
+        }
+        path.truncate(parent_bytes);
+    }
+    Ok(())
+}
+
+fn tip(local: &gix::Repository, reference: &str) -> Result<Option<CommitId>, GitError> {
+    let failed = || GitError::on(format!("read `{reference}`"));
+    let Some(found) = local.try_find_reference(full_name(reference)?.as_ref()).map_err(failed())? else {
+        return Ok(None);
+    };
+    Ok(found.try_id().map(|id| CommitId(id.detach())))
+}
+
+fn full_name(reference: &str) -> Result<gix::refs::FullName, GitError> {
+    gix::refs::FullName::try_from(reference).map_err(GitError::on(format!("read `{reference}`")))
+}
+
+fn signature(identity: Option<&Identity>) -> gix::actor::Signature {
+    let (name, email) = identity.map_or(("pv", "pv@localhost"), |identity| (&identity.name, &identity.email));
+    let seconds = Time::now().epoch_ms.div_euclid(1000);
+    gix::actor::Signature { name: name.into(), email: email.into(), time: gix::date::Time { seconds, offset: 0 } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Scratch, is_rerun};
+    use super::*;
+
+    const META: &str = "refs/pv/meta";
+
+    fn file(path: &str, content: &str) -> (Vec<u8>, Vec<u8>) {
+        (path.into(), content.into())
+    }
+
+    #[test]
+    fn files_are_added_and_never_changed_and_git_finds_the_repository_sound() {
+        for options in [&["--object-format=sha1"], &["--object-format=sha256"]] {
+            let scratch = Scratch::with(options);
+            let repository = scratch.repository();
+            assert_eq!(repository.set_tip(META).unwrap(), None);
+            let (one, two) = (file("runs/ab/one", "1"), file("runs/ab/two", "2"));
+            let first = repository.add_to_set(META, std::slice::from_ref(&one), "add one").unwrap();
+            assert_eq!(repository.add_to_set(META, std::slice::from_ref(&one), "again").unwrap(), first);
+            let second = repository.add_to_set(META, &[two.clone(), one.clone()], "add two").unwrap();
+            assert_eq!(repository.set_tip(META).unwrap(), Some(second));
+            assert_eq!(
+                scratch.line(&["log", "--format=%an <%ae> %s", META]),
+                "Ada <ada@example.org> add two\nAda <ada@example.org> add one"
+            );
+            assert_eq!(scratch.line(&["show", &format!("{META}:runs/ab/two")]), "2");
+
+            for taken in ["runs/ab/one", "runs/ab", "runs/ab/one/deeper"] {
+                let error = repository.add_to_set(META, &[file(taken, "other")], "x").unwrap_err();
+                assert!(matches!(error, GitError::Conflict { path, .. } if path == taken));
+            }
+            assert_eq!(repository.set_tip(META).unwrap(), Some(second));
+            scratch.git(&["fsck", "--full", "--strict"]);
+            assert_eq!(repository.head().unwrap().commit, None, "HEAD is not touched");
+            assert_eq!(scratch.line(&["status", "--porcelain"]), "");
+        }
+    }
+
+    #[test]
+    fn bad_paths_and_quarrelling_files_are_refused_before_anything_moves() {
+        let scratch = Scratch::new();
+        let repository = scratch.repository();
+        for path in ["", "/a", "a//b", "a/../b", "a/.git/b", ".GIT"] {
+            let error = repository.add_to_set(META, &[file(path, "x")], "x").unwrap_err();
+            assert!(matches!(error, GitError::UnsupportedPath { .. }), "{path}");
+        }
+        for quarrel in [[file("a", "1"), file("a", "2")], [file("a", "1"), file("a/b", "1")]] {
+            assert!(matches!(repository.add_to_set(META, &quarrel, "x"), Err(GitError::Conflict { .. })));
+        }
+        assert!(repository.add_to_set("no name", &[file("a", "1")], "x").is_err());
+        assert_eq!(repository.set_tip(META).unwrap(), None);
+    }
+
+    #[test]
+    fn without_an_identity_the_committer_is_pv() {
+        let scratch = Scratch::new();
+        scratch.git(&["config", "--unset", "user.name"]);
+        scratch.repository().add_to_set(META, &[file("a", "1")], "add").unwrap();
+        assert_eq!(
+            scratch.line(&["log", "--format=%cn <%ce> %ad", "--date=format:%z", META]),
+            "pv <pv@localhost> +0000"
+        );
+    }
+
+    #[test]
+    fn only_what_is_new_since_a_known_commit_is_given_out() {
+        let scratch = Scratch::new();
+        let repository = scratch.repository();
+        let files = [file("a/1", "one"), file("a/2", "two"), file("b/3", "three")];
+        let first = repository.add_to_set(META, &files, "first").unwrap();
+        let more = [file("a/4", "four"), file("c", "five")];
+        let second = repository.add_to_set(META, &more, "second").unwrap();
+        let all = repository.set_files_since(&second, None).unwrap();
+        assert_eq!(all, [&files[..2], &more[..1], &files[2..], &more[1..]].concat());
+        assert_eq!(repository.set_files_since(&second, Some(&first)).unwrap(), more);
+        assert_eq!(repository.set_files_since(&second, Some(&second)).unwrap(), []);
+        let gone: CommitId = "ce013625030ba8dba906f756967f9e9ca394464a".parse().unwrap();
+        assert_eq!(repository.set_files_since(&second, Some(&gone)).unwrap(), all);
+        assert!(matches!(repository.set_files_since(&gone, None), Err(GitError::MissingCommit { .. })));
+
+        // The equal directory is not opened: it can be missing.
+        let tree = scratch.line(&["rev-parse", &format!("{second}:b")]);
+        scratch.remove(&format!(".git/objects/{}/{}", &tree[..2], &tree[2..]));
+        let reopened = scratch.repository();
+        assert_eq!(reopened.set_files_since(&second, Some(&first)).unwrap(), more);
+        assert!(matches!(reopened.set_files_since(&second, None), Err(GitError::Git { .. })));
+    }
+
+    #[test]
+    fn many_threads_and_processes_add_at_once_and_nothing_is_lost() {
+        const EACH: usize = 10;
+        let add_all = |repository: &Repository, who: &str| {
+            for number in 0..EACH {
+                let name = format!("{who}/{number}");
+                repository.add_to_set(META, &[file(&name, &name)], &name).unwrap();
+            }
+        };
+        if is_rerun() {
+            let here = crate::host::current_directory().unwrap();
+            return add_all(&Repository::discover(&here).unwrap().unwrap(), "process");
+        }
+        let scratch = Scratch::new();
+        let repository = scratch.repository();
+        let test = "git::set::tests::many_threads_and_processes_add_at_once_and_nothing_is_lost";
+        std::thread::scope(|scope| {
+            for who in ["first", "second", "third"] {
+                let repository = &repository;
+                scope.spawn(move || add_all(repository, who));
+            }
+            scratch.rerun(test, &scratch.root, &[]);
+        });
+        let tip = repository.set_tip(META).unwrap().unwrap();
+        assert_eq!(repository.set_files_since(&tip, None).unwrap().len(), 4 * EACH);
+        assert_eq!(scratch.line(&["rev-list", "--count", META]), (4 * EACH).to_string());
+        scratch.git(&["fsck", "--full", "--strict"]);
+    }
+
+    #[test]
+    fn a_reference_that_stays_locked_is_busy_and_one_that_is_freed_is_not() {
+        let scratch = Scratch::new();
+        let repository = scratch.repository();
+        repository.add_to_set(META, &[file("a", "1")], "first").unwrap();
+        scratch.write(".git/refs/pv/meta.lock", "");
+        let limit = Duration::from_millis(20);
+        let error = repository.add_within(limit, META, &[file("b", "2")], "second").unwrap_err();
+        assert!(matches!(error, GitError::Busy { reference } if reference == META));
+        std::thread::scope(|scope| {
+            let adding = scope.spawn(|| repository.add_to_set(META, &[file("b", "2")], "second"));
+            scratch.remove(".git/refs/pv/meta.lock");
+            assert!(adding.join().unwrap().is_ok());
+        });
+    }
+}
