@@ -11,6 +11,8 @@ mod commit;
 mod commit_files;
 mod conversion;
 mod encoding;
+pub mod hooks;
+mod message;
 mod error;
 mod repository;
 mod revision;
@@ -27,6 +29,7 @@ mod laws;
 pub use commit::{Commit, CommitId, Head, NotACommitId};
 pub use commit_files::{CommitFiles, CommitReader, ObjectName, Tracked};
 pub use error::GitError;
+pub use hooks::{HOOKS, HookState};
 pub use repository::{Identity, Repository};
 pub use working_files::{WorkingFile, WorkingFiles, WorkingReader};
 
