@@ -103,12 +103,7 @@ impl Project {
 
     /// Returns where the pipeline lives, for taking snapshots.
     pub fn site(&self) -> Site<'_> {
-        Site {
-            repository: &self.repository,
-            root: &self.root,
-            prefix: self.prefix.as_ref(),
-            pipeline: &self.pipeline,
-        }
+        Site { repository: &self.repository, root: &self.root, prefix: self.prefix.as_ref(), pipeline: &self.pipeline }
     }
 
     /// Returns what revisions are looked up in. `memory` is [`Project::commits`].

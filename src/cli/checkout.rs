@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::Global;
 use super::answer::count;
 use super::fail::CliError;
 use super::open;
 use super::run::{committed, restoring};
 use super::ui::{NAME, Ui, paint};
-use super::Global;
 use crate::object::{Entry, SnapshotId};
 use crate::path::ProjectPath;
 use crate::project::Project;
@@ -55,9 +55,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         let from = open::directory(global)?;
         let mut wanted = Vec::new();
         for given in &args.paths {
-            let path = project.locate(&from, given).ok_or_else(|| {
-                CliError::usage(format!("`{}` is not in the project", given.display()))
-            })?;
+            let path = project
+                .locate(&from, given)
+                .ok_or_else(|| CliError::usage(format!("`{}` is not in the project", given.display())))?;
             wanted.extend(find(&view, &outputs, &path, &named.text)?);
         }
         wanted
@@ -146,12 +146,7 @@ fn find(
     Ok(wanted)
 }
 
-fn below(
-    view: &View<'_>,
-    path: Option<&ProjectPath>,
-    entry: &Entry,
-    wanted: &mut Vec<Output>,
-) -> Result<(), CliError> {
+fn below(view: &View<'_>, path: Option<&ProjectPath>, entry: &Entry, wanted: &mut Vec<Output>) -> Result<(), CliError> {
     match (entry, path) {
         (Entry::Directory { id, .. }, _) => for_each_file(view.store(), *id, path, &mut |path, entry| {
             if !matches!(entry, Entry::Directory { .. }) {

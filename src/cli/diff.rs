@@ -6,11 +6,11 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::Global;
 use super::answer::{bytes, count, short};
 use super::fail::{CliError, DIFFERENCE};
 use super::open;
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
-use super::Global;
 use crate::diff::{Diff, FieldChange, FileChange, Head, How, Patch, Side, StepChange, StepHow, diff, patches};
 use crate::object::{RecordId, SnapshotId};
 use crate::project::Project;
@@ -109,11 +109,8 @@ fn working(ui: &Ui, project: &Project) -> Result<Read, CliError> {
     let (commit, dirty) = open::base(project, captured.pipeline())?;
     let run = newest_run(project, captured.id)?;
     let recipes = recipes(project, run.as_ref())?;
-    let opened = open::Opened {
-        snapshot: captured.snapshot,
-        pipeline: captured.definition.pipeline,
-        params: captured.params,
-    };
+    let opened =
+        open::Opened { snapshot: captured.snapshot, pipeline: captured.definition.pipeline, params: captured.params };
     Ok(Read { id: captured.id, version: None, commit, dirty, opened, run, recipes })
 }
 
@@ -295,12 +292,18 @@ impl Answer {
             let sides = format!("{} -> {}", value(metric.old.as_ref()), value(metric.new.as_ref()));
             write!(f, "  {}  {}  {sides}", metric.path, metric.key)?;
             if let Some(delta) = metric.delta {
-                write!(f, "  ({delta:+})")?;
+                write!(f, "  ({})", signed(delta))?;
             }
             writeln!(f)?;
         }
         Ok(())
     }
+}
+
+/// A difference without the noise of binary fractions: ten significant digits.
+fn signed(delta: f64) -> String {
+    let rounded: f64 = format!("{delta:.9e}").parse().unwrap_or(delta);
+    format!("{rounded:+}")
 }
 
 fn title(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
@@ -361,7 +364,8 @@ fn plain(value: &Value) -> Vec<String> {
         Value::String(text) => text.lines().map(str::to_owned).collect(),
         Value::Array(items) if items.is_empty() => vec!["[]".to_owned()],
         Value::Array(items) => {
-            let words: Vec<_> = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+            let words: Vec<_> =
+                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
             vec![format!("[{}]", words.join(", "))]
         }
         Value::Object(map) => map

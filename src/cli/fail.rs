@@ -159,7 +159,9 @@ fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
         }
         StoreError::Corrupt { .. } => (
             STORE,
-            Some("the copy in the store is damaged; where the file still exists, remove the damaged copy and run `pv snapshot` again"),
+            Some(
+                "the copy in the store is damaged; where the file still exists, remove the damaged copy and run `pv snapshot` again",
+            ),
         ),
         StoreError::Version { .. } => (STORE, Some("use a newer `pv`")),
         StoreError::Changed { .. } => (USAGE, Some("wait until nothing writes to it, then try again")),
@@ -200,10 +202,9 @@ impl From<RecordError> for CliError {
 
 fn record_advice(error: &RecordError) -> (u8, Option<&'static str>) {
     match error {
-        RecordError::Corrupt { .. } | RecordError::NotUnderstood { .. } => (
-            STORE,
-            Some("remove that file and `known-tip` beside it: the record comes back from `refs/pv/meta`"),
-        ),
+        RecordError::Corrupt { .. } | RecordError::NotUnderstood { .. } => {
+            (STORE, Some("remove that file and `known-tip` beside it: the record comes back from `refs/pv/meta`"))
+        }
         RecordError::Disk(error) => (USAGE, disk_hint(error)),
         RecordError::Git(error) => git_advice(error),
     }
@@ -241,9 +242,10 @@ fn snapshot_advice(error: &SnapshotError) -> (u8, Option<String>) {
         SnapshotError::NoData { place, .. } if place == "the working tree" => {
             (USAGE, text("put it there, or take it out of `data`"))
         }
-        SnapshotError::NoData { .. } => {
-            (USAGE, text("it was committed without a data pointer: `pv snapshot` writes them, `pv hooks install` keeps them"))
-        }
+        SnapshotError::NoData { .. } => (
+            USAGE,
+            text("it was committed without a data pointer: `pv snapshot` writes them, `pv hooks install` keeps them"),
+        ),
         SnapshotError::Pointer { .. } => {
             (USAGE, text("after a merge conflict, choose one side, or run `pv snapshot` to write it anew"))
         }
@@ -295,13 +297,20 @@ impl From<RunError> for CliError {
             RunError::Edited { .. } => {
                 (USAGE, Some("keep your version elsewhere, or let it be overwritten with `--force`".to_owned()))
             }
-            RunError::NoWorkdir { .. } => (USAGE, Some("Git keeps no empty directories; put a file into it".to_owned())),
-            RunError::Place { source, .. } => {
-                (USAGE, disk_hint(source).map_or_else(|| Some("set `XDG_CACHE_HOME` to a directory with room".to_owned()), |h| Some(h.to_owned())))
+            RunError::NoWorkdir { .. } => {
+                (USAGE, Some("Git keeps no empty directories; put a file into it".to_owned()))
             }
-            RunError::Exec(ExecError::NotFound { .. }) => {
-                (STEP_FAILED, Some("steps get `PATH` as it is here; without a shell, `~` and `$` mean nothing".to_owned()))
-            }
+            RunError::Place { source, .. } => (
+                USAGE,
+                disk_hint(source).map_or_else(
+                    || Some("set `XDG_CACHE_HOME` to a directory with room".to_owned()),
+                    |h| Some(h.to_owned()),
+                ),
+            ),
+            RunError::Exec(ExecError::NotFound { .. }) => (
+                STEP_FAILED,
+                Some("steps get `PATH` as it is here; without a shell, `~` and `$` mean nothing".to_owned()),
+            ),
             RunError::Exec(_) => (STEP_FAILED, None),
             RunError::Snapshot(error) => snapshot_advice(error),
             RunError::Store(error) => owned(store_advice(error)),

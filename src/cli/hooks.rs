@@ -7,10 +7,10 @@ use std::io::Read;
 use clap::Subcommand;
 use serde::Serialize;
 
+use super::Global;
 use super::fail::CliError;
 use super::open;
 use super::ui::{FAINT, NAME, Ui, paint};
-use super::Global;
 use crate::git::{CommitId, HOOKS, HookState, hooks};
 use crate::host::{self, Time};
 use crate::object::{DataRoot, Kind};
@@ -99,7 +99,10 @@ fn act(ui: &mut Ui, project: &Project, hook: &str, arguments: &[String]) -> Resu
         "post-rewrite" => told(ui, link_rewritten(ui, project)),
         "post-checkout" if arguments.get(2).is_some_and(|flag| flag == "0") => Ok(0),
         "post-checkout" | "post-merge" => told(ui, follow_pointers(ui, project)),
-        _ => Err(CliError::usage(format!("there is no hook `{hook}`")).hint(format!("the hooks are {}", HOOKS.join(", ")))),
+        _ => {
+            Err(CliError::usage(format!("there is no hook `{hook}`"))
+                .hint(format!("the hooks are {}", HOOKS.join(", "))))
+        }
     }
 }
 
@@ -219,7 +222,8 @@ fn follow_pointers(ui: &Ui, project: &Project) -> Result<(), CliError> {
         let kept = match &here {
             None => true,
             Some(entry) => {
-                let kind = if matches!(entry, crate::object::Entry::Directory { .. }) { Kind::Tree } else { Kind::Blob };
+                let kind =
+                    if matches!(entry, crate::object::Entry::Directory { .. }) { Kind::Tree } else { Kind::Blob };
                 project.store.length(kind, entry.digest())?.is_some()
             }
         };

@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Global;
 use super::fail::CliError;
 use super::open;
 use super::ui::{NAME, Ui, paint};
-use super::Global;
 use crate::disk::{self, Durability};
 use crate::path::ProjectPath;
 use crate::project::Project;

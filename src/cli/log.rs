@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Global;
 use super::answer::{seconds, short};
 use super::fail::CliError;
 use super::open;
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
-use super::Global;
 use crate::host::Time;
 use crate::object::{RecordId, SnapshotId};
 use crate::record::{RunVerdict, StepVerdict};

@@ -24,7 +24,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use fail::CliError;
 use ui::Ui;
 
 const AFTER_HELP: &str = "\

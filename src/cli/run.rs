@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Global;
 use super::answer::{count, seconds};
 use super::fail::{CliError, DIFFERENCE, INTERRUPTED, STEP_FAILED};
 use super::open;
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
-use super::Global;
 use crate::environment::{self, Tools};
 use crate::exec::Stop;
 use crate::hash::Digest;
@@ -26,7 +26,6 @@ use crate::run::{
     edited_outputs, perform, plan, restore,
 };
 use crate::snapshot::{SnapshotError, View, capture_working};
-use crate::store::Store;
 
 /// Bring the results of the working tree up to date, or execute a snapshot again
 ///
@@ -313,7 +312,12 @@ fn show(ui: &mut Ui, subject: &Subject, report: &Report, elapsed: Duration) -> R
     }
     for output in report.compared.iter().filter(|o| o.recorded.is_some_and(|recorded| recorded != o.digest)) {
         let recorded = output.recorded.map(|digest| digest.short()).unwrap_or_default();
-        ui.say(format!("`{}` of step `{}`: recorded {recorded}, now {}", output.path, output.step, output.digest.short()));
+        ui.say(format!(
+            "`{}` of step `{}`: recorded {recorded}, now {}",
+            output.path,
+            output.step,
+            output.digest.short()
+        ));
     }
     ui.out(&format!("Run {}: {}\n", paint(NAME, report.id.short()), verdict(report, elapsed)))
 }
@@ -366,7 +370,10 @@ fn verdict(report: &Report, elapsed: Duration) -> String {
         RunVerdict::Done => {
             let parts = [(number(StepVerdict::Ran), "ran"), (number(StepVerdict::Reused), "reused")];
             let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-            format!("{}, {}: {}, {elapsed}", paint(GOOD, "done"), count(report.steps.len() as u64, "step"), parts.join(", "))
+            let steps = count(report.steps.len() as u64, "step");
+            let alone = report.compared.iter().any(|output| output.recorded.is_none());
+            let alone = if alone { ", no earlier run is on record to compare with" } else { "" };
+            format!("{}, {steps}: {}, {elapsed}{alone}", paint(GOOD, "done"), parts.join(", "))
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `pv schema`: the JSON schema of the definition.
 
+use super::Global;
 use super::fail::CliError;
 use super::ui::Ui;
-use super::Global;
 
 /// Print the JSON schema of `.pipeline/pipeline.yaml`, for editors
 ///

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Global;
 use super::answer::{bytes, count, seconds, short};
 use super::fail::CliError;
 use super::open;
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
-use super::Global;
 use crate::hash::Digest;
 use crate::object::{Kind, Node, RecordId};
 use crate::project::Project;
@@ -56,7 +56,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
 
 /// Returns the one object whose digest begins so.
 fn object(project: &Project, text: &str) -> Result<Option<(Kind, Digest)>, CliError> {
-    let hex = text.len() >= 4 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
+    let hex =
+        text.len() >= 4 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
     if !hex {
         return Ok(None);
     }
@@ -97,7 +98,12 @@ fn tree_text(content: &[u8]) -> Result<String, CliError> {
         Node::Leaf(entries) => {
             for (name, entry) in entries {
                 let size = bytes(entry.sized().bytes);
-                let _ = writeln!(text, "{}  {size:>10}  {}", crate::run::describe(Some(&entry)), crate::path::escape(&name));
+                let _ = writeln!(
+                    text,
+                    "{}  {size:>10}  {}",
+                    crate::run::describe(Some(&entry)),
+                    crate::path::escape(&name)
+                );
             }
         }
         Node::Inner(children) => {
@@ -113,7 +119,10 @@ fn tree_text(content: &[u8]) -> Result<String, CliError> {
 fn show_log(ui: &mut Ui, project: &Project, named: &Named, step: &str) -> Result<u8, CliError> {
     let run = match &named.run {
         Some((_, run)) => Some((**run).clone()),
-        None => runs_of(project, named)?.into_iter().map(|(_, run)| run).find(|run| run.steps.iter().any(|s| s.step == step && s.log.is_some())),
+        None => runs_of(project, named)?
+            .into_iter()
+            .map(|(_, run)| run)
+            .find(|run| run.steps.iter().any(|s| s.step == step && s.log.is_some())),
     };
     let Some(run) = run else {
         return Err(CliError::usage(format!("no run of `{}` has a log of step `{step}`", named.text))
@@ -123,7 +132,8 @@ fn show_log(ui: &mut Ui, project: &Project, named: &Named, step: &str) -> Result
     match log {
         None => {
             let names: Vec<_> = run.steps.iter().map(|step| format!("`{}`", step.step)).collect();
-            Err(CliError::usage(format!("there is no step `{step}`")).hint(format!("its steps are {}", names.join(", "))))
+            Err(CliError::usage(format!("there is no step `{step}`"))
+                .hint(format!("its steps are {}", names.join(", "))))
         }
         Some(None) => Err(CliError::usage(format!("step `{step}` was not executed in this run"))),
         Some(Some(log)) => {
@@ -234,8 +244,13 @@ impl fmt::Display for SnapshotAnswer<'_> {
         self.versions.iter().try_for_each(|version| write!(f, "  {}", paint(NAME, version)))?;
         writeln!(f)?;
         for link in &self.links {
-            let commit = link.commit.as_deref().map_or_else(|| "no commit".to_owned(), |c| format!("commit {}", short(c)));
-            let dirty = if link.dirty && link.commit.is_some() { format!(" {}", paint(NOTE, "with changes")) } else { String::new() };
+            let commit =
+                link.commit.as_deref().map_or_else(|| "no commit".to_owned(), |c| format!("commit {}", short(c)));
+            let dirty = if link.dirty && link.commit.is_some() {
+                format!(" {}", paint(NOTE, "with changes"))
+            } else {
+                String::new()
+            };
             writeln!(f, "taken    {} by {} at {commit}{dirty}", link.time.local(), link.by.who)?;
             if let Some(message) = &link.message {
                 message.lines().try_for_each(|line| writeln!(f, "         {line}"))?;
@@ -260,7 +275,13 @@ impl fmt::Display for SnapshotAnswer<'_> {
         }
         for (id, run) in &self.runs {
             let elapsed = seconds(Duration::from_millis(run.elapsed_ms));
-            writeln!(f, "run      {}  {}  {}  {elapsed}", id.short(), run.started.local(), paint(style(run.verdict), run.verdict))?;
+            writeln!(
+                f,
+                "run      {}  {}  {}  {elapsed}",
+                id.short(),
+                run.started.local(),
+                paint(style(run.verdict), run.verdict)
+            )?;
         }
         Ok(())
     }
@@ -287,7 +308,14 @@ impl fmt::Display for RunAnswer<'_> {
             writeln!(f, "compared with run {}", against.short())?;
         }
         let elapsed = seconds(Duration::from_millis(run.elapsed_ms));
-        writeln!(f, "started  {} by {} on {} ({}), {elapsed}", run.started.local(), run.by.who, run.by.host, run.by.platform)?;
+        writeln!(
+            f,
+            "started  {} by {} on {} ({}), {elapsed}",
+            run.started.local(),
+            run.by.who,
+            run.by.host,
+            run.by.platform
+        )?;
         for (name, value) in &run.machine {
             writeln!(f, "{name:8} {value}")?;
         }
@@ -298,7 +326,13 @@ impl fmt::Display for RunAnswer<'_> {
                 StepVerdict::Ran | StepVerdict::Reused => GOOD,
             };
             let elapsed = seconds(Duration::from_millis(step.elapsed_ms));
-            writeln!(f, "step     {}  {}  {elapsed}  {}", paint(NAME, &step.step), paint(style, step.verdict), paint(FAINT, &step.reason))?;
+            writeln!(
+                f,
+                "step     {}  {}  {elapsed}  {}",
+                paint(NAME, &step.step),
+                paint(style, step.verdict),
+                paint(FAINT, &step.reason)
+            )?;
             for output in &step.outputs {
                 writeln!(f, "         {}  {}  {}", output.digest.short(), output.path, bytes(output.size))?;
             }

@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Global;
 use super::answer::{bytes, count, short};
 use super::fail::CliError;
 use super::open;
 use super::ui::{FAINT, NAME, NOTE, Ui, paint};
-use super::Global;
 use crate::git::CommitId;
 use crate::host::Time;
 use crate::object::SnapshotId;
@@ -110,9 +110,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
 /// A name must be good for a Git tag too, and must not look like an option.
 fn check_name(name: &str) -> Result<(), CliError> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || "~^:?*[\\{}@".contains(c);
-    let parts_good = name.split('/').all(|part| {
-        !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.ends_with(".lock")
-    });
+    let parts_good = name
+        .split('/')
+        .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.ends_with(".lock"));
     if name.contains(bad) || name.contains("..") || name.starts_with('-') || !parts_good {
         return Err(CliError::usage(format!("`{name}` is no name for a version"))
             .hint("letters, digits, `.`, `-`, `_` and `/` make good names: `v1.0`"));
@@ -158,7 +158,11 @@ fn records(
     let named = project.journal.versions()?;
     if let Some(name) = tag {
         let known = named.iter().any(|(id, v)| {
-            v.name == name && v.snapshot == link.snapshot && v.commit == link.commit && v.dirty == link.dirty && replaces == [*id]
+            v.name == name
+                && v.snapshot == link.snapshot
+                && v.commit == link.commit
+                && v.dirty == link.dirty
+                && replaces == [*id]
         });
         if !known {
             records.push(Record::Version(Version {
@@ -198,14 +202,28 @@ impl fmt::Display for Answer {
         if let Some(version) = &self.version {
             write!(f, " {}", paint(NAME, version))?;
         }
-        writeln!(f, ": {}, {}, {} new in the store", count(self.files, "file"), bytes(self.bytes), bytes(self.new_bytes))?;
+        writeln!(
+            f,
+            ": {}, {}, {} new in the store",
+            count(self.files, "file"),
+            bytes(self.bytes),
+            bytes(self.new_bytes)
+        )?;
         match (&self.commit, self.dirty) {
-            (Some(commit), false) => writeln!(f, "Commit {}{}", short(commit), if self.tagged { ", tagged" } else { "" })?,
-            (Some(commit), true) => writeln!(f, "Commit {} {}", short(commit), paint(NOTE, "with changes that are not committed"))?,
+            (Some(commit), false) => {
+                writeln!(f, "Commit {}{}", short(commit), if self.tagged { ", tagged" } else { "" })?
+            }
+            (Some(commit), true) => {
+                writeln!(f, "Commit {} {}", short(commit), paint(NOTE, "with changes that are not committed"))?
+            }
             (None, _) => writeln!(f, "{}", paint(NOTE, "No commit yet"))?,
         }
         for path in &self.pointers {
-            writeln!(f, "{}", paint(FAINT, format!("Wrote {path}; commit it, so that the commit alone determines the data")))?;
+            writeln!(
+                f,
+                "{}",
+                paint(FAINT, format!("Wrote {path}; commit it, so that the commit alone determines the data"))
+            )?;
         }
         Ok(())
     }

@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 
 use serde::Serialize;
 
+use super::Global;
 use super::answer::{bytes, count, short};
 use super::fail::CliError;
 use super::open;
 use super::ui::{FAINT, GOOD, NAME, NOTE, Ui, paint};
-use super::Global;
 use crate::disk;
 use crate::environment::{self, Tools};
 use crate::object::{DataRoot, SnapshotId};

@@ -99,7 +99,9 @@ impl Ui {
         if let Some(text) = error.text(io::stderr().is_terminal()) {
             self.warn(text.trim_end());
         }
-        if self.json && let Some(object) = error.json() {
+        if self.json
+            && let Some(object) = error.json()
+        {
             let _ = self.out(&(object.to_string() + "\n"));
         }
         ExitCode::from(error.code())

@@ -33,11 +33,7 @@ pub struct MetricChange {
 }
 
 /// Returns the values that differ, by file and key. Files that are no JSON or YAML have no values.
-pub(super) fn changes(
-    store: &dyn Store,
-    from: &Side<'_>,
-    to: &Side<'_>,
-) -> Result<Vec<MetricChange>, SnapshotError> {
+pub(super) fn changes(store: &dyn Store, from: &Side<'_>, to: &Side<'_>) -> Result<Vec<MetricChange>, SnapshotError> {
     let mut changes = Vec::new();
     let (old, new) = (values(store, from)?, values(store, to)?);
     for place in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {

@@ -42,9 +42,8 @@ pub struct FieldChange {
 }
 
 /// The fields of a step, in the order in which people read them.
-const FIELDS: [&str; 11] = [
-    "description", "run", "inputs", "outputs", "metrics", "needs", "env", "params", "seed", "timeout_s", "workdir",
-];
+const FIELDS: [&str; 11] =
+    ["description", "run", "inputs", "outputs", "metrics", "needs", "env", "params", "seed", "timeout_s", "workdir"];
 
 /// Returns the steps that differ, in the order of the new definition; removed ones follow the step they stood after.
 pub(super) fn changes(old: &Pipeline, new: &Pipeline) -> Vec<StepChange> {
@@ -59,7 +58,11 @@ pub(super) fn changes(old: &Pipeline, new: &Pipeline) -> Vec<StepChange> {
         for step in &old.steps[..place] {
             let is_renamed = renamed.iter().any(|(before, _)| before.name == step.name);
             if !new_names.contains(&step.name) && !is_renamed && told.insert(&step.name) {
-                changes.push(StepChange { step: step.name.clone(), change: StepHow::Removed, fields: fields(Some(step), None) });
+                changes.push(StepChange {
+                    step: step.name.clone(),
+                    change: StepHow::Removed,
+                    fields: fields(Some(step), None),
+                });
             }
         }
     };
@@ -130,7 +133,9 @@ fn fields(old: Option<&Step>, new: Option<&Step>) -> Vec<FieldChange> {
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Object(map) => map.values().all(|v| matches!(v, Value::Object(m) if m.is_empty()) || matches!(v, Value::Array(a) if a.is_empty())),
+        Value::Object(map) => map
+            .values()
+            .all(|v| matches!(v, Value::Object(m) if m.is_empty()) || matches!(v, Value::Array(a) if a.is_empty())),
         _ => false,
     }
 }

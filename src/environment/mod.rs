@@ -81,8 +81,5 @@ pub fn deciding_variables() -> BTreeMap<String, String> {
 
 /// Returns what explains but does not decide: kernel and number of processors.
 pub fn machine_facts() -> BTreeMap<String, String> {
-    BTreeMap::from([
-        ("kernel".to_owned(), host::kernel()),
-        ("processors".to_owned(), host::processors().to_string()),
-    ])
+    BTreeMap::from([("kernel".to_owned(), host::kernel()), ("processors".to_owned(), host::processors().to_string())])
 }

@@ -85,7 +85,9 @@ mod tests {
     #[test]
     fn a_virtual_environment_shows_its_own_packages_and_not_those_of_the_system() {
         let root = tempfile::tempdir().unwrap();
-        let touch = |path: &str, text: &str| write_whole(&root.path().join(path), text.as_bytes(), Durability::Deferred).unwrap();
+        let touch = |path: &str, text: &str| {
+            write_whole(&root.path().join(path), text.as_bytes(), Durability::Deferred).unwrap()
+        };
         touch("usr/bin/python3.11", "interpreter");
         touch("usr/lib/python3.11/site-packages/numpy-1.0.dist-info/METADATA", "");
         touch("usr/lib/python3/dist-packages/Six_Thing-2.dist-info/METADATA", "");
@@ -93,7 +95,9 @@ mod tests {
         touch("venv/lib/python3.11/site-packages/scikit_learn-1.7.2.dist-info/METADATA", "");
         fs::create_dir_all(root.path().join("venv/bin")).unwrap();
         std::os::unix::fs::symlink("../../usr/bin/python3.11", root.path().join("venv/bin/python3")).unwrap();
-        let of = |path: &str| packages(&root.path().join(path)).into_iter().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>();
+        let of = |path: &str| {
+            packages(&root.path().join(path)).into_iter().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>()
+        };
         assert_eq!(of("venv/bin/python3"), ["scikit-learn 1.7.2"]);
         assert_eq!(of("usr/bin/python3.11"), ["numpy 1.0", "six-thing 2"]);
         touch("venv/pyvenv.cfg", "include-system-site-packages = true\n");

@@ -54,7 +54,8 @@ pub fn install(directory: &Path, program: &Path, project: Option<&ProjectPath>) 
             fs::rename(&path, &before).map_err(DiskError::on("rename", &path))?;
         }
         disk::write_whole(&path, script(name, program, project).as_bytes(), Durability::Synced)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(DiskError::on("set the mode of", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .map_err(DiskError::on("set the mode of", &path))?;
     }
     Ok(())
 }
@@ -102,11 +103,8 @@ fn script(name: &str, program: &Path, project: Option<&ProjectPath>) -> String {
     let program = quote(program.as_os_str().as_encoded_bytes());
     let project = project.map_or_else(|| ".".to_owned(), |path| quote(path.as_bytes()));
     // Git gives this hook its commits on standard input, which two readers want.
-    let (keep, give) = if name == "post-rewrite" {
-        ("input=$(cat)\n", "printf '%s\\n' \"$input\" | ")
-    } else {
-        ("", "")
-    };
+    let (keep, give) =
+        if name == "post-rewrite" { ("input=$(cat)\n", "printf '%s\\n' \"$input\" | ") } else { ("", "") };
     format!(
         "#!/bin/sh\n\
          {MARK}; `pv hooks uninstall` puts back what was here before.\n\

@@ -249,15 +249,12 @@ impl Output {
     /// Returns the entry that this output was made from.
     pub fn entry(&self) -> Entry {
         match self.kind {
-            OutputKind::File | OutputKind::Executable => Entry::File {
-                executable: self.kind == OutputKind::Executable,
-                size: self.size,
-                id: self.digest.into(),
-            },
-            OutputKind::Directory => Entry::Directory {
-                sized: Sized { files: self.files, bytes: self.size },
-                id: self.digest.into(),
-            },
+            OutputKind::File | OutputKind::Executable => {
+                Entry::File { executable: self.kind == OutputKind::Executable, size: self.size, id: self.digest.into() }
+            }
+            OutputKind::Directory => {
+                Entry::Directory { sized: Sized { files: self.files, bytes: self.size }, id: self.digest.into() }
+            }
             OutputKind::Symlink => {
                 Entry::Symlink { target: crate::path::unescape(self.target.as_deref().unwrap_or_default()) }
             }

@@ -50,10 +50,8 @@ impl<'a> Committer<'a> {
     pub(super) fn serve(&self) -> Result<(), RunError> {
         loop {
             let state = self.state.lock().expect("no holder panics");
-            let (mut state, _) = self
-                .closing
-                .wait_timeout_while(state, COMMIT_EVERY, |state| !state.closed)
-                .expect("no holder panics");
+            let (mut state, _) =
+                self.closing.wait_timeout_while(state, COMMIT_EVERY, |state| !state.closed).expect("no holder panics");
             let closed = state.closed;
             let results = std::mem::take(&mut state.results);
             let locks = std::mem::take(&mut state.locks);

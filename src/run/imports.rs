@@ -161,8 +161,7 @@ mod tests {
         let found: Vec<_> = imported(text).into_iter().collect();
         assert_eq!(
             found,
-            ["..up.b", "..up.b.one", "..up.b.two", ".", ".near", "lib.a", "os", "pkg", "pkg.sub"]
-                .map(str::to_owned)
+            ["..up.b", "..up.b.one", "..up.b.two", ".", ".near", "lib.a", "os", "pkg", "pkg.sub"].map(str::to_owned)
         );
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use super::RunError;
 use super::reason::{self, Reason};
 use super::recipe::{Finished, recipe};
-use super::RunError;
 use crate::environment::Tools;
 use crate::object::{Entry, Kind, StepKey};
 use crate::pipeline::{Graph, Params, Pipeline};

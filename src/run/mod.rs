@@ -26,8 +26,8 @@ use crate::store::StoreError;
 
 pub use judge::{Judged, Verdict, Work, plan};
 pub use perform::{Event, Failure, Mode, Performed, Request, StepDone, perform};
-pub use recipe::describe;
 pub use reason::{Difference, Reason};
+pub use recipe::describe;
 pub use report::{Compared, Origin, Report, conclude};
 pub use restore::{Restored, Restoring, edited_outputs, remembered_paths, restore};
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use super::RunError;
 use super::commit::Committer;
 use super::judge::{Judged, Verdict, Work};
 use super::place::Place;
 use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
 use super::step::{Executed, execute};
-use super::RunError;
 use crate::disk::Lock;
 use crate::exec::Stop;
 use crate::host::Time;
@@ -100,6 +100,8 @@ pub struct StepDone {
     pub elapsed: Duration,
     /// How it failed, if it did.
     pub failure: Option<Failure>,
+    /// The outputs that were on record under its key before it was executed again.
+    pub recorded: Vec<Output>,
 }
 
 /// How a step failed.
@@ -152,8 +154,9 @@ pub fn perform(
         serving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     let state = shared.state.into_inner().expect("no holder panics");
-    let failed = state.done.values().any(|done| done.verdict == StepVerdict::Failed);
-    place.close(failed)?;
+    let is_failed = |(index, done): (&usize, &StepDone)| (done.verdict == StepVerdict::Failed).then_some(*index);
+    let failed: BTreeSet<usize> = state.done.iter().filter_map(is_failed).collect();
+    place.close(!failed.is_empty())?;
     committed?;
     if let Some(error) = state.error {
         return Err(error);
@@ -165,9 +168,19 @@ pub fn perform(
         .steps
         .iter()
         .enumerate()
-        .map(|(index, step)| done.remove(&index).unwrap_or_else(|| StepDone::skipped(&step.name, Reason::Stopped)))
+        .map(|(index, step)| match done.remove(&index) {
+            Some(done) => done,
+            None => StepDone::skipped(&step.name, why_skipped(work, index, &failed)),
+        })
         .collect();
     Ok(Performed { steps, interrupted })
+}
+
+fn why_skipped(work: &Work<'_>, index: usize, failed: &BTreeSet<usize>) -> Reason {
+    match ancestors(work, index).intersection(failed).next() {
+        Some(failed) => Reason::Needs(work.pipeline.steps[*failed].name.clone()),
+        None => Reason::Stopped,
+    }
 }
 
 impl StepDone {
@@ -181,6 +194,7 @@ impl StepDone {
             log: None,
             elapsed: Duration::ZERO,
             failure: None,
+            recorded: Vec::new(),
         }
     }
 }
@@ -276,7 +290,9 @@ impl Running<'_> {
     fn one(&self, index: usize, finished: &Finished) -> Result<StepDone, RunError> {
         if self.request.mode == Mode::Replay {
             let recipe = super::recipe::recipe(self.work, index, finished)?;
-            return self.execute(index, finished, &recipe, Reason::Replay, None);
+            let known = self.work.journal.results(recipe.key())?.into_iter().next();
+            let done = self.execute(index, finished, &recipe, Reason::Replay, None)?;
+            return Ok(StepDone { recorded: known.map(|(_, result)| result.outputs).unwrap_or_default(), ..done });
         }
         let Judged { verdict, reason, recipe } = self.work.judge(index, finished)?;
         let recipe = recipe.expect("every step before this one is finished");
@@ -300,6 +316,7 @@ impl Running<'_> {
             log: result.log,
             elapsed: Duration::ZERO,
             failure: None,
+            recorded: Vec::new(),
         }
     }
 
@@ -358,7 +375,17 @@ impl Running<'_> {
             };
             self.keep(result, lock)?;
         }
-        Ok(StepDone { step: step.name.clone(), verdict, reason, key: Some(key), outputs, log, elapsed, failure })
+        Ok(StepDone {
+            step: step.name.clone(),
+            verdict,
+            reason,
+            key: Some(key),
+            outputs,
+            log,
+            elapsed,
+            failure,
+            recorded: Vec::new(),
+        })
     }
 
     /// Commits a result, unless the same outputs are known under its key already.

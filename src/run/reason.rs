@@ -121,10 +121,11 @@ pub(super) fn differences(
     }
     found.extend(differing(&old.env, &new.env).map(|(name, old, new)| Difference::Env { name, old, new }));
     reads(store, &old.reads, &new.reads, &mut found)?;
-    found.extend(
-        differing(&old.environment, &new.environment)
-            .map(|(name, old, new)| Difference::Environment { name, old, new }),
-    );
+    found.extend(differing(&old.environment, &new.environment).map(|(name, old, new)| Difference::Environment {
+        name,
+        old,
+        new,
+    }));
     if old.outputs != new.outputs {
         found.push(Difference::Outputs);
     }

@@ -89,9 +89,8 @@ fn env(work: &Work<'_>, step: &Step) -> Result<BTreeMap<String, String>, RunErro
         if name == VERSION_VARIABLE {
             env.extend(work.version.map(|version| (name.clone(), version.to_owned())));
         } else if let Some(value) = host::variable_os(name) {
-            let value = value
-                .into_string()
-                .map_err(|_| RunError::Variable { step: step.name.clone(), name: name.clone() })?;
+            let value =
+                value.into_string().map_err(|_| RunError::Variable { step: step.name.clone(), name: name.clone() })?;
             env.insert(name.clone(), value);
         }
     }

@@ -73,7 +73,7 @@ pub fn conclude(work: &Work<'_>, origin: Origin, performed: Performed) -> Result
     let mut compared = Vec::new();
     if origin.compare {
         for done in &steps {
-            compare(work.journal, done, reference.as_ref().map(|(_, run)| run), &mut compared)?;
+            compare(done, reference.as_ref().map(|(_, run)| run), &mut compared);
         }
     }
     let against = reference.map(|(id, _)| id);
@@ -137,19 +137,11 @@ fn same_results(journal: &Journal, run: &Run) -> Result<Option<RecordId>, RunErr
     Ok(None)
 }
 
-fn compare(
-    journal: &Journal,
-    done: &StepDone,
-    reference: Option<&Run>,
-    compared: &mut Vec<Compared>,
-) -> Result<(), RunError> {
+fn compare(done: &StepDone, reference: Option<&Run>, compared: &mut Vec<Compared>) {
     let recorded = match reference.and_then(|run| run.steps.iter().find(|step| step.step == done.step)) {
-        Some(step) => step.outputs.clone(),
+        Some(step) => &step.outputs,
         // The snapshot was never run as a whole, but the step may be known by its key.
-        None => match done.key {
-            Some(key) => journal.results(key)?.into_iter().next().map(|(_, r)| r.outputs).unwrap_or_default(),
-            None => Vec::new(),
-        },
+        None => &done.recorded,
     };
     for output in &done.outputs {
         let before = recorded.iter().find(|before| before.path == output.path);
@@ -160,7 +152,6 @@ fn compare(
             recorded: before.map(|before| before.digest),
         });
     }
-    Ok(())
 }
 
 fn verdict(steps: &[StepDone], compared: &[Compared], interrupted: bool) -> RunVerdict {

@@ -139,11 +139,7 @@ fn is_empty_directory(entry: &Entry) -> bool {
 
 fn all_outputs(journal: &Journal) -> Result<BTreeSet<(ProjectPath, Digest)>, RunError> {
     let results = journal.all_results()?;
-    Ok(results
-        .into_iter()
-        .flat_map(|(_, result)| result.outputs)
-        .map(|output| (output.path, output.digest))
-        .collect())
+    Ok(results.into_iter().flat_map(|(_, result)| result.outputs).map(|output| (output.path, output.digest)).collect())
 }
 
 /// A lost memory only means that `pv` asks the records, so what cannot be read is not believed.

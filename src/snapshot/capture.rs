@@ -274,8 +274,7 @@ fn read_definition(
         place: place.to_owned(),
         path: ProjectPath::new(site.pipeline).unwrap_or_else(|_| ProjectPath::new(".pipeline").expect("a constant")),
     })?;
-    let text =
-        read(&path)?.ok_or_else(|| SnapshotError::NoPipeline { place: place.to_owned(), path: path.clone() })?;
+    let text = read(&path)?.ok_or_else(|| SnapshotError::NoPipeline { place: place.to_owned(), path: path.clone() })?;
     let definition = pipeline::read(&text, &path.display())?;
     let failed = std::cell::RefCell::new(None);
     let params = Params::load(&definition.pipeline, &|path| {
@@ -519,13 +518,13 @@ fn assemble(
 /// Every declared input must be in the snapshot, not merely on this disk.
 fn check_inputs(site: Site<'_>, store: &dyn Store, captured: &Captured) -> Result<(), SnapshotError> {
     let view = View::new(store, &captured.snapshot);
-    let is_there = |path: &ProjectPath| {
-        matches!(view.entry(path), Ok(Some(_))) || view.data_below(path).next().is_some()
-    };
+    let is_there =
+        |path: &ProjectPath| matches!(view.entry(path), Ok(Some(_))) || view.data_below(path).next().is_some();
     for step in &captured.pipeline().steps {
         for path in step.inputs.iter().flatten() {
             let produced = captured.pipeline().steps.iter().flat_map(|step| step.outputs.iter().chain(&step.metrics));
-            if !is_there(path) && !produced.into_iter().any(|output| output.overlaps(path))
+            if !is_there(path)
+                && !produced.into_iter().any(|output| output.overlaps(path))
                 && disk::look(&path.under(site.root))?.is_some()
             {
                 return Err(SnapshotError::IgnoredInput { step: step.name.clone(), path: path.clone() });

@@ -54,11 +54,9 @@ impl FromStr for Pointer {
         let number = |text: &str| text.parse::<u64>().map_err(|_| NotAPointer);
         let sized = Sized { files: number(files)?, bytes: number(bytes)? };
         match kind {
-            "file" | "executable" if sized.files == 1 => Ok(Self(DataRoot::File {
-                executable: kind == "executable",
-                size: sized.bytes,
-                id: digest.into(),
-            })),
+            "file" | "executable" if sized.files == 1 => {
+                Ok(Self(DataRoot::File { executable: kind == "executable", size: sized.bytes, id: digest.into() }))
+            }
             "directory" => Ok(Self(DataRoot::Directory { sized, id: digest.into() })),
             _ => Err(NotAPointer),
         }
@@ -124,7 +122,8 @@ mod tests {
     #[test]
     fn what_a_merge_may_leave_is_no_pointer() {
         let one = Pointer(DataRoot::Directory { sized: Sized::default(), id: empty_tree_id() }).to_string();
-        for text in ["", "pv-data-1", &format!("<<<<<<< HEAD\n{one}=======\n{one}>>>>>>> x\n"), &format!("{one}{one}")] {
+        for text in ["", "pv-data-1", &format!("<<<<<<< HEAD\n{one}=======\n{one}>>>>>>> x\n"), &format!("{one}{one}")]
+        {
             assert_eq!(text.parse::<Pointer>(), Err(NotAPointer), "{text}");
         }
     }

@@ -140,9 +140,7 @@ pub fn for_each_file(
     each: &mut dyn FnMut(&ProjectPath, &Entry) -> Result<(), SnapshotError>,
 ) -> Result<(), SnapshotError> {
     match read_node(store, tree)? {
-        Node::Inner(children) => {
-            children.iter().try_for_each(|child| for_each_file(store, child.id, above, each))
-        }
+        Node::Inner(children) => children.iter().try_for_each(|child| for_each_file(store, child.id, above, each)),
         Node::Leaf(entries) => entries.iter().try_for_each(|(name, entry)| {
             let path = join(above, name);
             each(&path, entry)?;

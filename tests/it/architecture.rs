@@ -121,7 +121,8 @@ fn each_heavy_dependency_has_one_door() {
     let mut breaches = Vec::new();
     for source in sources() {
         for (dependency, door) in DOORS {
-            let used = source.code.contains(&format!("{dependency}::")) || source.code.contains(&format!("use {dependency};"));
+            let used =
+                source.code.contains(&format!("{dependency}::")) || source.code.contains(&format!("use {dependency};"));
             if used && source.room != door {
                 breaches.push(format!("{} uses `{dependency}`, whose door is `{door}`", source.path.display()));
             }

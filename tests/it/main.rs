@@ -1,0 +1,22 @@
+//! What a user sees: output, errors, exit codes, files. One binary, one sandbox a test.
+
+#![expect(clippy::disallowed_methods, reason = "tests start programs and write files directly")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
+mod architecture;
+mod bad_input;
+mod checkout;
+mod data;
+mod diff;
+mod git_link;
+mod hooks;
+mod identity;
+mod laws;
+mod lesson;
+mod records;
+mod robustness;
+mod run;
+mod run_together;
+mod sandbox;
+mod status;
+mod training;
