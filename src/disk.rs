@@ -431,7 +431,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("b/deep")).unwrap();
         for name in ["b/z", "b/deep/y", "a", "c"] {
-            fs::write(root.path().join(name), name).unwrap();
+            write_whole(&root.path().join(name), name.as_bytes(), Durability::Deferred).unwrap();
         }
         std::os::unix::fs::symlink("b", root.path().join("l")).unwrap();
         let seen: Vec<_> = walk(root.path())
@@ -445,7 +445,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let inner = root.path().join("t/locked");
         fs::create_dir_all(&inner).unwrap();
-        fs::write(inner.join("f"), "x").unwrap();
+        write_whole(&inner.join("f"), b"x", Durability::Deferred).unwrap();
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o500)).unwrap();
         remove_tree(&root.path().join("t")).unwrap();
         remove_tree(&root.path().join("t")).unwrap();

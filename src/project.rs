@@ -132,7 +132,7 @@ impl Project {
 
     /// Returns the file of this worktree that remembers which outputs were put where.
     pub fn restored(&self) -> PathBuf {
-        let place = self.prefix.as_ref().map(|prefix| prefix.to_string()).unwrap_or_default();
+        let place = self.prefix.as_ref().map(ToString::to_string).unwrap_or_default();
         let name = format!("restored-{}", crate::hash::Digest::of(place.as_bytes()).short());
         self.repository.git_directory().join("pv-worktree").join(name)
     }

@@ -104,7 +104,7 @@ fn outputs(
 fn everything(view: &View<'_>, outputs: &BTreeMap<ProjectPath, Output>) -> Result<Vec<Output>, CliError> {
     let mut wanted = Vec::new();
     let snapshot = view.snapshot();
-    below(view, None, &Entry::Directory { sized: Default::default(), id: snapshot.tree }, &mut wanted)?;
+    below(view, None, &Entry::Directory { sized: crate::object::Sized::default(), id: snapshot.tree }, &mut wanted)?;
     for (path, _) in &snapshot.data {
         if let Some(entry) = view.entry(path)? {
             below(view, Some(path), &entry, &mut wanted)?;

@@ -110,9 +110,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
 /// A name must be good for a Git tag too, and must not look like an option.
 fn check_name(name: &str) -> Result<(), CliError> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || "~^:?*[\\{}@".contains(c);
-    let parts_good = name
-        .split('/')
-        .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.ends_with(".lock"));
+    let parts_good = name.split('/').all(|part| {
+        !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && part.strip_suffix(".lock").is_none()
+    });
     if name.contains(bad) || name.contains("..") || name.starts_with('-') || !parts_good {
         return Err(CliError::usage(format!("`{name}` is no name for a version"))
             .hint("letters, digits, `.`, `-`, `_` and `/` make good names: `v1.0`"));
@@ -211,10 +211,10 @@ impl fmt::Display for Answer {
         )?;
         match (&self.commit, self.dirty) {
             (Some(commit), false) => {
-                writeln!(f, "Commit {}{}", short(commit), if self.tagged { ", tagged" } else { "" })?
+                writeln!(f, "Commit {}{}", short(commit), if self.tagged { ", tagged" } else { "" })?;
             }
             (Some(commit), true) => {
-                writeln!(f, "Commit {} {}", short(commit), paint(NOTE, "with changes that are not committed"))?
+                writeln!(f, "Commit {} {}", short(commit), paint(NOTE, "with changes that are not committed"))?;
             }
             (None, _) => writeln!(f, "{}", paint(NOTE, "No commit yet"))?,
         }

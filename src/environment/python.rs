@@ -86,7 +86,7 @@ mod tests {
     fn a_virtual_environment_shows_its_own_packages_and_not_those_of_the_system() {
         let root = tempfile::tempdir().unwrap();
         let touch = |path: &str, text: &str| {
-            write_whole(&root.path().join(path), text.as_bytes(), Durability::Deferred).unwrap()
+            write_whole(&root.path().join(path), text.as_bytes(), Durability::Deferred).unwrap();
         };
         touch("usr/bin/python3.11", "interpreter");
         touch("usr/lib/python3.11/site-packages/numpy-1.0.dist-info/METADATA", "");

@@ -93,9 +93,8 @@ impl Work<'_> {
     /// Returns what changed since the last result of this step.
     fn why(&self, recipe: &Recipe) -> Result<Reason, RunError> {
         let Some(last) = self.last()?.get(&recipe.step) else { return Ok(Reason::FirstTime) };
-        let differences = reason::differences(self.store, last, recipe, &|key| {
-            self.params.source_of(key).map(|source| source.to_string())
-        })?;
+        let differences =
+            reason::differences(self.store, last, recipe, &|key| self.params.source_of(key).map(str::to_owned))?;
         Ok(Reason::Changed(differences))
     }
 
