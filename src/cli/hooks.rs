@@ -95,10 +95,11 @@ fn act(ui: &mut Ui, project: &Project, hook: &str, arguments: &[String]) -> Resu
         "pre-commit" => before_commit(ui, project),
         "prepare-commit-msg" => add_trailer(project, arguments),
         // What comes after the fact must not look like a failure of the commit.
-        "post-commit" => told(ui, link_head(ui, project)),
-        "post-rewrite" => told(ui, link_rewritten(ui, project)),
+        "post-commit" => Ok(told(ui, link_head(ui, project))),
+        "post-rewrite" => Ok(told(ui, link_rewritten(ui, project))),
+        // Git says so when only files are checked out, not a branch.
         "post-checkout" if arguments.get(2).is_some_and(|flag| flag == "0") => Ok(0),
-        "post-checkout" | "post-merge" => told(ui, follow_pointers(ui, project)),
+        "post-checkout" | "post-merge" => Ok(told(ui, follow_pointers(ui, project))),
         _ => {
             Err(CliError::usage(format!("there is no hook `{hook}`"))
                 .hint(format!("the hooks are {}", HOOKS.join(", "))))
@@ -106,11 +107,11 @@ fn act(ui: &mut Ui, project: &Project, hook: &str, arguments: &[String]) -> Resu
     }
 }
 
-fn told(ui: &Ui, result: Result<(), CliError>) -> Result<u8, CliError> {
+fn told(ui: &Ui, result: Result<(), CliError>) -> u8 {
     if let Err(error) = result {
         ui.warn(error.text(false).unwrap_or_default());
     }
-    Ok(0)
+    0
 }
 
 /// The definition must be good, and the pointers must say what the data is now.

@@ -359,3 +359,125 @@ fn list(directory: &Path) -> Result<Vec<String>, RecordError> {
     names.sort_unstable();
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Time;
+    use crate::object::SnapshotId;
+    use crate::record::{By, Reads, Recipe};
+
+    fn by() -> By {
+        By { who: "Ada".to_owned(), host: "h".to_owned(), platform: "p".to_owned(), pv: "0".to_owned() }
+    }
+
+    fn link(content: &str, commit: Option<&str>, epoch_ms: i64) -> Record {
+        Record::Link(Link {
+            snapshot: SnapshotId::of(content.as_bytes()),
+            pipeline: "pipeline".to_owned(),
+            commit: commit.map(str::to_owned),
+            dirty: commit.is_none(),
+            time: Time { epoch_ms },
+            by: by(),
+            message: None,
+        })
+    }
+
+    fn version(name: &str, replaces: Vec<RecordId>, epoch_ms: i64) -> Record {
+        Record::Version(Version {
+            name: name.to_owned(),
+            snapshot: SnapshotId::of(name.as_bytes()),
+            pipeline: "pipeline".to_owned(),
+            commit: None,
+            dirty: true,
+            time: Time { epoch_ms },
+            by: by(),
+            message: None,
+            replaces,
+        })
+    }
+
+    fn result(step: &str, epoch_ms: i64) -> StepResult {
+        let recipe = Recipe {
+            recipe: Recipe::VERSION,
+            step: step.to_owned(),
+            command: crate::pipeline::Run::Shell("true".to_owned()),
+            workdir: None,
+            env: [("$odd".to_owned(), "1".to_owned())].into(),
+            params: std::collections::BTreeMap::new(),
+            seed: Some(7),
+            environment: std::collections::BTreeMap::new(),
+            reads: Reads::new(),
+            outputs: Vec::new(),
+        };
+        let key = recipe.key();
+        let started = Time { epoch_ms };
+        StepResult { key, recipe, outputs: Vec::new(), log: None, started, elapsed_ms: 1, by: by() }
+    }
+
+    #[test]
+    fn what_is_added_is_found_by_what_it_is_about() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = Journal::new(root.path().join("records"));
+        assert!(journal.links().unwrap().is_empty() && journal.runs().unwrap().next().is_none());
+        let commit = "0123456789012345678901234567890123456789";
+        let (a, b) = (result("a", 1), result("b", 1));
+        let ids = journal
+            .add(&[link("x", Some(commit), 5), link("y", None, 9), Record::Step(a.clone()), Record::Step(b.clone())])
+            .unwrap();
+        assert_eq!(journal.links_of(Some(commit)).unwrap()[0].0, ids[0]);
+        assert_eq!(journal.links_of(None).unwrap()[0].0, ids[1]);
+        assert_eq!(journal.links().unwrap().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [ids[1], ids[0]]);
+        assert_eq!(journal.results(a.key).unwrap(), [(ids[2], a)]);
+        assert_eq!(journal.results(b.key).unwrap(), [(ids[3], b)]);
+        // A second opening finds the same: nothing lives in memory.
+        assert_eq!(Journal::new(root.path().join("records")).links().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_replaced_name_is_no_longer_listed() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = Journal::new(root.path().to_owned());
+        let old = journal.add(&[version("v1", Vec::new(), 1)]).unwrap();
+        let new = journal.add(&[version("v1", old, 2), version("v2", Vec::new(), 3)]).unwrap();
+        let listed: Vec<_> = journal.versions().unwrap().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(listed, [new[1], new[0]]);
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_record_is_reported_with_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = Journal::new(root.path().to_owned());
+        journal.add(&[version("v1", Vec::new(), 1)]).unwrap();
+        let place = root.path().join("version");
+        let path = place.join(&list(&place).unwrap()[0]);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[10] ^= 1;
+        disk::write_whole(&path, &bytes, Durability::Deferred).unwrap();
+        assert!(matches!(journal.versions(), Err(RecordError::Corrupt { path: told }) if told == path));
+    }
+
+    #[test]
+    fn a_record_of_a_kind_that_is_not_known_yet_is_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = Journal::new(root.path().to_owned());
+        let bytes = br#"{"kind":"verdict","level":"identical"}"#;
+        let path = root.path().join(format!("version/000000000000001-{}", RecordId::of(bytes)));
+        disk::write_whole(&path, bytes, Durability::Deferred).unwrap();
+        assert!(journal.versions().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_reads_as_it_was_written_also_with_odd_keys() {
+        let record = Record::Step(result("a", 1));
+        let (_, bytes) = record.encode();
+        assert_eq!(Record::decode(&bytes).unwrap(), Some(record));
+    }
+
+    /// The encoding is a promise: this digest must never change.
+    #[test]
+    fn a_recipe_has_its_golden_key() {
+        let golden = "59f9ec2c1e7138a704debf66414d476fe499bacf63541c7e09fe3efc507cabd6";
+        assert_eq!(result("a", 1).key.to_string(), golden);
+    }
+}
