@@ -106,7 +106,7 @@ fn working(ui: &Ui, project: &Project) -> Result<Read, CliError> {
         let progress = ui.progress("Hashing");
         capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
     };
-    let (commit, dirty) = open::base(project, captured.pipeline())?;
+    let (commit, dirty) = open::base(project, &captured)?;
     let run = newest_run(project, captured.id)?;
     let recipes = recipes(project, run.as_ref())?;
     let opened =
@@ -367,6 +367,10 @@ fn plain(value: &Value) -> Vec<String> {
             let words: Vec<_> =
                 items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
             vec![format!("[{}]", words.join(", "))]
+        }
+        // The two forms of a command are told apart by how they look.
+        Value::Object(map) if map.len() == 1 && (map.contains_key("shell") || map.contains_key("program")) => {
+            map.values().flat_map(plain).collect()
         }
         Value::Object(map) => map
             .iter()

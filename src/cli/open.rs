@@ -13,7 +13,7 @@ use crate::pipeline::{Params, Pipeline};
 use crate::project::Project;
 use crate::record::By;
 use crate::revision::{self, Named};
-use crate::snapshot::{POINTERS, excluded, load_pipeline, read_snapshot};
+use crate::snapshot::{Captured, POINTERS, excluded, load_pipeline, read_pointers, read_snapshot};
 
 /// Returns the directory that the command works in.
 pub(super) fn directory(global: &Global) -> Result<PathBuf, CliError> {
@@ -60,12 +60,15 @@ pub(super) fn open(project: &Project, named: &Named) -> Result<Opened, CliError>
     Ok(Opened { snapshot, pipeline, params })
 }
 
-/// Returns the current commit, and whether the project's snapshot differs from what that commit alone determines.
-pub(super) fn base(project: &Project, pipeline: &Pipeline) -> Result<(Option<String>, bool), CliError> {
+/// Returns the current commit, and whether what was captured differs from what that commit alone determines.
+pub(super) fn base(project: &Project, captured: &Captured) -> Result<(Option<String>, bool), CliError> {
     let head = project.repository.head()?;
     let Some(commit) = head.commit else { return Ok((None, true)) };
+    // Git does not see data that it ignores; its pointer does.
+    let pointers = read_pointers(project.site(), captured.pipeline())?;
+    let follows = captured.pointed.iter().all(|root| pointers.contains(root));
     let changed = project.repository.changed_paths(project.prefix.as_ref())?;
-    let dirty = changed.iter().any(|path| matters(pipeline, path));
+    let dirty = !follows || changed.iter().any(|path| matters(captured.pipeline(), path));
     Ok((Some(commit.to_string()), dirty))
 }
 

@@ -115,7 +115,7 @@ fn working(ui: &Ui, project: &Project) -> Result<Subject, CliError> {
         let progress = ui.progress("Hashing");
         capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
     };
-    let (commit, dirty) = open::base(project, captured.pipeline())?;
+    let (commit, dirty) = open::base(project, &captured)?;
     let label = captured.pipeline().version.clone();
     let version = revision::version_of(&project.names(&project.commits()), captured.id)?.or(label);
     Ok(Subject {

@@ -62,7 +62,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
     };
     let pointers = write_pointers(&project.root, &captured.pointed)?;
-    let (commit, dirty) = open::base(&project, captured.pipeline())?;
+    let (commit, dirty) = open::base(&project, &captured)?;
     let replaces = match &args.tag {
         Some(name) => replaced(&project, name, &captured, commit.as_deref(), dirty, args.force)?,
         None => Vec::new(),

@@ -78,7 +78,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliE
         last: OnceLock::new(),
     };
     let judged = plan(&work)?;
-    let (commit, dirty) = open::base(&project, captured.pipeline())?;
+    let (commit, dirty) = open::base(&project, &captured)?;
     let steps = captured.pipeline().steps.iter().zip(judged);
     let answer = Answer {
         snapshot: captured.id,
