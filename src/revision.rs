@@ -154,7 +154,7 @@ pub fn snapshot_of_commit(names: &Names<'_>, commit: &CommitId) -> Result<Snapsh
     {
         return Ok(known);
     }
-    let captured = capture_commit(names.site, commit, names.store, &|_, _| ())?;
+    let captured = capture_commit(names.site, commit, names.store, &|_, _| true)?;
     names.store.sync()?;
     disk::write_whole(&memory, format!("{}\n", captured.id).as_bytes(), Durability::Deferred)?;
     Ok(captured.id)
@@ -242,7 +242,7 @@ fn run_prefix(names: &Names<'_>, text: &str) -> Result<Option<Named>, RevisionEr
 fn tips(names: &Names<'_>, text: &str) -> Result<Option<Named>, RevisionError> {
     let dry = DryStore::over(names.store);
     for (_, commit) in names.site.repository.tips()?.into_iter().take(TIPS_TRIED) {
-        let Ok(captured) = capture_commit(names.site, &commit, &dry, &|_, _| ()) else { continue };
+        let Ok(captured) = capture_commit(names.site, &commit, &dry, &|_, _| true) else { continue };
         if captured.id.to_string().starts_with(text) {
             let snapshot = snapshot_of_commit(names, &commit)?;
             let version = version_of(names, snapshot)?;

@@ -10,7 +10,7 @@ use super::Global;
 use super::answer::count;
 use super::fail::CliError;
 use super::open;
-use super::run::{committed, restoring};
+use super::run::{Committed, restoring};
 use super::ui::{NAME, Ui, paint};
 use crate::object::{Entry, SnapshotId};
 use crate::path::ProjectPath;
@@ -65,9 +65,10 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let memory = project.restored();
     let changed: BTreeSet<ProjectPath> =
         project.repository.changed_paths(project.prefix.as_ref())?.into_iter().collect();
+    let head = Committed::new(&project);
     // A tracked file that Git calls unchanged can be had back from Git.
     let known = |path: &ProjectPath| -> Option<crate::hash::Digest> {
-        if changed.contains(path) { None } else { committed(&project, path) }
+        if changed.contains(path) { None } else { head.digest(path) }
     };
     let restored = restore(&restoring(&project, &memory, &known), &wanted, args.force)?;
     ui.show(&Answer {

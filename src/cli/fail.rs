@@ -253,6 +253,7 @@ fn snapshot_advice(error: &SnapshotError) -> (u8, Option<String>) {
             (STORE, text("copy the file from where the snapshot was taken, then run `pv snapshot` here"))
         }
         SnapshotError::NotUnderstood { .. } => (STORE, None),
+        SnapshotError::Stopped => (INTERRUPTED, None),
         SnapshotError::Store(error) => owned(store_advice(error)),
         SnapshotError::Git(error) => owned(git_advice(error)),
         SnapshotError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),

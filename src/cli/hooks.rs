@@ -241,7 +241,7 @@ fn follow_pointers(ui: &Ui, project: &Project) -> Result<(), CliError> {
             ui.warn(format!("pv: data `{path}` ({}) is not in this clone's store", wanted.digest().short()));
             continue;
         }
-        place_entry(&project.store, &project.root, &path, &entry, &|_, _| ())?;
+        place_entry(&project.store, &project.root, &path, &entry, &|_, _| true)?;
         ui.say(format!("pv: data `{path}` brought to {}", wanted.digest().short()));
     }
     Ok(())

@@ -70,7 +70,6 @@ struct Subject {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
-    let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
     let subject = match &args.revision {
         Some(revision) => named(&project, revision)?,
         None => working(ui, &project)?,
@@ -100,6 +99,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     if into_tree && !args.force {
         refuse_edited(&project, pipeline)?;
     }
+    // Only from here on there is something to end in good order; before, a signal just ends the program.
+    let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
     perform_and_show(ui, &project, args, &subject, &work, &stop, replay, into_tree)
 }
 
@@ -137,8 +138,9 @@ fn refuse_edited(project: &Project, pipeline: &pipeline::Pipeline) -> Result<(),
     let remembered = crate::run::remembered_paths(&memory)?;
     let outputs = pipeline.steps.iter().flat_map(|step| step.outputs.iter().chain(&step.metrics));
     let paths: BTreeSet<ProjectPath> = outputs.filter(|path| remembered.contains(*path)).cloned().collect();
-    let committed = |path: &ProjectPath| committed(project, path);
-    let edited = edited_outputs(&restoring(project, &memory, &committed), &paths, &std::collections::BTreeMap::new())?;
+    let head = Committed::new(project);
+    let committed = |path: &ProjectPath| head.digest(path);
+    let edited = edited_outputs(&restoring(project, &memory, &committed), &paths)?;
     if edited.is_empty() { Ok(()) } else { Err(RunError::Edited { paths: edited }.into()) }
 }
 
@@ -150,13 +152,28 @@ pub(super) fn restoring<'a>(
     Restoring { root: &project.root, store: &project.store, journal: &project.journal, memory, committed }
 }
 
-/// Returns the digest of what the current commit has at `path`, if it is a file there.
-pub(super) fn committed(project: &Project, path: &ProjectPath) -> Option<Digest> {
-    let commit = project.repository.head().ok()?.commit?;
-    let listed = project.repository.commit_files(&commit, project.prefix.as_ref()).ok()?;
-    let index = listed.files().binary_search_by(|(other, _)| other.cmp(path)).ok()?;
-    let bytes = listed.reader().ok()?.bytes(path, &listed.files()[index].1).ok()?;
-    Some(Digest::of(&bytes))
+/// What the current commit has, listed once when it is first asked for.
+pub(super) struct Committed<'a> {
+    project: &'a Project,
+    files: std::cell::OnceCell<Option<crate::git::CommitFiles<'a>>>,
+}
+
+impl<'a> Committed<'a> {
+    pub(super) fn new(project: &'a Project) -> Self {
+        Self { project, files: std::cell::OnceCell::new() }
+    }
+
+    /// Returns the digest of what the current commit has at `path`, if it is a file there.
+    pub(super) fn digest(&self, path: &ProjectPath) -> Option<Digest> {
+        let listed = self.files.get_or_init(|| {
+            let commit = self.project.repository.head().ok()?.commit?;
+            self.project.repository.commit_files(&commit, self.project.prefix.as_ref()).ok()
+        });
+        let listed = listed.as_ref()?;
+        let index = listed.files().binary_search_by(|(other, _)| other.cmp(path)).ok()?;
+        let bytes = listed.reader().ok()?.bytes(path, &listed.files()[index].1).ok()?;
+        Some(Digest::of(&bytes))
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one command, used once")]
@@ -213,12 +230,15 @@ fn perform_and_show(
     };
     let report = conclude(work, origin, performed)?;
     open::exchange(ui, project);
-    if into_tree && !report.interrupted {
-        let memory = project.restored();
-        let committed = |path: &ProjectPath| committed(project, path);
-        restore(&restoring(project, &memory, &committed), &outputs, args.force)?;
-    }
+    let restored = if into_tree && !report.interrupted {
+        let (memory, head) = (project.restored(), Committed::new(project));
+        let committed = |path: &ProjectPath| head.digest(path);
+        restore(&restoring(project, &memory, &committed), &outputs, args.force).map(drop)
+    } else {
+        Ok(())
+    };
     show(ui, subject, &report, watch.elapsed())?;
+    restored?;
     Ok(match report.run.verdict {
         _ if report.interrupted => INTERRUPTED,
         RunVerdict::Failed => STEP_FAILED,

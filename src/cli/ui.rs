@@ -38,11 +38,13 @@ pub(super) struct Ui {
     /// Whether the answer is one JSON object.
     pub(super) json: bool,
     quiet: bool,
+    /// Whether an answer was given: there is never more than one JSON object.
+    answered: bool,
 }
 
 impl Ui {
     pub(super) fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
+        Self { json, quiet, answered: false }
     }
 
     /// Prints the answer: as text, or as one JSON object.
@@ -57,6 +59,7 @@ impl Ui {
 
     /// Prints a part of the answer. A reader who has seen enough and closed the pipe is no error.
     pub(super) fn out(&mut self, text: &str) -> Result<(), CliError> {
+        self.answered = true;
         let mut stream = anstream::stdout().lock();
         match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CliError::closed_pipe()),
@@ -118,21 +121,26 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Counts what was done. May be called from several threads.
-    pub(super) fn count(&self, files: u64, bytes: u64) {
+    /// Counts what was done, and always wants more. May be called from several threads.
+    pub(super) fn count(&self, files: u64, bytes: u64) -> bool {
         let files = self.files.fetch_add(files, Ordering::Relaxed) + files;
-        if !self.visible {
-            return;
-        }
         // A thread that finds the bar busy need not wait to draw.
-        let Ok(mut bar) = self.bar.try_lock() else { return };
+        if self.visible
+            && let Ok(mut bar) = self.bar.try_lock()
+        {
+            self.draw(&mut bar, files, bytes);
+        }
+        true
+    }
+
+    fn draw(&self, bar: &mut Option<ProgressBar>, files: u64, bytes: u64) {
         if bar.is_none() && self.since.elapsed() >= PROGRESS_AFTER {
             let style = ProgressStyle::with_template("{prefix} {msg} {bytes} {bytes_per_sec}")
                 .expect("the template is a constant");
             let new = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
             *bar = Some(new.with_prefix(self.what));
         }
-        if let Some(bar) = &*bar {
+        if let Some(bar) = bar {
             bar.set_message(format!("{files} files"));
             bar.inc(bytes);
         }

@@ -215,6 +215,7 @@ fn environment(from: &Side<'_>, to: &Side<'_>, old: &Run, new: &Run) -> Vec<Fact
             for (name, value) in &recipe.environment {
                 let name = match name.split_once(" package ") {
                     Some((_, package)) => format!("package {package}"),
+                    None if name.starts_with("variable ") => name.clone(),
                     None => format!("program {name}"),
                 };
                 facts.entry(name).or_insert_with(|| (value.clone(), BTreeSet::new())).1.insert(step.clone());

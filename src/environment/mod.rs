@@ -74,9 +74,9 @@ pub fn search_path() -> String {
     host::variable("PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
 }
 
-/// Returns the passed variables that decide, with their values.
+/// Returns the passed variables that decide, as `variable <name>`, with their values.
 pub fn deciding_variables() -> BTreeMap<String, String> {
-    DECIDING.iter().filter_map(|name| Some(((*name).to_owned(), host::variable(name)?))).collect()
+    DECIDING.iter().filter_map(|name| Some((format!("variable {name}"), host::variable(name)?))).collect()
 }
 
 /// Returns what explains but does not decide: kernel and number of processors.

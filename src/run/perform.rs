@@ -17,6 +17,7 @@ use crate::exec::Stop;
 use crate::host::Time;
 use crate::object::{BlobId, StepKey};
 use crate::record::{By, Output, Recipe, StepResult, StepVerdict};
+use crate::snapshot::SnapshotError;
 
 /// How long a run waits before it looks again whether another one has left a result.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -136,7 +137,7 @@ pub fn perform(
     request: &Request<'_>,
     observer: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Performed, RunError> {
-    let place = Place::new(&work.view, request.places);
+    let place = Place::new(&work.view, request.places, request.stop);
     let committer = Committer::new(work.store, work.journal);
     let run = Running { work, request, observer, place: &place, committer: &committer };
     let shared = Shared { state: Mutex::new(State::new(work)), changed: Condvar::new() };
@@ -278,6 +279,8 @@ impl Running<'_> {
                     state.halted |= done.verdict == StepVerdict::Failed && !self.request.keep_going;
                     state.done.insert(index, done);
                 }
+                // Being asked to stop is no error: the run tells how far it came.
+                Err(RunError::Snapshot(SnapshotError::Stopped)) => state.halted = true,
                 Err(error) => {
                     state.halted = true;
                     state.error.get_or_insert(error);

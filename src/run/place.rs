@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use super::RunError;
 use super::recipe::Finished;
 use crate::disk::{self, DiskError, Durability, Lock};
+use crate::exec::Stop;
 use crate::snapshot::{View, lay_out, place_entry};
 
 /// How many places of failed runs are kept.
@@ -23,6 +24,7 @@ const LOCK: &str = "lock";
 pub(super) struct Place<'a> {
     view: &'a View<'a>,
     base: &'a Path,
+    stop: &'a Stop,
     made: Mutex<Option<Made>>,
 }
 
@@ -36,8 +38,8 @@ struct Made {
 
 impl<'a> Place<'a> {
     /// Returns a place below `base` that will hold the files of `view`.
-    pub(super) fn new(view: &'a View<'a>, base: &'a Path) -> Self {
-        Self { view, base, made: Mutex::new(None) }
+    pub(super) fn new(view: &'a View<'a>, base: &'a Path, stop: &'a Stop) -> Self {
+        Self { view, base, stop, made: Mutex::new(None) }
     }
 
     /// Returns the directory, with the snapshot's files and the outputs of the steps `before` in it.
@@ -55,7 +57,7 @@ impl<'a> Place<'a> {
             if made.placed.insert(*index) {
                 for output in finished.get(index).into_iter().flatten() {
                     let tree = made.directory.join("tree");
-                    place_entry(self.view.store(), &tree, &output.path, &output.entry(), &|_, _| ())?;
+                    place_entry(self.view.store(), &tree, &output.path, &output.entry(), &|_, _| true)?;
                 }
             }
         }
@@ -101,7 +103,13 @@ impl<'a> Place<'a> {
         for name in ["tree", "home", "tmp", "log"] {
             disk::make_directory(&made.directory.join(name))?;
         }
-        lay_out(self.view.store(), self.view.snapshot(), &made.directory.join("tree"), &|_, _| ())?;
+        let tree = made.directory.join("tree");
+        let laid_out = lay_out(self.view.store(), self.view.snapshot(), &tree, &|_, _| !self.stop.is_requested());
+        if let Err(error) = laid_out {
+            // The error that matters is the first one.
+            drop(disk::remove_tree(&made.directory));
+            return Err(error.into());
+        }
         Ok(made)
     }
 }

@@ -9,7 +9,7 @@ use super::recipe::WHOLE_TREE;
 use crate::object::TreeId;
 use crate::path::ProjectPath;
 use crate::record::{Reads, Recipe};
-use crate::snapshot::{SnapshotError, changes};
+use crate::snapshot::changes;
 use crate::store::Store;
 
 /// How many changed files of one directory are named.
@@ -99,16 +99,12 @@ pub enum Difference {
 }
 
 /// Returns what differs between the recipe of the last result and the present one, the telling things first.
-///
-/// # Errors
-///
-/// [`SnapshotError`] if a tree that changed cannot be read.
 pub(super) fn differences(
     store: &dyn Store,
     old: &Recipe,
     new: &Recipe,
     source_of: &dyn Fn(&str) -> Option<String>,
-) -> Result<Vec<Difference>, SnapshotError> {
+) -> Vec<Difference> {
     let mut found = Vec::new();
     if old.command != new.command || old.workdir != new.workdir {
         found.push(Difference::Command);
@@ -120,7 +116,7 @@ pub(super) fn differences(
         found.push(Difference::Seed { old: old.seed, new: new.seed });
     }
     found.extend(differing(&old.env, &new.env).map(|(name, old, new)| Difference::Env { name, old, new }));
-    reads(store, &old.reads, &new.reads, &mut found)?;
+    reads(store, &old.reads, &new.reads, &mut found);
     found.extend(differing(&old.environment, &new.environment).map(|(name, old, new)| Difference::Environment {
         name,
         old,
@@ -132,10 +128,10 @@ pub(super) fn differences(
     if found.is_empty() && old != new {
         found.push(Difference::Rules);
     }
-    Ok(found)
+    found
 }
 
-fn reads(store: &dyn Store, old: &Reads, new: &Reads, found: &mut Vec<Difference>) -> Result<(), SnapshotError> {
+fn reads(store: &dyn Store, old: &Reads, new: &Reads, found: &mut Vec<Difference>) {
     for (path, old, new) in differing(old, new) {
         let tree = |text: &Option<String>| -> Option<TreeId> {
             text.as_deref()?.split_once(' ').filter(|(kind, _)| matches!(*kind, "directory" | "data"))?.1.parse().ok()
@@ -161,7 +157,6 @@ fn reads(store: &dyn Store, old: &Reads, new: &Reads, found: &mut Vec<Difference
         let there = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "absent");
         found.push(Difference::Read { how: how(there(&old), there(&new)), path });
     }
-    Ok(())
 }
 
 const fn how(before: bool, now: bool) -> &'static str {
@@ -202,6 +197,9 @@ impl fmt::Display for Difference {
             }
             Self::Environment { name, old, new } => match (name.split_once(" package "), old, new) {
                 (Some((_, package)), old, new) => write!(f, "`{package}` {} -> {}", or_none(old), or_none(new)),
+                _ if name.starts_with("variable ") => {
+                    write!(f, "`{}` {} -> {}", &name["variable ".len()..], or_none(old), or_none(new))
+                }
                 (None, Some(_), Some(_)) => write!(f, "program `{name}` changed"),
                 (None, None, _) => write!(f, "program `{name}` was not there before"),
                 (None, _, None) => write!(f, "program `{name}` is gone"),

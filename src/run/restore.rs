@@ -41,26 +41,75 @@ pub struct Restored {
 
 /// Returns those of `paths` whose content in the working tree is not known: edited, or made by hand.
 ///
-/// `wanted` are outputs that are known to be the right ones. Costs one read of each output that is there.
+/// Costs one read of each output that is there.
 ///
 /// # Errors
 ///
 /// [`RunError`] if a file or the records cannot be read.
-pub fn edited_outputs(
+pub fn edited_outputs(restoring: &Restoring<'_>, paths: &BTreeSet<ProjectPath>) -> Result<Vec<ProjectPath>, RunError> {
+    let found = paths.iter().map(|path| Ok((path, here(restoring, path)?))).collect::<Result<Vec<_>, RunError>>()?;
+    unknown(restoring, &found, &remembered(restoring.memory)?)
+}
+
+/// Puts `outputs` into the working tree where they are not there already.
+///
+/// Costs one read of each output that is there.
+///
+/// # Errors
+///
+/// [`RunError::Edited`] before anything is written, unless `force`; otherwise
+/// [`RunError`] if a file cannot be written or an object is missing.
+pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Result<Restored, RunError> {
+    let mut restored = Restored::default();
+    let before = remembered(restoring.memory)?;
+    let mut memory = before.clone();
+    let mut other = Vec::new();
+    for output in outputs {
+        let entry = output.entry();
+        let found = here(restoring, &output.path)?;
+        memory.insert(output.path.clone(), output.digest);
+        if found.as_ref() == Some(&entry) {
+            restored.unchanged += 1;
+        } else {
+            other.push((output, entry, found));
+        }
+    }
+    if !force {
+        let found: Vec<_> = other.iter().map(|(output, _, found)| (&output.path, found.clone())).collect();
+        let paths = unknown(restoring, &found, &before)?;
+        if !paths.is_empty() {
+            return Err(RunError::Edited { paths });
+        }
+    }
+    for (output, entry, _) in other {
+        put(restoring, output, &entry)?;
+        restored.written.push(output.path.clone());
+    }
+    if memory != before {
+        remember(restoring.memory, &memory)?;
+    }
+    Ok(restored)
+}
+
+/// Returns what is at `path` in the working tree.
+fn here(restoring: &Restoring<'_>, path: &ProjectPath) -> Result<Option<Entry>, RunError> {
+    Ok(capture_path(&path.under(restoring.root), &DryStore::over(restoring.store))?)
+}
+
+/// Returns the paths of those that are neither what `pv` put there, nor what Git or any step is known to have.
+fn unknown(
     restoring: &Restoring<'_>,
-    paths: &BTreeSet<ProjectPath>,
-    wanted: &BTreeMap<ProjectPath, Digest>,
+    found: &[(&ProjectPath, Option<Entry>)],
+    remembered: &BTreeMap<ProjectPath, Digest>,
 ) -> Result<Vec<ProjectPath>, RunError> {
-    let remembered = remembered(restoring.memory)?;
     let mut recorded: Option<BTreeSet<(ProjectPath, Digest)>> = None;
-    let mut edited = Vec::new();
-    let dry = DryStore::over(restoring.store);
-    for path in paths {
-        let Some(entry) = capture_path(&path.under(restoring.root), &dry)? else { continue };
+    let mut unknown = Vec::new();
+    for (path, entry) in found {
+        let Some(entry) = entry else { continue };
         let digest = entry.digest();
-        if wanted.get(path) == Some(&digest)
-            || remembered.get(path) == Some(&digest)
-            || is_empty_directory(&entry)
+        let path = *path;
+        if remembered.get(path) == Some(&digest)
+            || is_empty_directory(entry)
             || (restoring.committed)(path) == Some(digest)
         {
             continue;
@@ -70,45 +119,10 @@ pub fn edited_outputs(
             recorded = Some(all_outputs(restoring.journal)?);
         }
         if !recorded.as_ref().is_some_and(|recorded| recorded.contains(&(path.clone(), digest))) {
-            edited.push(path.clone());
+            unknown.push(path.clone());
         }
     }
-    Ok(edited)
-}
-
-/// Puts `outputs` into the working tree where they are not there already.
-///
-/// # Errors
-///
-/// [`RunError::Edited`] before anything is written, unless `force`; otherwise
-/// [`RunError`] if a file cannot be written or an object is missing.
-pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Result<Restored, RunError> {
-    let wanted: BTreeMap<ProjectPath, Digest> =
-        outputs.iter().map(|output| (output.path.clone(), output.digest)).collect();
-    if !force {
-        let paths = edited_outputs(restoring, &wanted.keys().cloned().collect(), &wanted)?;
-        if !paths.is_empty() {
-            return Err(RunError::Edited { paths });
-        }
-    }
-    let mut restored = Restored::default();
-    let mut memory = remembered(restoring.memory)?;
-    let before = memory.clone();
-    let dry = DryStore::over(restoring.store);
-    for output in outputs {
-        let entry = output.entry();
-        if capture_path(&output.path.under(restoring.root), &dry)?.as_ref() == Some(&entry) {
-            restored.unchanged += 1;
-        } else {
-            put(restoring, output, &entry)?;
-            restored.written.push(output.path.clone());
-        }
-        memory.insert(output.path.clone(), output.digest);
-    }
-    if memory != before {
-        remember(restoring.memory, &memory)?;
-    }
-    Ok(restored)
+    Ok(unknown)
 }
 
 /// Returns the paths at which `pv` has put outputs in this worktree.
@@ -128,8 +142,8 @@ fn put(restoring: &Restoring<'_>, output: &Output, entry: &Entry) -> Result<(), 
         std::fs::canonicalize(parent).ok()
     });
     match (real, ProjectPath::new(output.path.name())) {
-        (Some(parent), Ok(name)) => Ok(place_entry(restoring.store, &parent, &name, entry, &|_, _| ())?),
-        _ => Ok(place_entry(restoring.store, restoring.root, &output.path, entry, &|_, _| ())?),
+        (Some(parent), Ok(name)) => Ok(place_entry(restoring.store, &parent, &name, entry, &|_, _| true)?),
+        _ => Ok(place_entry(restoring.store, restoring.root, &output.path, entry, &|_, _| true)?),
     }
 }
 

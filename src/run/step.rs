@@ -60,7 +60,9 @@ pub(super) fn execute(
         }
     }
     let temporary = place.join("tmp").join(&step.name);
+    let home = place.join("home").join(&step.name);
     disk::make_directory(&temporary)?;
+    disk::make_directory(&home)?;
     let log = place.join("log").join(&step.name);
     let command = match &step.run {
         Run::Shell(line) => Command::Shell(line.clone()),
@@ -69,7 +71,7 @@ pub(super) fn execute(
     let job = Job {
         command: &command,
         directory: &directory,
-        environment: &variables(recipe, &place.join("home"), &temporary),
+        environment: &variables(recipe, &home, &temporary),
         time_limit: step.timeout_s.map(Duration::from_secs),
         log: &log,
     };

@@ -23,8 +23,8 @@ use crate::path::ProjectPath;
 use crate::pipeline::{self, Definition, Params, Pipeline};
 use crate::store::{Source, Store, StoreError};
 
-/// Told of files and bytes as they are done; called from several threads.
-pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
+/// Told of files and bytes as they are done, and says whether to go on; called from several threads.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) -> bool + Sync);
 
 /// Fewer files than this are hashed by one thread: starting more would cost more.
 const PARALLEL_FROM_FILES: usize = 64;
@@ -198,7 +198,7 @@ pub fn check_definition(site: Site<'_>) -> Result<Definition, SnapshotError> {
 /// [`SnapshotError`] if data is neither there nor pointed at, or cannot be read.
 pub fn capture_data(site: Site<'_>, pipeline: &Pipeline, store: &dyn Store) -> Result<Listed<DataRoot>, SnapshotError> {
     let listed = site.repository.working_files(site.prefix)?;
-    let meter = Meter::new(store, &|_, _| ());
+    let meter = Meter::new(store, &|_, _| true);
     let mut pointed = Vec::new();
     for path in &pipeline.data {
         let (root, needs_pointer) = working_root(site, listed.files(), path, &meter)?;
@@ -229,7 +229,7 @@ pub fn read_pointers(site: Site<'_>, pipeline: &Pipeline) -> Result<Listed<DataR
 ///
 /// [`SnapshotError`] if something cannot be read, or is no file, link or directory.
 pub fn capture_path(path: &Path, store: &dyn Store) -> Result<Option<Entry>, SnapshotError> {
-    let meter = Meter::new(store, &|_, _| ());
+    let meter = Meter::new(store, &|_, _| true);
     Ok(match disk::look(path)? {
         None => None,
         Some(Found::Symlink) => Some(link_entry(path)?),
@@ -313,7 +313,9 @@ impl<'a> Meter<'a> {
 
     fn file(&self, source: Source<'_>, executable: bool) -> Result<Entry, SnapshotError> {
         let put = self.put(Kind::Blob, source)?;
-        (self.progress)(1, put.size);
+        if !(self.progress)(1, put.size) {
+            return Err(SnapshotError::Stopped);
+        }
         Ok(Entry::File { executable, size: put.size, id: put.digest.into() })
     }
 

@@ -99,8 +99,7 @@ fn write_files(store: &dyn Store, files: &[ToWrite], progress: Progress<'_>) -> 
             source @ StoreError::Missing { .. } => SnapshotError::NoContent { path: file.name.clone(), source },
             error => error.into(),
         })?;
-        progress(1, file.size);
-        Ok(())
+        if progress(1, file.size) { Ok(()) } else { Err(SnapshotError::Stopped) }
     };
     if files.len() < PARALLEL_FROM_FILES {
         files.iter().try_for_each(write)
