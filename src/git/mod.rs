@@ -12,6 +12,7 @@ mod commit_files;
 mod conversion;
 mod encoding;
 mod error;
+mod ident;
 mod repository;
 mod revision;
 mod set;
