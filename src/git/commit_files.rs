@@ -8,7 +8,7 @@ use gix::objs::tree::{EntryKind, EntryMode};
 use gix::worktree::stack::state::attributes::Source;
 
 use super::commit::find;
-use super::conversion::{self, Conversion};
+use super::conversion::{self, Conversion, Settings};
 use super::{CommitId, FileKind, GitError, Repository};
 use crate::path::{ProjectPath, escape};
 
@@ -127,7 +127,7 @@ impl CommitReader {
         match &mut self.conversion {
             Some(conversion) if file.kind != FileKind::Symlink => {
                 let path = join(&self.prefix, path.as_bytes());
-                conversion.to_working_tree(&self.local, path.as_bstr(), blob)
+                conversion.check_out(&self.local, Settings::Neutral, path.as_bstr(), blob)
             }
             _ => Ok(blob),
         }

@@ -5,7 +5,8 @@
 //! (`text`, `eol`, `ident`, `working-tree-encoding`, `filter`) count. We call
 //! this *neutral*. Where the user's configuration or an attribute converts
 //! line endings, a working file is first cleaned with the real configuration
-//! and then written out with the neutral one.
+//! and then written out with the neutral one; a file that is as git checked it
+//! out stands for what git has, even where cleaning would make something else of it.
 //! Source: gitattributes(5), sections "End-of-line conversion" and "Checking-out and checking-in".
 
 use std::io::{self, Read};
@@ -20,8 +21,8 @@ use gix::filter::plumbing::pipeline::{CrlfRoundTripCheck, Options};
 use gix::filter::plumbing::{Driver, Pipeline, eol};
 use gix::worktree::stack::state::attributes::Source;
 
-use super::GitError;
 use super::encoding::Unicode;
+use super::{GitError, ident};
 
 /// The attributes that convert files, in the order of [`Attributes`].
 const ATTRIBUTES: [&str; 6] = ["text", "crlf", "eol", "ident", "working-tree-encoding", "filter"];
@@ -120,7 +121,17 @@ pub(super) struct Conversion {
     drivers: Vec<BString>,
     auto_crlf: eol::AutoCrlf,
     clean: Pipeline,
-    smudge: Pipeline,
+    checkout: Pipeline,
+    neutral_checkout: Pipeline,
+}
+
+/// By whose settings a file is checked out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Settings {
+    /// The user's, but without filter programs.
+    Real,
+    /// Those of a snapshot.
+    Neutral,
 }
 
 /// Returns whether attribute files outside the tree may say something: `info/attributes`, `core.attributesFile`, the system's.
@@ -156,10 +167,11 @@ impl Conversion {
             ..Options::default()
         };
         // A snapshot changes nothing in the repository, so there is nothing to be safe about.
-        let clean = Options { drivers: Vec::new(), crlf_roundtrip_check: CrlfRoundTripCheck::Skip, ..real };
+        let real = Options { drivers: Vec::new(), crlf_roundtrip_check: CrlfRoundTripCheck::Skip, ..real };
         let context = local.command_context().map_err(failed())?;
         let pipeline = |options| Pipeline::new(context.clone(), local.object_hash(), options);
-        Ok(Self { stack, matches, drivers, auto_crlf, clean: pipeline(clean), smudge: pipeline(neutral) })
+        let (clean, checkout, neutral_checkout) = (pipeline(real.clone()), pipeline(real), pipeline(neutral));
+        Ok(Self { stack, matches, drivers, auto_crlf, clean, checkout, neutral_checkout })
     }
 
     /// Returns what git does to the file at `path`, from the root of the repository.
@@ -177,21 +189,23 @@ impl Conversion {
         Ok(())
     }
 
-    /// Returns the blob as the neutral checkout writes it to `path`.
-    pub(super) fn to_working_tree(
+    /// Returns the blob as a checkout writes it to `path`.
+    pub(super) fn check_out(
         &mut self,
         local: &gix::Repository,
+        settings: Settings,
         path: &BStr,
         blob: Vec<u8>,
     ) -> Result<Vec<u8>, GitError> {
         let action = || format!("convert `{}` for the working tree", crate::path::escape(path));
         self.match_attributes(local, path)?;
         let found = attributes(&self.matches);
-        let unicode = value(found.encoding).and_then(|name| Unicode::named(name));
+        let unicode = value(found.encoding).and_then(Unicode::named);
         if unicode.is_some() && is_filtered(&found, &self.drivers) {
             let source = "a filter program after an encoding is not supported";
             return Err(GitError::on(action())(source));
         }
+        let has_ident = found.ident == StateRef::Set;
         // The library does not know how to write these encodings and leaves the bytes as they are.
         let unknown_encoding = if unicode.is_some() { UnknownEncoding::Ignore } else { UnknownEncoding::Fail };
         let options = to_worktree::Options { can_delay: Delay::Forbid, unknown_encoding };
@@ -199,7 +213,13 @@ impl Conversion {
         let mut attributes = |_: &BStr, matches: &mut Outcome| {
             platform.matching_attributes(matches);
         };
-        let outcome = self.smudge.convert_to_worktree(&blob, path, &mut attributes, options);
+        let blob_id = |blob: &[u8]| gix::objs::compute_hash(local.object_hash(), gix::objs::Kind::Blob, blob);
+        let blob = if has_ident { ident::expand(blob, blob_id).map_err(GitError::on(action()))? } else { blob };
+        let pipeline = match settings {
+            Settings::Real => &mut self.checkout,
+            Settings::Neutral => &mut self.neutral_checkout,
+        };
+        let outcome = pipeline.convert_to_worktree(&blob, path, &mut attributes, options);
         let bytes = match outcome.map_err(GitError::on(action()))? {
             ToWorktreeOutcome::Unchanged(_) => blob,
             ToWorktreeOutcome::Buffer(bytes) => bytes.to_vec(),
@@ -248,7 +268,7 @@ impl Conversion {
 impl Drop for Conversion {
     fn drop(&mut self) {
         // A long-running filter ends when its input closes; waiting for it leaves no zombie. Its verdict came with each file.
-        let _ = self.smudge.driver_state_mut().shutdown(shutdown::Mode::WaitForProcesses);
+        let _ = self.neutral_checkout.driver_state_mut().shutdown(shutdown::Mode::WaitForProcesses);
     }
 }
 

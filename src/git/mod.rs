@@ -13,6 +13,7 @@ mod conversion;
 mod encoding;
 mod error;
 pub mod hooks;
+mod ident;
 mod message;
 mod repository;
 mod revision;

@@ -63,7 +63,7 @@ impl Repository {
         if crate::disk::look(&directory.join(".git"))?.is_none() {
             return Ok(None);
         }
-        let mut permissions = self.local().open_options().permissions.clone();
+        let mut permissions = self.local().open_options().permissions;
         // Variables such as GIT_INDEX_FILE speak of the outer repository.
         permissions.env.git_prefix = gix::sec::Permission::Deny;
         let action = || format!("open the git repository `{}`", directory.display());
@@ -163,7 +163,7 @@ impl Repository {
 }
 
 fn trust_map(permissions: gix::open::Permissions) -> gix::sec::trust::Mapping<gix::open::Options> {
-    gix::sec::trust::Mapping { full: open_options(permissions.clone()), reduced: open_options(permissions) }
+    gix::sec::trust::Mapping { full: open_options(permissions), reduced: open_options(permissions) }
 }
 
 fn open_options(permissions: gix::open::Permissions) -> gix::open::Options {

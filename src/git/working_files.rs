@@ -7,15 +7,15 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use gix::bstr::{BStr, BString, ByteSlice};
-use gix::index::entry::{Mode, Stage};
+use gix::index::entry::{Flags, Mode, Stage};
 use gix::worktree::stack::state::attributes::Source;
 use rayon::prelude::*;
 
 use super::commit_files::{is_attributes_file, join, project_path};
-use super::conversion::{self, Conversion, Treatment};
+use super::conversion::{self, Conversion, Settings, Treatment};
 use super::{CommitId, FileKind, GitError, Repository};
 use crate::disk::{self, DiskError, Found};
-use crate::path::ProjectPath;
+use crate::path::{ProjectPath, escape};
 
 /// Below this many files, threads cost more than they give.
 const PARALLEL_FROM_FILES: usize = 2048;
@@ -60,7 +60,7 @@ impl Repository {
         let listing = Listing {
             repository: self,
             root,
-            prefix: prefix.map(|prefix| prefix.as_bytes()).unwrap_or_default(),
+            prefix: prefix.map(ProjectPath::as_bytes).unwrap_or_default(),
             trusts_mode: self.flag("core.fileMode").unwrap_or(true),
         };
         let entries = tracked_entries(&index, listing.prefix);
@@ -160,7 +160,8 @@ pub struct WorkingReader {
 impl WorkingReader {
     /// Returns the bytes that a snapshot holds for the file at `path`, or `None` if they are the ones on disk.
     ///
-    /// They are what git would commit, written out as [`super::CommitReader::bytes`] would.
+    /// They are what git has, or would commit if the file was changed, written
+    /// out as [`super::CommitReader::bytes`] would.
     /// Only files that do change are held in memory; others are read in chunks,
     /// binary ones rarely further than the first.
     ///
@@ -184,8 +185,24 @@ impl WorkingReader {
             Treatment::Full => {}
         }
         let bytes = std::fs::read(&file).map_err(DiskError::on("read", &file))?;
-        let blob = self.conversion.to_blob(&self.local, &self.index, full, bytes)?;
-        self.conversion.to_working_tree(&self.local, full, blob).map(Some)
+        let blob = match self.unchanged_blob(full, &bytes)? {
+            Some(blob) => blob,
+            None => self.conversion.to_blob(&self.local, &self.index, full, bytes)?,
+        };
+        self.conversion.check_out(&self.local, Settings::Neutral, full, blob).map(Some)
+    }
+
+    /// Returns the blob in the index if a checkout of it has these bytes.
+    fn unchanged_blob(&mut self, path: &BStr, bytes: &[u8]) -> Result<Option<Vec<u8>>, GitError> {
+        let is_file = |entry: &&gix::index::Entry| matches!(entry.mode, Mode::FILE | Mode::FILE_EXECUTABLE);
+        let Some(entry) = self.index.entry_by_path(path).filter(is_file) else { return Ok(None) };
+        if entry.flags.contains(Flags::INTENT_TO_ADD) {
+            return Ok(None);
+        }
+        let failed = GitError::on(format!("read `{}` from the git repository", escape(path)));
+        let blob = self.local.find_object(entry.id).map_err(failed)?.detach().data;
+        let checked_out = self.conversion.check_out(&self.local, Settings::Real, path, blob.clone())?;
+        Ok((checked_out == bytes).then_some(blob))
     }
 }
 
