@@ -94,7 +94,7 @@ impl Work<'_> {
     fn why(&self, recipe: &Recipe) -> Result<Reason, RunError> {
         let Some(last) = self.last()?.get(&recipe.step) else { return Ok(Reason::FirstTime) };
         let differences =
-            reason::differences(self.store, last, recipe, &|key| self.params.source_of(key).map(str::to_owned))?;
+            reason::differences(self.store, last, recipe, &|key| self.params.source_of(key).map(str::to_owned));
         Ok(Reason::Changed(differences))
     }
 
