@@ -393,17 +393,15 @@ fn other_children_of_this_process_are_left_alone() {
     let bench = Bench::new();
     #[expect(clippy::disallowed_methods, reason = "a child that is no job, as `git` is")]
     let mut stranger = process::Command::new("sleep");
-    // Even one that looks as if it belonged to the job.
-    let path = &bench.environment["PATH"];
-    let mut stranger = stranger
-        .arg("300")
-        .env_clear()
-        .env("PATH", path)
-        .env("PV_STEP", &bench.environment["PV_STEP"])
-        .spawn()
-        .unwrap();
-    assert_eq!(bench.shell(&daemon("setsid", "daemon")), End::Exited(0));
+    // Started while the job runs, and as if it belonged to it.
+    stranger.arg("300").env_clear().envs(&bench.environment);
+    let mut started = None;
+    let command = Command::Shell(format!("echo go; {}", daemon("setsid", "daemon")));
+    let outcome = bench.run_with(&command, &mut |_| started = Some(stranger.spawn().unwrap()));
+    assert_eq!(outcome.unwrap().end, End::Exited(0));
     assert!(!bench.is_there("daemon"));
+
+    let mut stranger = started.unwrap();
     assert!(stranger.try_wait().unwrap().is_none());
     stranger.kill().unwrap();
     stranger.wait().unwrap();
