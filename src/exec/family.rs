@@ -9,13 +9,14 @@
 //!   descends from one that was;
 //! - its process group or its session was begun by such a process;
 //! - it prints into the job's output; or
-//! - its environment has a variable that this job was given and no other job
-//!   that runs now, nor this process itself - and none of another job.
+//! - its environment agrees with the one this job was given in more variables
+//!   than with that of any other job that runs now, or of this process itself.
+//!   (In more, not in all: tools change and copy variables.)
 //!
 //! Whatever shows none of this is nobody's, and is left alone: killing a
 //! stranger is worse than leaving a stray. The children of this process that
-//! are no job (those of `git`) carry this process's own environment, group and
-//! output, and so are never taken for an orphan.
+//! are no job (those of `git`) are in its own group, and what they leave behind
+//! has its environment; so neither is taken for an orphan of a job.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -61,11 +62,11 @@ pub(super) struct Identity {
 impl Identity {
     /// Returns the identity of a job with this environment whose output is read at `output`.
     pub(super) fn new(environment: &BTreeMap<String, OsString>, output: &PipeReader) -> Self {
-        let given = environment.iter().filter(|(name, _)| !SHELL_VARIABLES.contains(&name.as_str()));
         let number = rustix::fs::fstat(output).map_or(0, |stat| stat.st_ino);
+        let pair = |(name, value): (&String, &OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
         Self {
             first: 0,
-            environment: given.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect(),
+            environment: environment.iter().map(pair).collect(),
             output: PathBuf::from(format!("pipe:[{number}]")),
         }
     }
@@ -222,14 +223,17 @@ impl Family {
         if self.known.get(&process.pid) == Some(&process.started) {
             return true;
         }
-        if process.parent != own_number() {
+        if process.parent != own_number() || process.group == own_group() {
             return false;
         }
         let is_ours = |leader: i32| !is_theirs(leader) && (leader == first || self.known.contains_key(&leader));
         is_ours(process.group)
             || is_ours(process.session)
             || running.get(&self.job).is_some_and(|identity| {
-                process.prints_to(&identity.output) || bears_marks(&process.environment(), identity, &others)
+                let own = table::own_environment().into_iter().collect();
+                let strangers: Vec<_> = others.iter().map(|other| &other.environment).chain([&own]).collect();
+                process.prints_to(&identity.output)
+                    || agrees_most(&process.environment(), &identity.environment, &strangers)
             })
     }
 
@@ -258,19 +262,18 @@ impl Drop for Family {
     }
 }
 
-/// Returns whether an environment has a variable that only `ours` was given, and none that only one of `others` was.
-fn bears_marks(environment: &[Vec<u8>], ours: &Identity, others: &[&Identity]) -> bool {
-    let inherited: BTreeSet<_> = table::own_environment().into_iter().collect();
-    let marked = |pair: &&Vec<u8>| !inherited.contains(*pair);
-    let is_ours = environment
-        .iter()
-        .filter(marked)
-        .any(|pair| ours.environment.contains(pair) && !others.iter().any(|other| other.environment.contains(pair)));
-    let is_theirs = environment
-        .iter()
-        .filter(marked)
-        .any(|pair| !ours.environment.contains(pair) && others.iter().any(|other| other.environment.contains(pair)));
-    is_ours && !is_theirs
+/// Returns whether an environment agrees with `ours` in more variables than with each of `strangers`.
+fn agrees_most(environment: &[Vec<u8>], ours: &BTreeSet<Vec<u8>>, strangers: &[&BTreeSet<Vec<u8>>]) -> bool {
+    let agreement = |given: &BTreeSet<Vec<u8>>| {
+        environment.iter().filter(|pair| !is_set_by_shells(pair) && given.contains(*pair)).count()
+    };
+    let most = agreement(ours);
+    most > 0 && strangers.iter().all(|stranger| agreement(stranger) < most)
+}
+
+fn is_set_by_shells(pair: &[u8]) -> bool {
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+    SHELL_VARIABLES.iter().any(|variable| variable.as_bytes() == name)
 }
 
 /// Returns whether a child of this process was not started by it: this process begins no sessions.
@@ -312,6 +315,10 @@ fn own_number() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
+fn own_group() -> i32 {
+    rustix::process::getpgrp().as_raw_nonzero().get()
+}
+
 fn number(child: &Child) -> i32 {
     Pid::from_child(child).as_raw_nonzero().get()
 }
@@ -323,17 +330,13 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
 
-    fn identity(pairs: &[&str]) -> Identity {
-        let environment = pairs.iter().map(|pair| pair.as_bytes().to_vec()).collect();
-        Identity { first: 0, environment, output: PathBuf::from("pipe:[0]") }
-    }
-
     /// Starts a shell that nothing but descent tells from others.
     fn family(text: &str, directory: &std::path::Path) -> Family {
         #[expect(clippy::disallowed_methods, reason = "a family without a job")]
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", text]).current_dir(directory).process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
-        Family::start(identity(&[]), || shell.spawn()).unwrap()
+        let identity = Identity { first: 0, environment: BTreeSet::new(), output: PathBuf::new() };
+        Family::start(identity, || shell.spawn()).unwrap()
     }
 
     fn number_in(path: &std::path::Path) -> i32 {
@@ -347,17 +350,21 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_what_only_one_job_was_given() {
-        let environment = |pairs: &[&str]| pairs.iter().map(|pair| pair.as_bytes().to_vec()).collect::<Vec<_>>();
-        let (ours, other) = (identity(&["STEP=a", "SEED=1"]), identity(&["STEP=b", "SEED=1"]));
-        assert!(bears_marks(&environment(&["X=1", "STEP=a"]), &ours, &[&other]));
-        assert!(!bears_marks(&environment(&["STEP=b"]), &ours, &[&other]));
-        assert!(!bears_marks(&environment(&["SEED=1"]), &ours, &[&other]), "both have it");
-        assert!(bears_marks(&environment(&["SEED=1"]), &ours, &[]));
-        assert!(!bears_marks(&environment(&["STEP=a", "STEP=b"]), &ours, &[&other]), "it could be either");
-        assert!(!bears_marks(&[], &ours, &[&other]));
-        let inherited = Identity { environment: table::own_environment().into_iter().collect(), ..identity(&[]) };
-        assert!(!bears_marks(&table::own_environment(), &inherited, &[]), "any child of this process has it");
+    fn an_environment_belongs_to_the_one_it_agrees_with_most() {
+        let pairs = |pairs: &[&str]| pairs.iter().map(|pair| pair.as_bytes().to_vec()).collect::<Vec<_>>();
+        let given = |given: &[&str]| pairs(given).into_iter().collect::<BTreeSet<_>>();
+        let ours = given(&["STEP=a", "SEED=1", "LC_ALL=C", "SHLVL=1"]);
+        let (other, own) = (given(&["STEP=b", "SEED=1", "LC_ALL=C"]), given(&["HOME=/home/user", "TERM=xterm"]));
+        let is_ours = |environment: &[&str]| agrees_most(&pairs(environment), &ours, &[&other, &own]);
+        assert!(is_ours(&["X=1", "STEP=a"]));
+        assert!(is_ours(&["STEP=a", "SEED=1", "TERM=xterm"]), "a tool set what this process has too");
+        assert!(!is_ours(&["STEP=b", "SEED=1", "LC_ALL=C"]), "it comes from the other job");
+        assert!(!is_ours(&["HOME=/home/user", "TERM=xterm", "LC_ALL=C"]), "it comes from this process itself");
+        assert!(!is_ours(&["SEED=1"]), "it could be either");
+        assert!(!is_ours(&["STEP=a", "STEP=b"]), "it could be either");
+        assert!(!is_ours(&["SHLVL=1"]), "any shell sets its level");
+        assert!(!is_ours(&[]));
+        assert!(agrees_most(&pairs(&["SEED=1"]), &ours, &[&own]), "the other job is over");
     }
 
     #[test]

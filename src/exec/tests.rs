@@ -24,7 +24,11 @@ impl Bench {
     fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let mut environment = BTreeMap::from([("PV_STEP".to_owned(), format!("test-{number}").into())]);
+        let mut environment = BTreeMap::from([
+            ("PV_STEP".to_owned(), format!("test-{number}").into()),
+            ("PV_VERSION".to_owned(), format!("v{number}").into()),
+            ("PV_SEED".to_owned(), number.to_string().into()),
+        ]);
         for name in ["PATH", "HOME"] {
             environment.extend(host::variable_os(name).map(|value| (name.to_owned(), value)));
         }
@@ -388,9 +392,16 @@ fn the_end_of_one_job_leaves_the_other_alone() {
 fn other_children_of_this_process_are_left_alone() {
     let bench = Bench::new();
     #[expect(clippy::disallowed_methods, reason = "a child that is no job, as `git` is")]
-    let mut stranger = process::Command::new("sleep").arg("300").spawn().unwrap();
-    assert_eq!(bench.shell(&daemon("setsid", "daemon")), End::Exited(0));
+    let mut stranger = process::Command::new("sleep");
+    // Started while the job runs, and as if it belonged to it.
+    stranger.arg("300").env_clear().envs(&bench.environment);
+    let mut started = None;
+    let command = Command::Shell(format!("echo go; {}", daemon("setsid", "daemon")));
+    let outcome = bench.run_with(&command, &mut |_| started = Some(stranger.spawn().unwrap()));
+    assert_eq!(outcome.unwrap().end, End::Exited(0));
     assert!(!bench.is_there("daemon"));
+
+    let mut stranger = started.unwrap();
     assert!(stranger.try_wait().unwrap().is_none());
     stranger.kill().unwrap();
     stranger.wait().unwrap();
