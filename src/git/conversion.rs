@@ -200,7 +200,7 @@ impl Conversion {
         let action = || format!("convert `{}` for the working tree", crate::path::escape(path));
         self.match_attributes(local, path)?;
         let found = attributes(&self.matches);
-        let unicode = value(found.encoding).and_then(|name| Unicode::named(name));
+        let unicode = value(found.encoding).and_then(Unicode::named);
         if unicode.is_some() && is_filtered(&found, &self.drivers) {
             let source = "a filter program after an encoding is not supported";
             return Err(GitError::on(action())(source));
@@ -238,7 +238,7 @@ impl Conversion {
     /// Returns the blob that git would make of `bytes` at `path`, by the real configuration and without filter programs.
     ///
     /// `index` holds the blob that git has now, which matters for mixed line endings.
-    pub(super) fn to_blob(
+    pub(super) fn clean(
         &mut self,
         local: &gix::Repository,
         index: &gix::index::State,

@@ -16,6 +16,7 @@ mod ident;
 mod repository;
 mod revision;
 mod set;
+mod set_tree;
 mod stage;
 mod tag;
 mod working_files;

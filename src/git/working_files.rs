@@ -60,7 +60,7 @@ impl Repository {
         let listing = Listing {
             repository: self,
             root,
-            prefix: prefix.map(|prefix| prefix.as_bytes()).unwrap_or_default(),
+            prefix: prefix.map(ProjectPath::as_bytes).unwrap_or_default(),
             trusts_mode: self.flag("core.fileMode").unwrap_or(true),
         };
         let entries = tracked_entries(&index, listing.prefix);
@@ -187,7 +187,7 @@ impl WorkingReader {
         let bytes = std::fs::read(&file).map_err(DiskError::on("read", &file))?;
         let blob = match self.unchanged_blob(full, &bytes)? {
             Some(blob) => blob,
-            None => self.conversion.to_blob(&self.local, &self.index, full, bytes)?,
+            None => self.conversion.clean(&self.local, &self.index, full, bytes)?,
         };
         self.conversion.check_out(&self.local, Settings::Neutral, full, blob).map(Some)
     }
