@@ -238,7 +238,7 @@ impl Conversion {
     /// Returns the blob that git would make of `bytes` at `path`, by the real configuration and without filter programs.
     ///
     /// `index` holds the blob that git has now, which matters for mixed line endings.
-    pub(super) fn to_blob(
+    pub(super) fn clean(
         &mut self,
         local: &gix::Repository,
         index: &gix::index::State,

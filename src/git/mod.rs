@@ -18,6 +18,7 @@ mod message;
 mod repository;
 mod revision;
 mod set;
+mod set_tree;
 mod stage;
 mod tag;
 mod working_files;

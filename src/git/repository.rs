@@ -44,7 +44,7 @@ impl Repository {
         let options = gix::discover::upwards::Options { match_ceiling_dir_or_error: false, ..Default::default() };
         let trust = trust_map(gix::open::Permissions::default());
         match gix::ThreadSafeRepository::discover_with_environment_overrides_opts(&from, options, trust) {
-            Ok(inner) => Self::new(inner).map(Some),
+            Ok(inner) => Self::new(&inner).map(Some),
             Err(error) if error.downcast_any_ref::<gix::discover::upwards::Error>().is_some() => Ok(None),
             Err(error) => Err(GitError::on(action())(error)),
         }
@@ -54,7 +54,8 @@ impl Repository {
     #[cfg(test)]
     pub(super) fn discover_isolated(from: &Path) -> Result<Self, GitError> {
         let trust = trust_map(gix::open::Permissions::isolated());
-        Self::new(gix::ThreadSafeRepository::discover_opts(from, Default::default(), trust).unwrap())
+        let options = gix::discover::upwards::Options::default();
+        Self::new(&gix::ThreadSafeRepository::discover_opts(from, options, trust).unwrap())
     }
 
     /// Returns the repository checked out in the directory `path` of this one's working tree; `None` if there is none.
@@ -68,10 +69,10 @@ impl Repository {
         permissions.env.git_prefix = gix::sec::Permission::Deny;
         let action = || format!("open the git repository `{}`", directory.display());
         let inner = open_options(permissions).open(&directory).map_err(GitError::on(action()))?;
-        Self::new(inner).map(Some)
+        Self::new(&inner).map(Some)
     }
 
-    fn new(inner: gix::ThreadSafeRepository) -> Result<Self, GitError> {
+    fn new(inner: &gix::ThreadSafeRepository) -> Result<Self, GitError> {
         let mut local = inner.to_thread_local();
         if let Some(format) = local.config_snapshot().string("extensions.refStorage")
             && !format.eq_ignore_ascii_case(b"files")
@@ -177,7 +178,6 @@ impl std::fmt::Debug for Repository {
 }
 
 #[cfg(test)]
-#[expect(clippy::print_stdout, reason = "a test in a process of its own reports on standard output")]
 mod tests {
     use super::super::fixture::{Scratch, is_rerun, path};
     use super::*;

@@ -187,7 +187,7 @@ impl WorkingReader {
         let bytes = std::fs::read(&file).map_err(DiskError::on("read", &file))?;
         let blob = match self.unchanged_blob(full, &bytes)? {
             Some(blob) => blob,
-            None => self.conversion.to_blob(&self.local, &self.index, full, bytes)?,
+            None => self.conversion.clean(&self.local, &self.index, full, bytes)?,
         };
         self.conversion.check_out(&self.local, Settings::Neutral, full, blob).map(Some)
     }
