@@ -1,1 +1,0 @@
-//! (this room is being built)

@@ -1,0 +1,189 @@
+//! What a pipeline is, in its normalised form.
+//!
+//! The JSON of these types is what a snapshot keeps. A value that says the same
+//! as its absence is left out, so a key that is added to the format later does
+//! not change the id of a definition that does not use it. The derived JSON
+//! schema describes the YAML file instead, which offers shorter forms.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::object::{self, DefinitionId};
+use crate::path::ProjectPath;
+
+use super::schema;
+
+/// How many characters the name of a step or of a version has at most.
+pub const NAME_MAX_CHARS: usize = 100;
+/// The longest timeout, in seconds: 365 days.
+pub const TIMEOUT_MAX_S: u64 = 365 * 24 * 60 * 60;
+
+/// A pipeline: named steps, what they start from, and what they share.
+///
+/// All paths are relative to the root of the project, the directory that holds `.pipeline`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// A label for this version of the pipeline, such as `v1.0`. A number must be quoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::name")]
+    pub version: Option<String>,
+    /// The seed from which the seed of every step is derived: 0 to 9223372036854775807.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::seed")]
+    pub seed: Option<u64>,
+    /// What the steps run in.
+    #[serde(default, skip_serializing_if = "Environment::is_host")]
+    #[schemars(extend("default" = "host"))]
+    pub environment: Environment,
+    /// Where params come from: a `.yaml`, `.yml` or `.json` file, a map of values, or a list of those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::params")]
+    pub params: Vec<ParamsSource>,
+    /// Files and directories that Git ignores but snapshots carry: one path or a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::paths")]
+    pub data: Vec<ProjectPath>,
+    /// The steps by their names. The order of the file counts for steps that declare neither `inputs` nor `needs`.
+    #[schemars(schema_with = "schema::steps")]
+    pub steps: Vec<Step>,
+}
+
+/// One named command and what is known about it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// The key under `steps`: ASCII letters, digits, `_`, `-` and `.`, not starting with `-` or `.`.
+    #[schemars(skip)]
+    pub name: String,
+    /// What the step is for, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1))]
+    pub description: Option<String>,
+    /// The command: one text for the shell, or a list of a program and its arguments, run without a shell.
+    #[schemars(schema_with = "schema::run")]
+    pub run: Run,
+    /// Files and directories that the step reads: one path or a list. Left out, they are not declared; `[]` says there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::paths")]
+    pub inputs: Option<Vec<ProjectPath>>,
+    /// Files and directories that the step writes: one path or a list. No two steps may write one path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::paths")]
+    pub outputs: Vec<ProjectPath>,
+    /// Further outputs that hold numbers to compare between runs: one path or a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::paths")]
+    pub metrics: Vec<ProjectPath>,
+    /// Steps that must run before, without a file between them: one name or a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::names")]
+    pub needs: Vec<String>,
+    /// Environment variables: a map of names to values, or a list of `NAME` (passed through) and `NAME=value`.
+    #[serde(default, skip_serializing_if = "StepEnv::is_empty")]
+    #[schemars(schema_with = "schema::env")]
+    pub env: StepEnv,
+    /// The params that the step uses, as dotted keys such as `train.rate`: one or a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::keys")]
+    pub params: Vec<String>,
+    /// The seed of this step, instead of one derived from the pipeline's: 0 to 9223372036854775807.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::seed")]
+    pub seed: Option<u64>,
+    /// After how long the step is stopped: whole seconds, or a text such as `90s`, `5m`, `2h` or `1d`; at most 365 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(rename = "timeout", schema_with = "schema::timeout")]
+    pub timeout_s: Option<u64>,
+    /// The directory that the command starts in. All other paths stay relative to the root of the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::workdir")]
+    pub workdir: Option<ProjectPath>,
+}
+
+/// What the steps of a pipeline run in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// This machine, as it is.
+    #[default]
+    Host,
+}
+
+/// Where params come from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ParamsSource {
+    /// A `.yaml`, `.yml` or `.json` file that holds a map.
+    File(ProjectPath),
+    /// Values in the definition itself.
+    Inline(serde_json::Map<String, serde_json::Value>),
+}
+
+/// The command of a step.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Run {
+    /// A text for the shell, not blank, without line ends behind it.
+    Shell(String),
+    /// A program and its arguments, at least the program.
+    Program(Vec<String>),
+}
+
+/// The environment variables of a step. No name is in both.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepEnv {
+    /// Variables with a value of their own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fixed: BTreeMap<String, String>,
+    /// Variables that are passed through from outside.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub passed: BTreeSet<String>,
+}
+
+impl Pipeline {
+    /// Returns the step of this name and its place in the file.
+    pub fn step(&self, name: &str) -> Option<(usize, &Step)> {
+        self.steps.iter().enumerate().find(|(_, step)| step.name == name)
+    }
+
+    /// Returns the canonical JSON, the same for every spelling of the same pipeline.
+    #[expect(clippy::missing_panics_doc, reason = "it cannot: every key of a pipeline is text")]
+    pub fn canonical(&self) -> Vec<u8> {
+        object::canonical(self).expect("all keys of a pipeline are text")
+    }
+
+    /// Returns the id of the normalised definition.
+    pub fn id(&self) -> DefinitionId {
+        DefinitionId::of(&self.canonical())
+    }
+}
+
+impl Step {
+    /// Returns everything that the step writes, metrics included.
+    pub fn written(&self) -> impl Iterator<Item = &ProjectPath> {
+        self.outputs.iter().chain(&self.metrics)
+    }
+
+    /// Returns whether the step runs after the one above it, because it says nothing about its order.
+    pub fn follows_the_one_above(&self) -> bool {
+        self.inputs.is_none() && self.needs.is_empty()
+    }
+}
+
+impl Environment {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_host(&self) -> bool {
+        *self == Self::Host
+    }
+}
+
+impl StepEnv {
+    /// Returns whether there are no variables.
+    pub fn is_empty(&self) -> bool {
+        self.fixed.is_empty() && self.passed.is_empty()
+    }
+}
