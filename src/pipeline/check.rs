@@ -172,7 +172,9 @@ fn check_places(pipeline: &Pipeline, spans: &Spans, outputs: &[Output<'_>], find
 /// A step that reads what it writes would have to run before itself.
 fn check_own_inputs(pipeline: &Pipeline, spans: &Spans, outputs: &[Output<'_>], findings: &mut Vec<Finding>) {
     let mut written: PathMap<&Output<'_>> = PathMap::default();
-    outputs.iter().for_each(|output| written.insert(output.path.clone(), output));
+    for output in outputs {
+        written.insert(output.path.clone(), output);
+    }
     for (index, (step, places)) in pipeline.steps.iter().zip(&spans.steps).enumerate() {
         for (input, span) in step.inputs.iter().flatten().zip(&places.inputs) {
             let Some((path, output)) = written.overlapping(input).find(|(_, output)| output.step == index) else {

@@ -54,11 +54,12 @@ pub(super) struct StepSpans {
 /// file alone.
 pub fn read(text: &[u8], file: &str) -> Result<Definition, DefinitionError> {
     let root = yaml::read_spanned(text).map_err(|error| DefinitionError::from_yaml(file, text, error))?;
-    let text = std::str::from_utf8(text).expect("the reader accepts UTF-8 only");
-    let failed = |findings| DefinitionError::new(file, text, findings);
-    let (pipeline, spans) = reader::read(text, &root).map_err(failed)?;
+    // The reader accepts UTF-8 only, so nothing is lost.
+    let text = String::from_utf8_lossy(text).into_owned();
+    let failed = |findings| DefinitionError::new(file, &text, findings);
+    let (pipeline, spans) = reader::read(&text, &root).map_err(failed)?;
     let graph = check::check(&pipeline, &spans).map_err(failed)?;
-    Ok(Definition { pipeline, graph, file: file.to_owned(), text: text.to_owned(), spans })
+    Ok(Definition { pipeline, graph, file: file.to_owned(), text, spans })
 }
 
 impl Definition {
@@ -146,26 +147,26 @@ impl Definition {
     }
 
     /// Returns what is wrong with the params, shown where this definition names their source.
-    pub fn locate(&self, error: ParamsError) -> DefinitionError {
+    pub fn locate(&self, error: &ParamsError) -> DefinitionError {
         let place = |source: usize| self.spans.params.get(source).cloned();
         let place_of = |path: &ProjectPath| {
             let is_it = |source: &ParamsSource| matches!(source, ParamsSource::File(file) if file == path);
             self.pipeline.params.iter().position(is_it).and_then(place)
         };
-        let finding = match &error {
+        let finding = match error {
             ParamsError::Content(content) => return (**content).clone(),
             ParamsError::Missing { path } => {
-                place_of(path).map(|span| Finding::new(&error).at(&span, "no such file in the project"))
+                place_of(path).map(|span| Finding::new(error).at(&span, "no such file in the project"))
             }
-            ParamsError::Kind { path } => place_of(path).map(|span| Finding::new(&error).at(&span, "")),
+            ParamsError::Kind { path } => place_of(path).map(|span| Finding::new(error).at(&span, "")),
             ParamsError::GivenTwice { sources: (first, second), .. } => {
                 place(*first).zip(place(*second)).map(|(first, second)| {
-                    let finding = Finding::new(&error).at(&second, "given again here").at(&first, "first given here");
+                    let finding = Finding::new(error).at(&second, "given again here").at(&first, "first given here");
                     finding.hint("give each top-level key in one source only")
                 })
             }
         };
-        let finding = finding.unwrap_or_else(|| Finding::new(&error));
+        let finding = finding.unwrap_or_else(|| Finding::new(error));
         DefinitionError::new(&self.file, &self.text, vec![finding])
     }
 

@@ -59,9 +59,14 @@ impl<'text> Reader<'text> {
     }
 
     fn quoting_hint(&self, node: &Node, expected: &str) -> Option<String> {
-        let is_scalar = matches!(node.value, Value::Int(_) | Value::Float(_) | Value::Bool(_));
-        let wants_text = ["text", "path", "name"].iter().any(|word| expected.contains(word));
-        (is_scalar && wants_text).then(|| format!("write it in quotes: `\"{}\"`", self.spelled(node)))
+        let is_number = matches!(node.value, Value::Int(_) | Value::Float(_));
+        let is_boolean = matches!(node.value, Value::Bool(_));
+        if is_boolean && expected == A_PATH_OR_PATHS {
+            return Some("write `[]` to say that there are none".to_owned());
+        }
+        let wants_text =
+            ["text", "a path", "a command", "a name", "a dotted key"].iter().any(|word| expected.starts_with(word));
+        ((is_number || is_boolean) && wants_text).then(|| format!("write it in quotes: `\"{}\"`", self.spelled(node)))
     }
 
     /// Returns whether there is a value; notes the key if there is none.
@@ -76,13 +81,11 @@ impl<'text> Reader<'text> {
 
     /// Returns the entries of a map.
     pub(super) fn map<'node>(&mut self, node: &'node Node, what: &str, expected: &str) -> Option<&'node [(Key, Node)]> {
-        match &node.value {
-            Value::Map(entries) => Some(entries),
-            _ => {
-                self.wrong(node, what, expected);
-                None
-            }
+        if let Value::Map(entries) = &node.value {
+            return Some(entries);
         }
+        self.wrong(node, what, expected);
+        None
     }
 
     /// Returns a text that says something.
@@ -105,14 +108,6 @@ impl<'text> Reader<'text> {
         Some(text.clone())
     }
 
-    /// Returns the items of a list, or the value itself if it is no list.
-    pub(super) fn items<'node>(&mut self, node: &'node Node) -> &'node [Node] {
-        match &node.value {
-            Value::List(items) => items,
-            _ => std::slice::from_ref(node),
-        }
-    }
-
     /// Returns one or many values of a kind, sorted; a value that stands twice is noted.
     pub(super) fn set<T: Ord + Clone>(
         &mut self,
@@ -122,7 +117,7 @@ impl<'text> Reader<'text> {
         show: impl Fn(&T) -> String,
     ) -> (Vec<T>, Vec<Range<usize>>) {
         let mut seen: BTreeMap<T, Range<usize>> = BTreeMap::new();
-        for item in self.items(node) {
+        for item in items(node) {
             let Some(value) = read(self, item) else { continue };
             if let Some(first) = seen.get(&value) {
                 let finding = Finding::new(format_args!("{} is listed twice in {what}", quoted(&show(&value))));
@@ -137,10 +132,9 @@ impl<'text> Reader<'text> {
     /// Returns one or many paths, sorted.
     pub(super) fn paths(&mut self, node: &Node, what: &str) -> (Vec<ProjectPath>, Vec<Range<usize>>) {
         let is_list = matches!(node.value, Value::List(_));
-        let expected = if is_list { "a path" } else { "a path or a list of paths" };
-        let item_of = format!("an item of {what}");
-        let subject = if is_list { item_of.as_str() } else { what };
-        self.set(node, what, |reader, item| reader.path(item, subject, expected), |path| path.display().into_owned())
+        let expected = if is_list { "a path" } else { A_PATH_OR_PATHS };
+        let subject = subject(node, what);
+        self.set(node, what, |reader, item| reader.path(item, &subject, expected), |path| path.display().into_owned())
     }
 
     /// Returns a path inside the project.
@@ -158,16 +152,25 @@ impl<'text> Reader<'text> {
             PathError::Parent => ("leads out of a directory", "a path must not contain `..`", ROOT_HINT),
             PathError::Nul => ("is no path", "a path must not contain a NUL byte", "remove the NUL byte"),
         };
-        let finding = Finding::new(format_args!("{} in {what} {message}", quoted(&text)));
+        let list = what.strip_prefix(ITEM_OF).unwrap_or(what);
+        let finding = Finding::new(format_args!("{} in {list} {message}", quoted(&text)));
         self.note(finding.at(&node.span, label).hint(hint));
         None
+    }
+
+    /// Returns why a text that looks like a number is none.
+    fn number_hint(&self, node: &Node) -> Option<String> {
+        let Value::Text(text) = &node.value else { return None };
+        text.parse::<u64>().ok()?;
+        let is_quoted = self.text.get(node.span.clone())?.starts_with(['"', '\'']);
+        let hint = if is_quoted { "remove the quotes" } else { "a whole number is written without zeros in front" };
+        Some(hint.to_owned())
     }
 
     /// Returns a whole number of the range.
     pub(super) fn integer(&mut self, node: &Node, what: &str, minimum: u64, maximum: u64) -> Option<u64> {
         let Value::Int(value) = &node.value else {
-            let hint = matches!(&node.value, Value::Text(text) if text.parse::<u64>().is_ok())
-                .then(|| "remove the quotes".to_owned());
+            let hint = self.number_hint(node);
             let finding = Finding::new(format_args!("{what} must be a whole number, found {}", self.found(node)));
             self.note(finding.at(&node.span, "expected a whole number").maybe_hint(hint));
             return None;
@@ -187,6 +190,22 @@ impl<'text> Reader<'text> {
             }
         }
     }
+}
+
+const ITEM_OF: &str = "an item of ";
+const A_PATH_OR_PATHS: &str = "a path or a list of paths";
+
+/// Returns the items of a list, or the value itself if it is no list.
+pub(super) fn items(node: &Node) -> &[Node] {
+    match &node.value {
+        Value::List(items) => items,
+        _ => std::slice::from_ref(node),
+    }
+}
+
+/// Returns what an item is called of a node that may be a list: the node itself, if it is none.
+pub(super) fn subject(node: &Node, what: &str) -> String {
+    if matches!(node.value, Value::List(_)) { format!("{ITEM_OF}{what}") } else { what.to_owned() }
 }
 
 const ROOT_HINT: &str = "paths start at the project's root, the directory that holds `.pipeline`";

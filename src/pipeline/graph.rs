@@ -118,7 +118,9 @@ fn sort(dependencies: &[BTreeSet<usize>]) -> Vec<usize> {
     let mut waiting: Vec<_> = dependencies.iter().map(BTreeSet::len).collect();
     let mut dependents = vec![Vec::new(); dependencies.len()];
     for (index, needed) in dependencies.iter().enumerate() {
-        needed.iter().for_each(|needed| dependents[*needed].push(index));
+        for needed in needed {
+            dependents[*needed].push(index);
+        }
     }
     let mut ready: BTreeSet<_> = (0..waiting.len()).filter(|index| waiting[*index] == 0).collect();
     let mut order = Vec::with_capacity(waiting.len());

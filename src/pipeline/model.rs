@@ -151,6 +151,7 @@ impl Pipeline {
     }
 
     /// Returns the canonical JSON, the same for every spelling of the same pipeline.
+    #[expect(clippy::missing_panics_doc, reason = "it cannot: every key of a pipeline is text")]
     pub fn canonical(&self) -> Vec<u8> {
         object::canonical(self).expect("all keys of a pipeline are text")
     }
@@ -174,6 +175,7 @@ impl Step {
 }
 
 impl Environment {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     fn is_host(&self) -> bool {
         *self == Self::Host
     }

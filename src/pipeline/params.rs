@@ -281,9 +281,9 @@ mod tests {
     fn problems_with_a_source_are_shown_in_the_definition() {
         let definition = super::super::read(PIPELINE.as_bytes(), "pipeline.yaml").unwrap();
         let missing = load(&[("params.yaml", "")]).unwrap_err();
-        insta::assert_snapshot!(definition.locate(missing).render(false));
+        insta::assert_snapshot!(definition.locate(&missing).render(false));
         let twice = load(&[("params.yaml", "inline: 1"), ("more.json", "{}")]).unwrap_err();
-        insta::assert_snapshot!(definition.locate(twice).render(false));
+        insta::assert_snapshot!(definition.locate(&twice).render(false));
     }
 
     #[test]

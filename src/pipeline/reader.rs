@@ -1,13 +1,14 @@
 //! From YAML to a pipeline: the keys at the top.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::object::SEED_MAX;
+use crate::path::ProjectPath;
 use crate::yaml::{Key, Node, Value};
 
 use super::definition::Spans;
-use super::field::{Reader, step_name_fault};
+use super::field::{Reader, items, step_name_fault, subject};
 use super::model::{Environment, NAME_MAX_CHARS, ParamsSource, Pipeline};
 use super::params::{ENDINGS, is_params_file};
 use super::problem::{Finding, quoted};
@@ -43,7 +44,12 @@ fn pipeline(reader: &mut Reader<'_>, root: &Node) -> Option<(Pipeline, Spans)> {
         reader.note(Finding::new("the definition is empty").hint(STEPS_HINT));
         return None;
     }
-    let entries = reader.map(root, "a definition", "a map with the key `steps`")?;
+    let Value::Map(entries) = &root.value else {
+        let found = root.value.describe();
+        let finding = Finding::new(format_args!("a definition must be a map with the key `steps`, found {found}"));
+        reader.note(finding.at(&root.span, "expected `steps:`").hint(STEPS_HINT));
+        return None;
+    };
     let mut pipeline = Pipeline {
         version: None,
         seed: None,
@@ -135,11 +141,11 @@ fn environment(reader: &mut Reader<'_>, node: &Node) {
 }
 
 fn params(reader: &mut Reader<'_>, node: &Node) -> (Vec<ParamsSource>, Vec<Range<usize>>) {
-    const EXPECTED: &str = "a path, a map of values, or a list of those";
-    let what = if matches!(node.value, Value::List(_)) { "an item of `params`" } else { "`params`" };
+    const EXPECTED: &str = "the path of a file or a map of values";
+    let what = subject(node, "`params`");
     let mut sources = Vec::new();
-    let mut files = BTreeSet::new();
-    for item in reader.items(node) {
+    let mut files: BTreeMap<ProjectPath, Range<usize>> = BTreeMap::new();
+    for item in items(node) {
         let source = match &item.value {
             Value::Map(_) => match item.to_json() {
                 Ok(serde_json::Value::Object(values)) => Some(ParamsSource::Inline(values)),
@@ -149,16 +155,16 @@ fn params(reader: &mut Reader<'_>, node: &Node) -> (Vec<ParamsSource>, Vec<Range
                     None
                 }
             },
-            _ => reader.path(item, what, EXPECTED).map(ParamsSource::File),
+            _ => reader.path(item, &what, EXPECTED).map(ParamsSource::File),
         };
         if let Some(ParamsSource::File(path)) = &source {
             let name = quoted(&path.display());
             if !is_params_file(path) {
                 let finding = Finding::new(format_args!("{name} in `params` is no params file"));
                 reader.note(finding.at(&item.span, format_args!("its name must end in {ENDINGS}")));
-            } else if !files.insert(path.clone()) {
+            } else if let Some(first) = files.insert(path.clone(), item.span.clone()) {
                 let finding = Finding::new(format_args!("{name} is listed twice in `params`"));
-                reader.note(finding.at(&item.span, "listed again here"));
+                reader.note(finding.at(&item.span, "listed again here").at(&first, "first listed here"));
             }
         }
         sources.extend(source.map(|source| (source, item.span.clone())));

@@ -25,8 +25,8 @@ pub fn schema() -> serde_json::Value {
     schema.to_value()
 }
 
-fn one_or_many(item: &Schema, minimum: usize) -> Schema {
-    json_schema!({ "anyOf": [item, { "type": "array", "items": item, "uniqueItems": true, "minItems": minimum }] })
+fn one_or_many(item: &Schema) -> Schema {
+    json_schema!({ "anyOf": [item, { "type": "array", "items": item, "uniqueItems": true }] })
 }
 
 pub(super) fn name(_: &mut SchemaGenerator) -> Schema {
@@ -50,24 +50,20 @@ pub(super) fn workdir(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn paths(generator: &mut SchemaGenerator) -> Schema {
-    one_or_many(&path(generator), 0)
+    one_or_many(&path(generator))
 }
 
 pub(super) fn names(_: &mut SchemaGenerator) -> Schema {
-    one_or_many(&step_name(), 0)
+    one_or_many(&step_name())
 }
 
 pub(super) fn keys(_: &mut SchemaGenerator) -> Schema {
-    one_or_many(&json_schema!({ "type": "string", "minLength": 1 }), 0)
+    one_or_many(&json_schema!({ "type": "string", "minLength": 1 }))
 }
 
 pub(super) fn params(generator: &mut SchemaGenerator) -> Schema {
-    let mut file = path(generator);
-    file.insert(
-        "pattern".to_owned(),
-        format!("{}(?<=\\.(?:yaml|json)|\\.yml)$", PATH_PATTERN.trim_end_matches('$')).into(),
-    );
-    one_or_many(&json_schema!({ "anyOf": [file, { "type": "object" }] }), 0)
+    let file = json_schema!({ "allOf": [path(generator), { "pattern": r"\.(?:yaml|yml|json)$" }] });
+    one_or_many(&json_schema!({ "anyOf": [file, { "type": "object" }] }))
 }
 
 pub(super) fn steps(generator: &mut SchemaGenerator) -> Schema {

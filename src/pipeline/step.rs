@@ -7,7 +7,7 @@ use crate::object::SEED_MAX;
 use crate::yaml::{Key, Node, Value};
 
 use super::definition::StepSpans;
-use super::field::{Placed, Reader};
+use super::field::{Placed, Reader, subject};
 use super::model::{Run, Step, StepEnv, TIMEOUT_MAX_S};
 use super::problem::{Finding, quoted};
 use super::reader::{check_step_name, unknown_key};
@@ -43,7 +43,7 @@ pub(super) fn steps(reader: &mut Reader<'_>, key: &Key, node: &Node, hint: &str)
         _ => false,
     };
     if is_empty {
-        reader.note(Finding::new("the pipeline has no steps").at(&key.span, "nothing follows").hint(hint));
+        reader.note(Finding::new("the pipeline has no steps").at(&key.span, "no step follows").hint(hint));
         return Default::default();
     }
     if matches!(node.value, Value::List(_)) {
@@ -68,7 +68,15 @@ pub(super) fn steps(reader: &mut Reader<'_>, key: &Key, node: &Node, hint: &str)
 
 fn step(reader: &mut Reader<'_>, name: &Key, node: &Node) -> Option<(Step, StepSpans)> {
     let owner = format!("step {}", quoted(&name.text));
-    if !reader.is_given(name, node, &owner) {
+    if node.value == Value::Null {
+        reader.note(nothing_to_run(&owner, name));
+        return None;
+    }
+    if let Value::Text(_) = &node.value {
+        let finding = Finding::new(format_args!("{owner} must be a map with the key `run`, found text"));
+        reader.note(
+            finding.at(&node.span, "expected keys").hint("write `run:` in front of the command, on a line of its own"),
+        );
         return None;
     }
     let entries = reader.map(node, &owner, "a map with the key `run`")?;
@@ -100,11 +108,15 @@ fn step(reader: &mut Reader<'_>, name: &Key, node: &Node) -> Option<(Step, StepS
     if !entries.iter().any(|(key, _)| key.text == "run") {
         let is_misnamed = entries.iter().any(|(key, _)| ELSEWHERE.contains(&(key.text.as_str(), "run")));
         if !is_misnamed {
-            let finding = Finding::new(format_args!("{owner} has no `run`")).at(&name.span, "nothing says what to run");
-            reader.note(finding.hint("add `run:` with the command"));
+            reader.note(nothing_to_run(&owner, name));
         }
     }
     Some((step, spans))
+}
+
+fn nothing_to_run(owner: &str, name: &Key) -> Finding {
+    let finding = Finding::new(format_args!("{owner} has no `run`")).at(&name.span, "nothing says what to run");
+    finding.hint("add `run:` with the command")
 }
 
 fn field(reader: &mut Reader<'_>, key: &str, node: &Node, what: &str, step: &mut Step, spans: &mut StepSpans) {
@@ -135,9 +147,8 @@ fn is_root(text: &str) -> bool {
 }
 
 fn names(reader: &mut Reader<'_>, node: &Node, what: &str, expected: &str) -> (Vec<String>, Vec<Range<usize>>) {
-    let item_of = format!("an item of {what}");
-    let subject = if matches!(node.value, Value::List(_)) { &item_of } else { what };
-    reader.set(node, what, |reader, item| reader.text(item, subject, expected), Clone::clone)
+    let subject = subject(node, what);
+    reader.set(node, what, |reader, item| reader.text(item, &subject, expected), Clone::clone)
 }
 
 /// Returns a text, or a number that is spelled as it prints; what else would change on the way is noted.
@@ -164,7 +175,7 @@ fn run(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Run> {
         return None;
     };
     let mut words = vec![reader.text(program, &format!("the program in {what}"), "text")];
-    let item_of = format!("an item of {what}");
+    let item_of = subject(node, what);
     words.extend(items[1..].iter().map(|item| word(reader, item, &item_of)));
     words.into_iter().collect::<Option<_>>().map(Run::Program)
 }
@@ -219,7 +230,7 @@ fn env(reader: &mut Reader<'_>, node: &Node, what: &str) -> StepEnv {
             }
         }
         Value::List(items) => {
-            let item_of = format!("an item of {what}");
+            let item_of = subject(node, what);
             for item in items {
                 let Some(text) = reader.text(item, &item_of, "text such as `NAME` or `NAME=value`") else { continue };
                 let (name, value) = match text.split_once('=') {

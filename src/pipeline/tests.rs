@@ -48,7 +48,7 @@ fn content(path: &ProjectPath) -> Option<Vec<u8>> {
 fn read_all(text: &[u8]) -> Result<Definition, DefinitionError> {
     let definition = read(text, ".pipeline/pipeline.yaml")?;
     definition.check_inputs(&exists)?;
-    let params = Params::load(&definition.pipeline, &content).map_err(|error| definition.locate(error))?;
+    let params = Params::load(&definition.pipeline, &content).map_err(|error| definition.locate(&error))?;
     definition.check_params(&params)?;
     Ok(definition)
 }
@@ -79,7 +79,9 @@ fn assert_complaint(name: &str, text: &[u8]) {
 fn every_bad_definition_is_refused_with_place_reason_and_way_out() {
     let fixtures = fixtures("bad");
     assert!(fixtures.len() >= 35, "{} fixtures", fixtures.len());
-    fixtures.iter().for_each(|(name, text)| assert_complaint(name, text));
+    for (name, text) in &fixtures {
+        assert_complaint(name, text);
+    }
 }
 
 #[test]
@@ -115,5 +117,250 @@ fn every_good_definition_is_taken_and_comes_back_from_its_json() {
         insta::with_settings!({ snapshot_path => "snapshots/good", prepend_module_to_snapshot => false, omit_expression => true }, {
             insta::assert_snapshot!(name, format!("{json}\n\n{}", definition.pipeline.id()));
         });
+    }
+}
+
+/// Returns the graph of a definition, by names.
+fn edges(text: &str) -> (Vec<String>, BTreeMap<String, Vec<String>>) {
+    let definition = read(text.as_bytes(), "p.yaml").unwrap_or_else(|error| panic!("{}", error.render(false)));
+    let name = |index: &usize| definition.pipeline.steps[*index].name.clone();
+    let order = definition.graph.order.iter().map(name).collect();
+    let waits = definition.graph.dependencies.iter().enumerate();
+    (order, waits.map(|(index, needed)| (name(&index), needed.iter().map(name).collect())).collect())
+}
+
+#[test]
+fn a_step_waits_for_what_writes_at_above_and_below_its_inputs() {
+    let (order, waits) = edges(
+        "steps:
+  reads_below: {run: x, inputs: [out/a/deep.csv]}
+  reads_above: {run: x, inputs: out}
+  reads_equal: {run: x, inputs: [other/m.json]}
+  writes_a: {run: x, inputs: [], outputs: [out/a]}
+  writes_b: {run: x, inputs: [], outputs: [out/b], metrics: [other/m.json]}
+  not_a_prefix: {run: x, inputs: [out/ab]}
+",
+    );
+    assert_eq!(waits["reads_below"], ["writes_a"]);
+    assert_eq!(waits["reads_above"], ["writes_a", "writes_b"]);
+    assert_eq!(waits["reads_equal"], ["writes_b"]);
+    assert!(waits["not_a_prefix"].is_empty());
+    assert_eq!(order, ["writes_a", "reads_below", "writes_b", "reads_above", "reads_equal", "not_a_prefix"]);
+}
+
+#[test]
+fn only_a_step_that_says_nothing_waits_for_the_one_above() {
+    let (order, waits) = edges(
+        "steps:
+  first: {run: x}
+  says_nothing: {run: x, outputs: [b]}
+  reads_nothing: {run: x, inputs: []}
+  needs_one: {run: x, needs: first}
+  says_nothing_either: {run: x}
+",
+    );
+    assert!(waits["first"].is_empty() && waits["reads_nothing"].is_empty());
+    assert_eq!(waits["says_nothing"], ["first"]);
+    assert_eq!(waits["needs_one"], ["first"]);
+    assert_eq!(waits["says_nothing_either"], ["needs_one"]);
+    assert_eq!(order, ["first", "says_nothing", "reads_nothing", "needs_one", "says_nothing_either"]);
+}
+
+#[test]
+fn an_input_is_there_if_a_step_writes_it_or_the_project_or_a_data_root_has_it() {
+    let text = b"data: [raw, gone]\nsteps:\n  a: {run: x, inputs: [raw/x, src], outputs: [out/a]}\n  b: {run: x, inputs: [out, gone/y, nowhere]}\n";
+    let definition = read(text, "p.yaml").unwrap();
+    let there = |path: &ProjectPath| [&b"raw"[..], b"src"].contains(&path.as_bytes());
+    let error = definition.check_inputs(&there).unwrap_err();
+    let missing: Vec<_> = error.problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(missing, ["input `gone/y` of step `b` is missing", "input `nowhere` of step `b` is missing"]);
+    assert_eq!((error.problems[0].places[0].line, error.problems[0].places[0].column), (4, 29));
+    definition.check_inputs(&|_| true).unwrap();
+}
+
+#[test]
+fn a_colour_terminal_gets_colours_and_a_pipe_gets_none() {
+    let error = read(b"sed: 1\nsteps: {a: {run: x}}\n", "p.yaml").unwrap_err();
+    assert!(error.render(true).contains("\u{1b}["));
+    assert!(!error.render(false).contains('\u{1b}'));
+    assert_eq!(error.to_string(), "p.yaml:1:1: unknown key `sed` in the pipeline");
+}
+
+#[test]
+fn the_normalised_form_has_no_further_keys() {
+    let json = r#"{"steps": [{"name": "a", "run": {"shell": "x"}, "matrix": {}}]}"#;
+    assert!(serde_json::from_str::<Pipeline>(json).is_err());
+    assert!(serde_json::from_str::<Pipeline>(r#"{"steps": [], "stages": []}"#).is_err());
+}
+
+/// The ids of definitions are a promise: this one must never change.
+#[test]
+fn the_id_of_the_lesson_is_the_golden_one() {
+    let lesson = fixtures("good").into_iter().find(|(name, _)| name == "lesson").unwrap().1;
+    let id = read(&lesson, "p.yaml").unwrap().pipeline.id();
+    assert_eq!(id.to_string(), "16fc7e083480049649c090d403fe6fd6c954247a170c7a0f3c4c296b199c1ecf");
+}
+
+#[test]
+fn the_schema_knows_the_keys_of_the_reader_and_says_what_each_is() {
+    let schema = schema();
+    let step = &schema["$defs"]["Step"];
+    for (object, keys) in [(&schema, &reader::KEYS[..]), (step, &step::KEYS[..])] {
+        let properties = object["properties"].as_object().unwrap();
+        let known: std::collections::BTreeSet<_> = properties.keys().map(String::as_str).collect();
+        assert_eq!(known, keys.iter().copied().collect());
+        assert!(properties.values().all(|property| property["description"].is_string()));
+        assert_eq!(object["additionalProperties"], false);
+    }
+    assert_eq!((&schema["required"], &step["required"]), (&serde_json::json!(["steps"]), &serde_json::json!(["run"])));
+    insta::assert_snapshot!(serde_json::to_string_pretty(&schema).unwrap());
+}
+
+/// Every complete definition in the documentation works as it stands there.
+#[test]
+fn every_example_in_the_documentation_is_a_definition() {
+    let docs = root().join("docs");
+    let pages = disk::walk(&docs).map(|entry| entry.unwrap().0);
+    let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut examples = 0;
+    for page in pages.chain([root().join("README.md")]) {
+        let Some(bytes) = disk::read_if_there(&page).unwrap() else { continue };
+        let text = String::from_utf8(bytes).unwrap();
+        for block in text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
+            if block.lines().any(|line| line.starts_with("steps:")) {
+                read(block.as_bytes(), &page.display().to_string())
+                    .unwrap_or_else(|error| panic!("{}", error.render(false)));
+                examples += 1;
+            }
+        }
+    }
+    assert!(examples >= 8, "{examples} examples");
+}
+
+/// Writes a value as flow YAML, the keys of every map in an order of its own.
+fn emit(node: &crate::yaml::Node, is_steps: bool, turn: usize, out: &mut String) {
+    use crate::yaml::Value;
+    match &node.value {
+        Value::Null => out.push('~'),
+        Value::Bool(value) => out.push_str(&value.to_string()),
+        Value::Int(value) => out.push_str(&value.to_string()),
+        Value::Float(value) => out.push_str(&value.to_string()),
+        Value::Text(text) => out.push_str(&serde_json::to_string(text).unwrap()),
+        Value::List(items) => {
+            out.push('[');
+            for item in items {
+                emit(item, false, turn, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        Value::Map(entries) => {
+            let mut entries: Vec<_> = entries.iter().collect();
+            if !is_steps && !entries.is_empty() {
+                let middle = turn % entries.len();
+                entries.rotate_left(middle);
+                entries[..middle].reverse();
+            }
+            out.push('{');
+            for (key, node) in entries {
+                // The key may be longer than a key without `?` may be.
+                out.push_str("? ");
+                out.push_str(&serde_json::to_string(&key.text).unwrap());
+                out.push_str(" : ");
+                emit(node, key.text == "steps", turn, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+    }
+}
+
+fn any_pipeline() -> impl Strategy<Value = String> {
+    let paths = || proptest::collection::vec("[abc](/[ab])?", 0..3);
+    let step = (proptest::option::of(paths()), paths(), proptest::collection::vec(0..6_usize, 0..2));
+    proptest::collection::vec(step, 1..6).prop_map(|steps| {
+        let mut text = "steps:\n".to_owned();
+        for (index, (inputs, outputs, needs)) in steps.into_iter().enumerate() {
+            let inputs = inputs.map_or(String::new(), |inputs| format!("inputs: [{}], ", inputs.join(", ")));
+            let needs = needs.iter().map(|need| format!("s{need}")).collect::<Vec<_>>().join(", ");
+            let outputs = outputs.join(", ");
+            text.extend([format!("  s{index}: {{run: x, {inputs}outputs: [{outputs}], needs: [{needs}]}}\n")]);
+        }
+        text
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_keys_does_not_matter(turn in 0..40_usize) {
+        for (name, text) in fixtures("good") {
+            let mut shuffled = String::new();
+            emit(&crate::yaml::read_spanned(&text).unwrap(), false, turn, &mut shuffled);
+            let expected = read(&text, "p.yaml").unwrap().pipeline;
+            let found = read(shuffled.as_bytes(), "p.yaml").unwrap_or_else(|error| panic!("{name}: {}", error.render(false)));
+            prop_assert_eq!(found.pipeline.canonical(), expected.canonical(), "{}: {}", name, shuffled);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+        if let Err(error) = read_all(&bytes) {
+            prop_assert!(!error.problems.is_empty());
+            error.render(false);
+        }
+    }
+
+    #[test]
+    fn no_change_to_a_definition_makes_the_reader_panic(
+        which in any::<prop::sample::Index>(),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..4_u8, prop::sample::select(b"\0\t\n\r\"'#&*-./:<>?@[]{}|~\xff0aZ ".to_vec())), 1..4),
+    ) {
+        let fixtures: Vec<_> = fixtures("good").into_iter().chain(fixtures("bad")).filter(|(_, text)| !text.is_empty()).collect();
+        let mut text = which.get(&fixtures).1.clone();
+        for (place, kind, byte) in edits {
+            let at = place.index(text.len());
+            match kind {
+                0 => text[at] = byte,
+                1 => text.insert(at, byte),
+                2 if text.len() > 1 => drop(text.remove(at)),
+                _ => text.truncate(at.max(1)),
+            }
+        }
+        if let Err(error) = read_all(&text) {
+            let shown = error.render(false);
+            prop_assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{:?}", shown);
+            for place in error.problems.iter().flat_map(|problem| &problem.places) {
+                prop_assert!(place.line >= 1 && place.column >= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn steps_are_put_in_an_order_that_respects_every_wait_or_a_true_circle_is_named(text in any_pipeline()) {
+        let Ok(root) = crate::yaml::read_spanned(text.as_bytes()) else { return Ok(()) };
+        let Ok((pipeline, _)) = reader::read(&text, &root) else { return Ok(()) };
+        match order(&pipeline) {
+            Ok(graph) => {
+                let place: BTreeMap<_, _> = graph.order.iter().enumerate().map(|(place, step)| (*step, place)).collect();
+                prop_assert_eq!(place.len(), pipeline.steps.len());
+                for (step, needed) in graph.dependencies.iter().enumerate() {
+                    prop_assert!(needed.iter().all(|needed| place[needed] < place[&step]));
+                }
+            }
+            Err(circle) => {
+                prop_assert!(circle.steps.len() >= 2);
+                for ((step, next), reason) in circle.steps.iter().zip(circle.steps.iter().cycle().skip(1)).zip(&circle.reasons) {
+                    let (waiting, other) = (&pipeline.steps[*step], &pipeline.steps[*next]);
+                    match reason {
+                        Reason::Needs => prop_assert!(waiting.needs.contains(&other.name)),
+                        Reason::Follows => prop_assert!(waiting.follows_the_one_above() && *step == next + 1),
+                        Reason::Reads { input, output } => {
+                            prop_assert!(waiting.inputs.iter().flatten().any(|path| path == input));
+                            prop_assert!(other.written().any(|path| path == output) && input.overlaps(output));
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -141,9 +141,8 @@ impl Node {
             },
             Value::Float(value) => serde_json::Number::from_f64(*value)
                 .ok_or_else(|| {
-                    let name = if value.is_nan() { "not a number" } else { "infinite" };
-                    YamlError::new(format_args!("a value is {name}"), self.span.clone())
-                        .hint("write it in quotes to keep it as text")
+                    let fact = if value.is_nan() { "`.nan` is not a number" } else { "`.inf` is not a finite number" };
+                    YamlError::new(fact, self.span.clone()).hint("write it in quotes to keep it as text")
                 })?
                 .into(),
             Value::Text(value) => value.as_str().into(),

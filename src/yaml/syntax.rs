@@ -7,7 +7,9 @@ use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 use super::{DEPTH_MAX, YamlError};
 
 /// Returns the parser's `error` about `text` as a fact, with a place and a way out.
-pub(super) fn explain(text: &str, error: &ScanError) -> YamlError {
+///
+/// `bracket` is where the innermost bracket was opened that is still open.
+pub(super) fn explain(text: &str, error: &ScanError, bracket: Option<usize>) -> YamlError {
     let at = error.marker().byte_offset().filter(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
     if let Some(tab) = tab_in_indentation(text, at) {
         return YamlError::new("a line is indented with a tab", tab)
@@ -18,12 +20,19 @@ pub(super) fn explain(text: &str, error: &ScanError) -> YamlError {
         ErrorKind::RecursionLimitExceeded => too_deep(place),
         ErrorKind::UnknownAnchor => {
             let name = &text[alias_at(text, at)];
-            YamlError::new(format_args!("`{name}` refers to an anchor that is not defined above"), alias_at(text, at))
-                .hint(format_args!("define `&{}` first, or write text that starts with `*` in quotes", &name[1..]))
+            let error = YamlError::new(
+                format_args!("`{name}` refers to an anchor that is not defined above"),
+                alias_at(text, at),
+            );
+            let anchor = name.get(1..).unwrap_or_default();
+            if anchor.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-')) {
+                error.hint(format_args!("define `&{anchor}` first, or write text that starts with `*` in quotes"))
+            } else {
+                error.hint("write text that starts with `*` in quotes")
+            }
         }
         ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => {
-            YamlError::new("a quote is opened and never closed", place)
-                .hint("close it, and double a quote inside of it")
+            YamlError::new("a quote is opened and never closed", place).hint("close it with the same kind of quote")
         }
         ErrorKind::UnclosedFlowCollection { open } => {
             YamlError::new(format_args!("the bracket `{open}` is never closed"), place)
@@ -33,17 +42,25 @@ pub(super) fn explain(text: &str, error: &ScanError) -> YamlError {
         }
         ErrorKind::MisplacedFlowCollectionEnd => YamlError::new("a bracket is closed that was never opened", place),
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
-            YamlError::new("a `:` is not allowed here", place).hint("write text that contains `: ` in quotes")
+            let error = YamlError::new("a `:` is not allowed here", place);
+            match bracket {
+                Some(start) => error
+                    .related(start..start + 1, "this bracket is still open")
+                    .hint("close the bracket, or write text that contains `: ` in quotes"),
+                None => error.hint("write text that contains `: ` in quotes"),
+            }
         }
         ErrorKind::UnexpectedCharacter { character } => {
             YamlError::new(format_args!("text cannot start with `{}`", character.escape_default()), place)
                 .hint("write it in quotes")
         }
         ErrorKind::UnknownQuotedScalarEscape => {
+            let place = bad_escape(text, at).unwrap_or(place);
             YamlError::new("a `\\` is followed by a letter that it cannot escape", place)
                 .hint("in double quotes write `\\\\` for a backslash, or use single quotes")
         }
-        ErrorKind::BomInsideDocument => YamlError::new("a byte order mark stands inside the document", place),
+        ErrorKind::BomInsideDocument => YamlError::new("a byte order mark stands inside the document", place)
+            .hint("remove this invisible character; it belongs at the very start of a file, if anywhere"),
         ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => {
             YamlError::new("a `:` is missing after this key", place).hint("each line of a map is `key: value`")
         }
@@ -90,4 +107,19 @@ fn alias_at(text: &str, at: usize) -> Range<usize> {
     let start = if text[at..].starts_with('*') { at } else { text[..at].rfind('*').unwrap_or(at) };
     let length = text[start..].find(|c| !is_name(c)).unwrap_or(text.len() - start);
     start..start + length.max(usize::from(start < text.len()))
+}
+
+/// Returns the first escape from `at` on that no double-quoted text may have.
+fn bad_escape(text: &str, at: usize) -> Option<Range<usize>> {
+    const KNOWN: &str = "0abt\tnvfre \"/\\N_LPxuU\r\n";
+    let mut chars = text[at..].char_indices();
+    while let Some((index, c)) = chars.next() {
+        if c == '\\' {
+            let (_, escaped) = chars.next()?;
+            if !KNOWN.contains(escaped) {
+                return Some(at + index..at + index + 1 + escaped.len_utf8());
+            }
+        }
+    }
+    None
 }

@@ -202,8 +202,8 @@ fn params_files_are_read_as_people_write_them() {
 #[test]
 fn numbers_that_json_does_not_have_are_refused_where_they_stand() {
     for (text, message, start) in [
-        ("a: .nan", "a value is not a number", 3),
-        ("a: [1, -.inf]", "a value is infinite", 7),
+        ("a: .nan", "`.nan` is not a number", 3),
+        ("a: [1, -.inf]", "`.inf` is not a finite number", 7),
         ("a: 18446744073709551616", "`18446744073709551616` does not fit into 64 bits", 3),
         ("1.5: x", "a key must be text, found the number `1.5`", 0),
     ] {

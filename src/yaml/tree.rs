@@ -28,7 +28,7 @@ pub(super) fn read(text: &str, keys: Keys) -> Result<Node, YamlError> {
     };
     let mut builder = Builder { text, keys, ..Builder::default() };
     for event in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = event.map_err(|error| syntax::explain(text, &error))?;
+        let (event, span) = event.map_err(|error| syntax::explain(text, &error, builder.open_bracket()))?;
         let range = span.byte_range().unwrap_or_default();
         builder.event(event, range, span.tag_span().and_then(|span| span.byte_range()))?;
     }
@@ -84,6 +84,11 @@ enum PendingKey {
 }
 
 impl Builder<'_> {
+    /// Returns where the innermost bracket was opened that is still open.
+    fn open_bracket(&self) -> Option<usize> {
+        self.open.iter().rev().find(|open| open.style == StructureStyle::Flow).map(|open| open.start)
+    }
+
     fn event(&mut self, event: Event<'_>, span: Range<usize>, tag_span: Option<Range<usize>>) -> Result<(), YamlError> {
         match event {
             Event::DocumentStart(..) => {
@@ -257,7 +262,7 @@ impl OpenMap {
 }
 
 fn twice(key: &str, first: &Range<usize>, second: Range<usize>) -> YamlError {
-    YamlError::new(format_args!("the key `{}` is given twice", key.escape_debug()), second)
+    YamlError::new(format_args!("the key `{}` is given twice", crate::path::escape(key.as_bytes())), second)
         .related(first.clone(), "first given here")
 }
 
@@ -271,7 +276,7 @@ fn scalar(
     let plain = || match resolve(text) {
         Ok(value) => Ok(value),
         Err(TooLarge) => Err(YamlError::new(format_args!("the number `{text}` is too large"), span.clone())
-            .hint("write it in quotes to keep it as text")),
+            .hint("whole numbers have at most 38 digits; write it in quotes to keep it as text")),
     };
     let Some(tag) = tag else {
         return if style == ScalarStyle::Plain { plain() } else { Ok(Value::Text(text.to_owned())) };
