@@ -262,7 +262,7 @@ impl OpenMap {
 }
 
 fn twice(key: &str, first: &Range<usize>, second: Range<usize>) -> YamlError {
-    YamlError::new(format_args!("the key `{}` is given twice", crate::path::escape(key.as_bytes())), second)
+    YamlError::new(format_args!("the key `{}` is given twice", key.escape_debug()), second)
         .related(first.clone(), "first given here")
 }
 
