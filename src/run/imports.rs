@@ -26,7 +26,7 @@ pub(super) struct Sources<'a> {
     pub(super) workdir: Option<ProjectPath>,
 }
 
-/// Returns the project's modules that the scripts among `named`, and those run by `-m`, import, directly or not.
+/// Returns the project's modules that the scripts among `named`, and those run by `-m` and `-c`, import, directly or not.
 ///
 /// # Errors
 ///
@@ -49,6 +49,17 @@ pub(super) fn modules(
         let mut roots = vec![sources.workdir.clone()];
         roots.extend(common.clone());
         for module in [pair[1].clone(), format!("{}.__main__", pair[1])] {
+            for path in locate(sources.view, &roots, &module)? {
+                if found.insert(path.clone()) {
+                    open.push((path, roots.clone()));
+                }
+            }
+        }
+    }
+    for pair in words.windows(2).filter(|pair| pair[0] == "-c") {
+        let mut roots = vec![sources.workdir.clone()];
+        roots.extend(common.clone());
+        for module in imported(&pair[1].replace(';', "\n")) {
             for path in locate(sources.view, &roots, &module)? {
                 if found.insert(path.clone()) {
                     open.push((path, roots.clone()));
