@@ -16,6 +16,7 @@ use crate::object::{RecordId, SnapshotId};
 use crate::project::Project;
 use crate::record::{Recipe, Run, RunVerdict};
 use crate::snapshot::capture_working;
+use crate::store::DryStore;
 
 /// How many files are listed before they are only counted.
 const FILES_LISTED: usize = 50;
@@ -54,12 +55,13 @@ struct Read {
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
     let from = revision(&project, &args.from)?;
+    let dry = DryStore::over(&project.store);
     let to = match &args.to {
         Some(text) => revision(&project, text)?,
-        None => working(ui, &project)?,
+        None => working(ui, &project, &dry)?,
     };
-    let diff = diff(&project.store, &from.side(), &to.side())?;
-    let patches = if args.patch { patches(&project.store, &diff.files)? } else { Vec::new() };
+    let diff = diff(&dry, &from.side(), &to.side())?;
+    let patches = if args.patch { patches(&dry, &diff.files)? } else { Vec::new() };
     let differs = !diff.is_empty();
     ui.show(&Answer { diff, patches, stat: args.stat })?;
     Ok(if args.exit_code && differs { DIFFERENCE } else { 0 })
@@ -100,11 +102,11 @@ fn revision(project: &Project, text: &str) -> Result<Read, CliError> {
     })
 }
 
-/// The working tree's objects go to the store's waiting room only: nothing is kept.
-fn working(ui: &Ui, project: &Project) -> Result<Read, CliError> {
+/// The working tree's objects are only looked at: nothing is kept, and the store may be read-only.
+fn working(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Read, CliError> {
     let captured = {
         let progress = ui.progress("Hashing");
-        capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
+        capture_working(project.site(), dry, &|files, bytes| progress.count(files, bytes))?
     };
     let (commit, dirty) = open::base(project, &captured)?;
     let run = newest_run(project, captured.id)?;

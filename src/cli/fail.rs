@@ -54,6 +54,11 @@ impl CliError {
         Self { source: None, hint: None, code: 0 }
     }
 
+    /// Returns whether there is only nobody to tell.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        self.source.is_none()
+    }
+
     /// Adds advice.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -26,6 +26,7 @@ use crate::run::{
     edited_outputs, perform, plan, restore,
 };
 use crate::snapshot::{SnapshotError, View, capture_working};
+use crate::store::{DryStore, Store};
 
 /// Bring the results of the working tree up to date, or execute a snapshot again
 ///
@@ -70,9 +71,11 @@ struct Subject {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
+    let dry = DryStore::over(&project.store);
+    let store: &dyn Store = if args.dry_run { &dry } else { &project.store };
     let subject = match &args.revision {
         Some(revision) => named(&project, revision)?,
-        None => working(ui, &project)?,
+        None => working(ui, &project, store)?,
     };
     let pipeline = &subject.opened.pipeline;
     let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
@@ -82,11 +85,11 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         name: &project.pipeline,
         graph: &graph,
         params: &subject.opened.params,
-        view: View::new(&project.store, &subject.opened.snapshot),
+        view: View::new(store, &subject.opened.snapshot),
         version: subject.version.as_deref(),
         tools: &tools,
         journal: &project.journal,
-        store: &project.store,
+        store,
         last: OnceLock::new(),
     };
     let replay = args.revision.is_some() && !args.reuse;
@@ -111,10 +114,10 @@ fn named(project: &Project, revision: &str) -> Result<Subject, CliError> {
     Ok(Subject { opened, snapshot: named.snapshot, version, commit: named.commit, dirty: named.dirty })
 }
 
-fn working(ui: &Ui, project: &Project) -> Result<Subject, CliError> {
+fn working(ui: &Ui, project: &Project, store: &dyn Store) -> Result<Subject, CliError> {
     let captured = {
         let progress = ui.progress("Hashing");
-        capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
+        capture_working(project.site(), store, &|files, bytes| progress.count(files, bytes))?
     };
     let (commit, dirty) = open::base(project, &captured)?;
     let label = captured.pipeline().version.clone();
@@ -188,9 +191,8 @@ fn perform_and_show(
     into_tree: bool,
 ) -> Result<u8, CliError> {
     let title = subject.version.clone().unwrap_or_else(|| subject.snapshot.short());
-    if !ui.json {
-        ui.out(&format!("Running pipeline version: {title}\n"))?;
-    }
+    // A reader who has gone stops the printing, not the run.
+    let mut gone = if ui.json { None } else { ui.out(&format!("Running pipeline version: {title}\n")).err() };
     let (started, watch) = (Time::now(), Stopwatch::start());
     let (places, locks) = (project.places(), project.locks());
     let request = Request {
@@ -203,18 +205,15 @@ fn perform_and_show(
         stop,
     };
     let performed = {
-        let screen = std::sync::Mutex::new((&mut *ui, None));
+        let screen = std::sync::Mutex::new((&mut *ui, &mut gone));
         let performed = perform(work, &request, &|event| {
             let mut screen = screen.lock().expect("no holder panics");
-            let (ui, closed) = &mut *screen;
-            // A reader who has gone stops the printing, not the run.
-            if closed.is_none() {
-                *closed = tell(ui, &event).err();
+            let (ui, gone) = &mut *screen;
+            if gone.is_none() {
+                **gone = tell(ui, &event).err();
             }
         })?;
-        if let Some(error) = screen.into_inner().expect("no holder panics").1 {
-            ui.warn(error.text(false).unwrap_or_default());
-        }
+        drop(screen);
         performed
     };
     let outputs: Vec<_> = succeeded(&performed);
@@ -237,7 +236,10 @@ fn perform_and_show(
     } else {
         Ok(())
     };
-    show(ui, subject, &report, watch.elapsed())?;
+    match gone.map_or_else(|| show(ui, subject, &report, watch.elapsed()), Err) {
+        Err(error) if !error.is_closed_pipe() => return Err(error),
+        _ => {}
+    }
     restored?;
     Ok(match report.run.verdict {
         _ if report.interrupted => INTERRUPTED,
@@ -272,6 +274,7 @@ fn tell(ui: &mut Ui, event: &Event<'_>) -> Result<(), CliError> {
                 ui.warn(format!("{} step `{}` failed: {}", paint(BAD, "error:"), done.step, failure.how));
                 ui.warn(format!("  its directory is kept: {}", failure.kept.display()));
             }
+            (StepVerdict::Skipped, _) => ui.say(format!("{}: {}", done.step, done.reason)),
             _ => ui.say(paint(FAINT, format!("{}: done in {}", done.step, seconds(done.elapsed)))),
         },
     }

@@ -64,6 +64,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliE
         capture_working(project.site(), &dry, &|files, bytes| progress.count(files, bytes))?
     };
     let graph = pipeline::order(captured.pipeline()).map_err(SnapshotError::from)?;
+    let named = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
+    // What a run would tell the steps that ask for it.
+    let version = named.clone().or_else(|| captured.pipeline().version.clone());
     let tools = Tools::new(environment::search_path());
     let work = Work {
         pipeline: captured.pipeline(),
@@ -71,7 +74,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliE
         graph: &graph,
         params: &captured.params,
         view: View::new(&dry, &captured.snapshot),
-        version: None,
+        version: version.as_deref(),
         tools: &tools,
         journal: &project.journal,
         store: &dry,
@@ -82,7 +85,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliE
     let steps = captured.pipeline().steps.iter().zip(judged);
     let answer = Answer {
         snapshot: captured.id,
-        version: crate::revision::version_of(&project.names(&project.commits()), captured.id)?,
+        version: named,
         commit,
         dirty,
         steps: steps.map(|(step, judged)| status(&project, step, judged)).collect::<Result<_, CliError>>()?,

@@ -20,7 +20,9 @@ mod suggest;
 
 pub use definition::{Definition, read};
 pub use graph::{Circle, Graph, Reason, order};
-pub use model::{Environment, NAME_MAX_CHARS, ParamsSource, Pipeline, Run, Step, StepEnv, TIMEOUT_MAX_S};
+pub use model::{
+    Environment, NAME_MAX_CHARS, ParamsSource, Pipeline, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
+};
 pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};
 pub use schema::schema;

@@ -19,6 +19,8 @@ use super::schema;
 pub const NAME_MAX_CHARS: usize = 100;
 /// The longest timeout, in seconds: 365 days.
 pub const TIMEOUT_MAX_S: u64 = 365 * 24 * 60 * 60;
+/// The variable that carries the version's name, for steps that ask for it in `env`.
+pub const VERSION_VARIABLE: &str = "PV_VERSION";
 
 /// A pipeline: named steps, what they start from, and what they share.
 ///

@@ -8,7 +8,7 @@ use crate::yaml::{Key, Node, Value};
 
 use super::definition::StepSpans;
 use super::field::{Placed, Reader, subject};
-use super::model::{Run, Step, StepEnv, TIMEOUT_MAX_S};
+use super::model::{Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE};
 use super::problem::{Finding, quoted};
 use super::reader::{check_step_name, unknown_key};
 
@@ -252,7 +252,8 @@ struct Variables {
 
 impl Variables {
     fn add(&mut self, reader: &mut Reader<'_>, what: &str, (name, span): Placed<String>, value: Option<String>) {
-        if let Some(fault) = variable_fault(&name) {
+        let asks_for_version = name == VERSION_VARIABLE && value.is_none();
+        if let Some(fault) = variable_fault(&name).filter(|_| !asks_for_version) {
             let finding = Finding::new(format_args!("{} in {what} cannot be set", quoted(&name)));
             return reader.note(finding.at(&span, fault));
         }

@@ -10,6 +10,7 @@
 //! is not on the ref yet lies in `pending/`, so a crash between the two loses
 //! nothing: the next exchange finishes it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -88,7 +89,8 @@ impl Journal {
 
     /// Makes this set and the one on [`META_REF`] the union of both.
     ///
-    /// Costs one look at the ref when there is nothing to exchange.
+    /// Costs one look at the ref when there is nothing to exchange; one read of
+    /// everything if the ref was moved to where it does not hold what it held.
     ///
     /// # Errors
     ///
@@ -97,10 +99,14 @@ impl Journal {
     pub fn exchange(&self, repository: &Repository) -> Result<(), RecordError> {
         let known = self.known_tip()?;
         let tip = repository.set_tip(META_REF)?;
-        if let Some(tip) = &tip
-            && known.as_ref() != Some(tip)
-        {
-            self.import(repository, tip, known.as_ref())?;
+        if known != tip {
+            if let Some(tip) = &tip {
+                self.import(repository, tip, known.as_ref())?;
+            }
+            self.put_back_lost(repository, tip.as_ref(), known.as_ref())?;
+            if let Some(tip) = &tip {
+                self.remember_tip(tip)?;
+            }
         }
         let pending = list(&self.pending())?;
         if pending.is_empty() {
@@ -158,7 +164,7 @@ impl Journal {
                 versions.push((id, version));
             }
         }
-        let replaced: std::collections::BTreeSet<RecordId> =
+        let replaced: BTreeSet<RecordId> =
             versions.iter().flat_map(|(_, version)| version.replaces.iter().copied()).collect();
         versions.retain(|(id, _)| !replaced.contains(id));
         versions.sort_by(|(a_id, a), (b_id, b)| (b.time, b_id).cmp(&(a.time, a_id)));
@@ -269,14 +275,9 @@ impl Journal {
     }
 
     fn import(&self, repository: &Repository, tip: &CommitId, known: Option<&CommitId>) -> Result<(), RecordError> {
-        let mut bundles = repository.set_files_since(tip, known)?;
-        // A bundle names itself; anything else on the ref is not ours to believe.
-        bundles.retain(|(path, bytes)| {
-            let name: Vec<u8> = path.iter().copied().filter(|byte| *byte != b'/').collect();
-            Digest::of(bytes).to_string().as_bytes() == name
-        });
+        let bundles = bundles(repository, tip, known)?;
         let mut files = Vec::new();
-        for line in bundles.iter().flat_map(|(_, bytes)| bytes.split(|byte| *byte == b'\n')) {
+        for line in lines(&bundles) {
             if let Ok(Some(record)) = Record::decode(line) {
                 let path = self.directory.join(place(&record, RecordId::of(line)));
                 if disk::look(&path)?.is_none() {
@@ -284,8 +285,50 @@ impl Journal {
                 }
             }
         }
-        self.write_durably(&files)?;
-        self.remember_tip(tip)
+        self.write_durably(&files)
+    }
+
+    /// Makes pending again what the ref held at `known` and holds no more: a forced fetch moved it, or somebody deleted it.
+    fn put_back_lost(
+        &self,
+        repository: &Repository,
+        tip: Option<&CommitId>,
+        known: Option<&CommitId>,
+    ) -> Result<(), RecordError> {
+        let nothing_lost = match (tip, known) {
+            (Some(tip), Some(known)) => repository.set_files_since(known, Some(tip)).is_ok_and(|lost| lost.is_empty()),
+            _ => false,
+        };
+        if nothing_lost {
+            return Ok(());
+        }
+        let on_ref = match tip {
+            Some(tip) => bundles(repository, tip, None)?,
+            None => Vec::new(),
+        };
+        let mut held: BTreeSet<RecordId> = lines(&on_ref).map(RecordId::of).collect();
+        for name in list(&self.pending())? {
+            let bytes = disk::read_if_there(&self.pending().join(name))?.unwrap_or_default();
+            held.extend(bytes.split(|byte| *byte == b'\n').map(RecordId::of));
+        }
+        let mut lost = Vec::new();
+        for kind in ["link", "run", "step", "version"] {
+            for entry in disk::walk(&self.directory.join(kind)) {
+                let Ok((path, disk::Found::File { .. })) = entry else { continue };
+                let Some(bytes) = disk::read_if_there(&path)? else { continue };
+                let id = RecordId::of(&bytes);
+                // A temporary file, or a damaged one, which is reported when it is needed.
+                let is_record = path.to_string_lossy().ends_with(&id.to_string());
+                if is_record && !held.contains(&id) {
+                    lost.extend_from_slice(&bytes);
+                    lost.push(b'\n');
+                }
+            }
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        self.write_durably(&[(self.pending().join(Digest::of(&lost).to_string()), lost.as_slice())])
     }
 
     fn write_durably(&self, files: &[(PathBuf, &[u8])]) -> Result<(), RecordError> {
@@ -314,6 +357,23 @@ impl Journal {
         let text = format!("{tip}\n");
         Ok(disk::write_whole(&self.directory.join("known-tip"), text.as_bytes(), Durability::Deferred)?)
     }
+}
+
+/// Returns the bundles at `tip` that are not at `known`.
+///
+/// A bundle names itself; anything else on the ref is not ours to believe.
+fn bundles(repository: &Repository, tip: &CommitId, known: Option<&CommitId>) -> Result<Vec<Vec<u8>>, RecordError> {
+    let files = repository.set_files_since(tip, known)?.into_iter();
+    let named_well = files.filter(|(path, bytes)| {
+        let name: Vec<u8> = path.iter().copied().filter(|byte| *byte != b'/').collect();
+        Digest::of(bytes).to_string().as_bytes() == name
+    });
+    Ok(named_well.map(|(_, bytes)| bytes).collect())
+}
+
+/// Returns the records in bundles, one a line.
+fn lines(bundles: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
+    bundles.iter().flat_map(|bytes| bytes.split(|byte| *byte == b'\n'))
 }
 
 /// Where a record lies, relative to the journal. Times sort as text.

@@ -26,7 +26,7 @@ pub(super) struct Sources<'a> {
     pub(super) workdir: Option<ProjectPath>,
 }
 
-/// Returns the project's modules that the scripts among `named`, and those run by `-m`, import, directly or not.
+/// Returns the project's modules that the scripts among `named`, and those run by `-m` and `-c`, import, directly or not.
 ///
 /// # Errors
 ///
@@ -49,6 +49,17 @@ pub(super) fn modules(
         let mut roots = vec![sources.workdir.clone()];
         roots.extend(common.clone());
         for module in [pair[1].clone(), format!("{}.__main__", pair[1])] {
+            for path in locate(sources.view, &roots, &module)? {
+                if found.insert(path.clone()) {
+                    open.push((path, roots.clone()));
+                }
+            }
+        }
+    }
+    for pair in words.windows(2).filter(|pair| pair[0] == "-c") {
+        let mut roots = vec![sources.workdir.clone()];
+        roots.extend(common.clone());
+        for module in imported(&pair[1]) {
             for path in locate(sources.view, &roots, &module)? {
                 if found.insert(path.clone()) {
                     open.push((path, roots.clone()));
@@ -116,8 +127,8 @@ fn read(view: &View<'_>, path: &ProjectPath) -> Result<Option<String>, RunError>
 /// Returns the dotted names that a Python text may import.
 fn imported(text: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
-    // Names in brackets may go on over several lines.
-    let joined = text.replace("\\\n", " ");
+    // A statement may go on over several lines, and a line may hold several statements.
+    let joined = text.replace("\\\n", " ").replace(';', "\n");
     let mut lines = joined.lines();
     while let Some(line) = lines.next() {
         let line = line.trim_start().trim_start_matches(">>> ");
@@ -127,7 +138,7 @@ fn imported(text: &str) -> BTreeSet<String> {
             && let Some((module, names_text)) = rest.split_once(" import")
         {
             let module = module.trim();
-            let mut list = names_text.to_owned();
+            let mut list = names_text.split('#').next().unwrap_or_default().to_owned();
             if list.contains('(') {
                 while !list.contains(')') {
                     match lines.next() {
@@ -146,7 +157,7 @@ fn imported(text: &str) -> BTreeSet<String> {
 }
 
 fn names(list: &str) -> impl Iterator<Item = String> + '_ {
-    let list = list.split(['#', ';']).next().unwrap_or_default();
+    let list = list.split('#').next().unwrap_or_default();
     list.split(',').filter_map(|item| item.split_whitespace().next()).map(str::to_owned)
 }
 
@@ -156,12 +167,13 @@ mod tests {
 
     #[test]
     fn imports_of_every_form_are_seen() {
-        let text = "import os, lib.a as x  # why\nfrom . import near\nfrom ..up.b import (one,\n  two)\n\
+        let text = "import os, lib.a as x  # why\nfrom . import near\nfrom ..up.b import (one,  # first\n  two)\n\
                     def f():\n    from pkg import sub; import late\nimportant = 1\nfrom_x = 'import y'\n";
         let found: Vec<_> = imported(text).into_iter().collect();
         assert_eq!(
             found,
-            ["..up.b", "..up.b.one", "..up.b.two", ".", ".near", "lib.a", "os", "pkg", "pkg.sub"].map(str::to_owned)
+            [".", "..up.b", "..up.b.one", "..up.b.two", ".near", "late", "lib.a", "os", "pkg", "pkg.sub"]
+                .map(str::to_owned)
         );
     }
 }

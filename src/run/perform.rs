@@ -157,12 +157,12 @@ pub fn perform(
     let state = shared.state.into_inner().expect("no holder panics");
     let is_failed = |(index, done): (&usize, &StepDone)| (done.verdict == StepVerdict::Failed).then_some(*index);
     let failed: BTreeSet<usize> = state.done.iter().filter_map(is_failed).collect();
+    let interrupted = request.stop.is_requested();
     place.close(!failed.is_empty())?;
     committed?;
     if let Some(error) = state.error {
         return Err(error);
     }
-    let interrupted = request.stop.is_requested();
     let mut done = state.done;
     let steps = work
         .pipeline
@@ -361,8 +361,11 @@ impl Running<'_> {
         let place = self.place.prepare(&ancestors(self.work, index), finished)?;
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
-        let Executed { outputs, log, elapsed, failure } =
+        let Executed { outputs, log, elapsed, failure, interrupted } =
             execute(self.work.store, step, recipe, &place, &mut on_line, self.request.stop)?;
+        if interrupted {
+            return Ok(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) });
+        }
         self.place.executed(index);
         let key = recipe.key();
         let verdict = if failure.is_some() { StepVerdict::Failed } else { StepVerdict::Ran };

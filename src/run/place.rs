@@ -19,6 +19,8 @@ use crate::snapshot::{View, lay_out, place_entry};
 const KEPT_MAX: usize = 3;
 const KEPT: &str = "kept";
 const LOCK: &str = "lock";
+/// Held while a place gets its lock, so that one without is known to be left behind.
+const MAKING: &str = "making";
 
 /// A directory in which the steps of one run are executed.
 pub(super) struct Place<'a> {
@@ -90,6 +92,7 @@ impl<'a> Place<'a> {
     fn make(&self) -> Result<Made, RunError> {
         let failed = |source: DiskError| RunError::Place { path: self.base.to_owned(), source };
         disk::make_directory(self.base).map_err(failed)?;
+        let making = Lock::exclusive(&self.base.join(MAKING)).map_err(failed)?;
         sweep(self.base);
         let directory = tempfile::Builder::new()
             .prefix("run-")
@@ -99,6 +102,7 @@ impl<'a> Place<'a> {
             .keep();
         // Nothing but a lock tells a place in use from one left behind.
         let lock = Lock::exclusive(&directory.join(LOCK)).map_err(failed)?;
+        drop(making);
         let made = Made { directory, _lock: lock, placed: BTreeSet::new() };
         for name in ["tree", "home", "tmp", "log"] {
             disk::make_directory(&made.directory.join(name))?;
@@ -116,17 +120,16 @@ impl<'a> Place<'a> {
 
 /// Removes the places of runs that died, and all but the newest that were kept.
 ///
-/// What cannot be removed now is left for the next time.
+/// What cannot be removed now is left for the next time. The caller holds the lock [`MAKING`].
 fn sweep(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     let mut kept = Vec::new();
     for entry in entries.flatten() {
         let directory = entry.path();
-        let lock = directory.join(LOCK);
-        if !matches!(disk::look(&lock), Ok(Some(_))) {
+        if !matches!(disk::look(&directory), Ok(Some(disk::Found::Directory))) {
             continue;
         }
-        let Ok(Some(_free)) = Lock::try_exclusive(&lock) else { continue };
+        let Ok(Some(_free)) = Lock::try_exclusive(&directory.join(LOCK)) else { continue };
         match fs::metadata(directory.join(KEPT)).and_then(|metadata| metadata.modified()) {
             Ok(time) => kept.push((time, directory)),
             Err(_) => drop(disk::remove_tree(&directory)),

@@ -36,6 +36,8 @@ pub enum Reason {
     Needs(String),
     /// The run was stopped before.
     Stopped,
+    /// The run was stopped while it was executed.
+    Interrupted,
 }
 
 /// One thing that differs between two recipes.
@@ -231,6 +233,7 @@ impl fmt::Display for Reason {
             Self::TakenFromOther => f.write_str("another run has just executed it"),
             Self::Needs(step) => write!(f, "`{step}` did not succeed"),
             Self::Stopped => f.write_str("the run was stopped before it"),
+            Self::Interrupted => f.write_str("it was interrupted"),
         }
     }
 }

@@ -10,12 +10,10 @@ use crate::hash::Digest;
 use crate::host;
 use crate::object::{Entry, canonical_value};
 use crate::path::ProjectPath;
-use crate::pipeline::{ParamsSource, Run as Command, Step};
+use crate::pipeline::{ParamsSource, Run as Command, Step, VERSION_VARIABLE};
 use crate::record::{Output, Reads, Recipe};
 use crate::snapshot::View;
 
-/// The variable that carries the version's name, for steps that ask for it in `env`.
-pub(super) const VERSION_VARIABLE: &str = "PV_VERSION";
 /// Stands for the whole tree in what a step reads.
 pub(super) const WHOLE_TREE: &str = ".";
 

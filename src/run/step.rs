@@ -11,7 +11,7 @@ use super::perform::Failure;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError};
 use crate::environment;
-use crate::exec::{self, Command, End, Job, Stop};
+use crate::exec::{self, Command, End, ExecError, Job, Stop};
 use crate::object::BlobId;
 use crate::path::ProjectPath;
 use crate::pipeline::{Run, Step};
@@ -29,6 +29,8 @@ pub(super) struct Executed {
     pub(super) log: Option<BlobId>,
     pub(super) elapsed: Duration,
     pub(super) failure: Option<Failure>,
+    /// Whether it was ended because the run was to stop. That is no failure.
+    pub(super) interrupted: bool,
 }
 
 /// Executes `step` in `place` and puts its outputs and its log into the store.
@@ -75,7 +77,10 @@ pub(super) fn execute(
         time_limit: step.timeout_s.map(Duration::from_secs),
         log: &log,
     };
-    let outcome = exec::run(&job, on_line, stop)?;
+    let outcome = match exec::run(&job, on_line, stop) {
+        Err(error) if is_the_commands_own(&error) => return not_started(&error, directory),
+        outcome => outcome?,
+    };
     disk::remove_tree(&temporary)?;
     let mut outputs = Vec::new();
     let mut how = match outcome.end {
@@ -83,9 +88,10 @@ pub(super) fn execute(
         End::Exited(code) => Some(format!("it exited with code {code}")),
         End::Signalled(signal) => Some(format!("it was killed by signal {signal}")),
         End::TimedOut => Some(format!("it took longer than {} s", step.timeout_s.unwrap_or_default())),
-        End::Interrupted => Some("it was interrupted".to_owned()),
+        End::Interrupted => None,
     };
-    if how.is_none() {
+    let interrupted = outcome.end == End::Interrupted;
+    if how.is_none() && !interrupted {
         let mut missing = Vec::new();
         for path in outputs_of(step).collect::<BTreeSet<_>>() {
             match capture_path(&path.under(&tree), store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
@@ -103,7 +109,21 @@ pub(super) fn execute(
         None => None,
         Some(how) => Some(Failure { how, tail: tail(&log)?, kept: directory }),
     };
-    Ok(Executed { outputs, log: Some(stored.digest.into()), elapsed: outcome.elapsed, failure })
+    Ok(Executed { outputs, log: Some(stored.digest.into()), elapsed: outcome.elapsed, failure, interrupted })
+}
+
+/// Returns whether the command is to blame, so that other steps may well run.
+fn is_the_commands_own(error: &ExecError) -> bool {
+    matches!(
+        error,
+        ExecError::Empty | ExecError::NotFound { .. } | ExecError::NotExecutable { .. } | ExecError::Start { .. }
+    )
+}
+
+fn not_started(error: &ExecError, directory: PathBuf) -> Result<Executed, RunError> {
+    let because = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    let failure = Failure { how: format!("{error}{because}"), tail: Vec::new(), kept: directory };
+    Ok(Executed { outputs: Vec::new(), log: None, elapsed: Duration::ZERO, failure: Some(failure), interrupted: false })
 }
 
 /// The step's variables: the clean set, what `pv` tells it, and what its definition says.
