@@ -8,7 +8,7 @@ PAGES := $(wildcard README.md docs/*.md)
 # The tests' own Python comes first, so that `python3` in a pipeline is the one with the packages.
 IN_VENV := PATH="$(VENV)/bin:$$PATH" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help build demo set-up test test-rust test-python check format lint docs licences bench clean
+.PHONY: help build demo set-up test test-rust test-python check format lint docs licences bench own clean
 
 help: ## list what there is to do
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ check: format lint docs licences $(if $(TESTED),,test) ## all that must hold bef
 
 bench: ## run the benchmarks
 	$(CARGO) bench --locked
+
+own: build ## run this project's own pipeline: build, test, measure
+	"$(TARGET)/release/pv" run
 
 clean: ## remove what was built
 	$(CARGO) clean
