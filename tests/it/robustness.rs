@@ -107,7 +107,9 @@ fn without_a_home_and_without_a_path_everything_works() {
     for missing in [&["HOME", "XDG_CACHE_HOME"][..], &["PATH"], &["HOME", "XDG_CACHE_HOME", "PATH", "TZ", "USER"]] {
         for arguments in [&["snapshot"][..], &["run"], &["run", "HEAD"], &["status"], &["log"]] {
             let mut command = project.pv_command(arguments);
-            missing.iter().for_each(|name| drop(command.env_remove(name)));
+            for name in missing {
+                command.env_remove(name);
+            }
             let output = command.env("TMPDIR", project.beside("tmp")).output().unwrap();
             assert!(output.status.success(), "{arguments:?} without {missing:?}: {}", project.tell(&output));
             told(&output);
