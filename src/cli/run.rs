@@ -206,15 +206,13 @@ fn perform_and_show(
     };
     let performed = {
         let screen = std::sync::Mutex::new((&mut *ui, &mut gone));
-        let performed = perform(work, &request, &|event| {
+        perform(work, &request, &|event| {
             let mut screen = screen.lock().expect("no holder panics");
             let (ui, gone) = &mut *screen;
             if gone.is_none() {
                 **gone = tell(ui, &event).err();
             }
-        })?;
-        drop(screen);
-        performed
+        })?
     };
     let outputs: Vec<_> = succeeded(&performed);
     let origin = Origin {

@@ -78,17 +78,16 @@ pub(super) fn execute(
         log: &log,
     };
     let outcome = match exec::run(&job, on_line, stop) {
-        Err(error) if is_the_commands_own(&error) => return not_started(&error, directory),
+        Err(error) if is_the_commands_own(&error) => return Ok(not_started(&error, directory)),
         outcome => outcome?,
     };
     disk::remove_tree(&temporary)?;
     let mut outputs = Vec::new();
     let mut how = match outcome.end {
-        End::Exited(0) => None,
+        End::Exited(0) | End::Interrupted => None,
         End::Exited(code) => Some(format!("it exited with code {code}")),
         End::Signalled(signal) => Some(format!("it was killed by signal {signal}")),
         End::TimedOut => Some(format!("it took longer than {} s", step.timeout_s.unwrap_or_default())),
-        End::Interrupted => None,
     };
     let interrupted = outcome.end == End::Interrupted;
     if how.is_none() && !interrupted {
@@ -120,10 +119,10 @@ fn is_the_commands_own(error: &ExecError) -> bool {
     )
 }
 
-fn not_started(error: &ExecError, directory: PathBuf) -> Result<Executed, RunError> {
+fn not_started(error: &ExecError, directory: PathBuf) -> Executed {
     let because = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     let failure = Failure { how: format!("{error}{because}"), tail: Vec::new(), kept: directory };
-    Ok(Executed { outputs: Vec::new(), log: None, elapsed: Duration::ZERO, failure: Some(failure), interrupted: false })
+    Executed { outputs: Vec::new(), log: None, elapsed: Duration::ZERO, failure: Some(failure), interrupted: false }
 }
 
 /// The step's variables: the clean set, what `pv` tells it, and what its definition says.

@@ -1,5 +1,7 @@
 //! The hardest users: closed pipes, missing variables, full and read-only disks, odd names, large files.
 
+#![expect(clippy::print_stderr, reason = "what a machine cannot show must be said aloud")]
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

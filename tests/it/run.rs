@@ -505,7 +505,7 @@ steps:
 
 #[test]
 fn a_dry_run_tells_verdict_and_reason_and_changes_nothing() {
-    // It put the files of the working tree into the store.
+    // It copied the working tree into the store's waiting room, and made a store for that.
     let project = Sandbox::with_pipeline(THREE);
     project.write("in", "1\n");
     insta::assert_snapshot!(project.pv(&["run", "--dry-run"]), @"
@@ -513,7 +513,7 @@ fn a_dry_run_tells_verdict_and_reason_and_changes_nothing() {
     run    second  it has not run before
     run    other   it has not run before
     ");
-    assert!(!project.exists(".git/pv/objects"), "nothing is made");
+    assert!(!project.exists(".git/pv"), "nothing is made");
     pv_at(&project, 1, &["run"]);
     project.write("in", "2\n");
     project.write(".pipeline/pipeline.yaml", THREE.replace("b: 3", "b: 4"));
