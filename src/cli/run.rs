@@ -331,7 +331,7 @@ fn show(ui: &mut Ui, subject: &Subject, report: &Report, elapsed: Duration) -> R
         };
         return ui.out(&(serde_json::to_string_pretty(&answer).expect("answers have text keys only") + "\n"));
     }
-    for output in report.compared.iter().filter(|o| o.recorded.is_some_and(|recorded| recorded != o.digest)) {
+    for output in report.compared.iter().filter(|output| output.differs()) {
         let recorded = output.recorded.map(|digest| digest.short()).unwrap_or_default();
         ui.say(format!(
             "`{}` of step `{}`: recorded {recorded}, now {}",
@@ -379,7 +379,7 @@ fn verdict(report: &Report, elapsed: Duration) -> String {
             format!("{}, {outputs}, {elapsed}", paint(GOOD, "reproduced, bit for bit"))
         }
         RunVerdict::Differs => {
-            let differ = report.compared.iter().filter(|o| o.recorded.is_some_and(|recorded| recorded != o.digest));
+            let differ = report.compared.iter().filter(|output| output.differs());
             let names: Vec<_> = differ.map(|output| format!("`{}`", output.path)).collect();
             format!("{} from the recorded run in {}, {elapsed}", paint(NOTE, "differs"), names.join(", "))
         }

@@ -58,6 +58,15 @@ pub struct Compared {
     pub digest: Digest,
     /// The digest that was recorded; `None` if nothing was.
     pub recorded: Option<Digest>,
+    /// Whether it is what was recorded, in content and in kind: a lost executable bit is a difference too.
+    pub equal: bool,
+}
+
+impl Compared {
+    /// Returns whether something else was recorded.
+    pub fn differs(&self) -> bool {
+        self.recorded.is_some() && !self.equal
+    }
 }
 
 /// Compares what a run left with the recorded run of the same snapshot, records it, and returns the whole.
@@ -150,6 +159,7 @@ fn compare(done: &StepDone, reference: Option<&Run>, compared: &mut Vec<Compared
             path: output.path.clone(),
             digest: output.digest,
             recorded: before.map(|before| before.digest),
+            equal: before == Some(output),
         });
     }
 }
@@ -159,7 +169,7 @@ fn verdict(steps: &[StepDone], compared: &[Compared], interrupted: bool) -> RunV
     if interrupted || !steps.iter().all(succeeded) {
         return RunVerdict::Failed;
     }
-    if compared.iter().any(|output| output.recorded.is_some_and(|recorded| recorded != output.digest)) {
+    if compared.iter().any(Compared::differs) {
         return RunVerdict::Differs;
     }
     // Only what was executed again can have been reproduced.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::host::Stopwatch;
+use crate::host::processor_time;
 
 fn text_at<'text>(text: &'text str, span: &Range<usize>) -> &'text str {
     &text[span.clone()]
@@ -162,10 +162,10 @@ fn hostile() -> Vec<(&'static str, String)> {
 fn hostile_texts_are_refused_at_once_by_both_readers() {
     for (name, text) in hostile() {
         for reader in [|text: &[u8]| read_spanned(text).map(drop), |text: &[u8]| read_plain(text).map(drop)] {
-            let watch = Stopwatch::start();
+            let before = processor_time();
             let error = reader(text.as_bytes()).expect_err(name);
-            let elapsed = watch.elapsed();
-            assert!(elapsed < Duration::from_secs(5), "{name}: {elapsed:?}: {error}");
+            let used = processor_time() - before;
+            assert!(used < Duration::from_secs(1), "{name}: {used:?}: {error}");
             assert!(error.message.len() < 200, "{name}");
         }
     }
@@ -180,10 +180,10 @@ fn large_harmless_texts_are_read_without_slowing_down() {
         ("comments", "# x\n".repeat(500_000)),
         ("many keys", (0..50_000).map(|n| format!("k{n}: v")).collect::<Vec<_>>().join("\n")),
     ] {
-        let watch = Stopwatch::start();
+        let before = processor_time();
         read_spanned(text.as_bytes()).expect(name);
-        let elapsed = watch.elapsed();
-        assert!(elapsed < Duration::from_secs(20), "{name}: {elapsed:?}");
+        let used = processor_time() - before;
+        assert!(used < Duration::from_secs(10), "{name}: {used:?}");
     }
 }
 
