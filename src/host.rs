@@ -105,6 +105,12 @@ pub(crate) fn processor_time() -> std::time::Duration {
     std::time::Duration::from_nanos(nanoseconds)
 }
 
+/// Returns how much processor time this thread has used since `before`.
+#[cfg(test)]
+pub(crate) fn processor_time_since(before: std::time::Duration) -> std::time::Duration {
+    processor_time().saturating_sub(before)
+}
+
 /// Returns an environment variable of this process, if it is set to UTF-8 text.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn variable(name: &str) -> Option<String> {

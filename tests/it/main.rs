@@ -1,7 +1,6 @@
 //! What a user sees: output, errors, exit codes, files. One binary, one sandbox a test.
 
 #![expect(clippy::disallowed_methods, reason = "tests start programs and write files directly")]
-#![expect(clippy::print_stderr, reason = "what a machine cannot test is said aloud")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 mod architecture;
