@@ -90,11 +90,8 @@ fn nothing_to_do(
     (floor, floor_arguments): (&'static str, &[&str]),
     hold: &'static str,
 ) -> Row {
-    let (subject_ms, floor_ms) = in_turns(
-        20,
-        |_| scratch.run(chain, PV, arguments),
-        |_| scratch.run(chain, floor, floor_arguments),
-    );
+    let (subject_ms, floor_ms) =
+        in_turns(20, |_| scratch.run(chain, PV, arguments), |_| scratch.run(chain, floor, floor_arguments));
     let floor = if floor == "git" { "`git status`" } else { "`make`, nothing to do" };
     Row { what, floor, hold, subject_ms, floor_ms }
 }
@@ -114,7 +111,13 @@ fn wide(scratch: &Scratch) -> Row {
             assert_eq!(std::fs::read(project.join(&name)).unwrap(), std::fs::read(made.join(&name)).unwrap());
         }
     }
-    Row { what: "`pv run`, 200 independent trivial steps, cold", floor: "`make -j2`", hold: "<= 3x", subject_ms, floor_ms }
+    Row {
+        what: "`pv run`, 200 independent trivial steps, cold",
+        floor: "`make -j2`",
+        hold: "<= 3x",
+        subject_ms,
+        floor_ms,
+    }
 }
 
 const PV: &str = env!("CARGO_BIN_EXE_pv");
@@ -177,7 +180,8 @@ impl Scratch {
         let mut pipeline = String::from("steps:\n");
         let (mut all, mut rules, mut ignored) = (String::from("all:"), String::new(), String::new());
         for (number, (command, input, output)) in steps.enumerate() {
-            write!(pipeline, "  s{number}:\n    run: {command}\n    inputs: [{input}]\n    outputs: [{output}]\n").unwrap();
+            write!(pipeline, "  s{number}:\n    run: {command}\n    inputs: [{input}]\n    outputs: [{output}]\n")
+                .unwrap();
             write!(all, " {output}").unwrap();
             write!(rules, "{output}: {input}\n\t@sh -c '{command}'\n").unwrap();
             writeln!(ignored, "/{output}").unwrap();
