@@ -95,17 +95,20 @@ chapter "What changed between the two, and what did it do to the results?"
 show pv diff v1.0 v1.1
 
 chapter "The old version again, bit for bit, while the new one stays checked out"
-show pv run v1.0
+show pv --quiet run v1.0
 id=$(pv show v1.0 | grep -Eo '[0-9a-f]{12,64}' | head -n 1 | cut -c 1-12)
-show pv run "$id"
-show pv log
-show pv show v1.0
+show pv --quiet run "$id"
 
-chapter "Somebody else's clone comes to the same result under the same id"
-show git clone --quiet "$scratch/orders" "$scratch/clone"
+chapter "Somebody else's clone computes the same id: it depends on content alone"
+show git clone --quiet --branch v1.0 "$scratch/orders" "$scratch/clone"
 cd "$scratch/clone"
-show pv run v1.0
-show pv run "$id"
+show pv status
+
+chapter "With the records it also knows what came out, and comes to the same bytes"
+show git fetch --quiet origin refs/pv/meta:refs/pv/meta
+show pv --quiet run v1.0 --restore
+show cmp work/orders.db "$scratch/orders-of-v1.0.db"
+echo "(no difference)"
 cd "$scratch/orders"
 
 chapter "One file of an old version"

@@ -17,7 +17,7 @@ command -v cargo >/dev/null || { echo "there is no cargo, neither on PATH nor in
 case $verb in
 build)
     # Each run builds in another directory, which is another package to cargo: what earlier runs left is of no use.
-    cargo clean --quiet --package pv
+    [ -n "${OWN_TARGET_DIR:-}" ] || cargo clean --quiet --package pv
     cargo build --quiet --release --locked
     cp "$CARGO_TARGET_DIR/release/pv" "$output"
     ;;

@@ -261,7 +261,7 @@ impl Place {
     /// Runs what a page shows and returns how it differs from what is shown.
     fn check(&self, shown: &Shown) -> Option<String> {
         let (code, output) = self.run(&shown.text);
-        let compared = snapbox::Assert::new().action_env("").try_eq(
+        let compared = snapbox::Assert::new().palette(snapbox::report::Palette::plain()).try_eq(
             None,
             output.clone().into_data(),
             shown.output.clone().into_data(),
