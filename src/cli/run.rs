@@ -116,6 +116,7 @@ fn working(ui: &Ui, project: &Project) -> Result<Subject, CliError> {
         capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
     };
     let (commit, dirty) = open::base(project, captured.pipeline())?;
+    open::note_submodules(ui, &captured.submodules);
     let label = captured.pipeline().version.clone();
     let version = revision::version_of(&project.names(&project.commits()), captured.id)?.or(label);
     Ok(Subject {
