@@ -40,13 +40,15 @@ pub enum SnapshotError {
         path: ProjectPath,
     },
     /// The definition is not a good one.
-    #[error(transparent)]
+    // Not transparent: whoever shows it looks for the picture among the causes.
+    #[error("{0}")]
     Definition(#[from] DefinitionError),
     /// Steps wait for each other.
     #[error(transparent)]
     Circle(#[from] Circle),
     /// The params are not good ones.
-    #[error(transparent)]
+    // Not transparent: whoever shows it looks for the picture among the causes.
+    #[error("{0}")]
     Params(#[from] ParamsError),
     /// A declared input is there, but Git ignores it and no data root has it.
     #[error("input `{path}` of step `{step}` is ignored by Git and lies in no data root")]
