@@ -113,7 +113,15 @@ pub fn resolve(names: &Names<'_>, text: &str) -> Result<Named, RevisionError> {
     if let Some(named) = version(names, text)? {
         return Ok(named);
     }
-    if let Some(commit) = names.site.repository.resolve(text)? {
+    let by_git = names.site.repository.resolve(text);
+    // Digits that begin a file or directory of Git's may still begin a snapshot or run.
+    let (commit, not_a_commit) = match by_git {
+        Ok(commit) => (commit, None),
+        Err(error @ GitError::NotACommit { .. }) if is_prefix(text) => (None, Some(error)),
+        Err(GitError::Ambiguous { revision, candidates }) => return Err(ambiguous_commits(revision, &candidates)),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(commit) = commit {
         let snapshot = snapshot_of_commit(names, &commit)?;
         let version = version_of(names, snapshot)?;
         return Ok(Named {
@@ -136,9 +144,17 @@ pub fn resolve(names: &Names<'_>, text: &str) -> Result<Named, RevisionError> {
             return Ok(named);
         }
     }
+    if let Some(error) = not_a_commit {
+        return Err(error.into());
+    }
     let similar = names.journal.versions()?.into_iter().map(|(_, version)| version.name);
     let similar = similar.filter(|name| strsim::damerau_levenshtein(name, text) <= 2).take(3).collect();
     Err(RevisionError::Unknown { text: text.to_owned(), similar })
+}
+
+fn ambiguous_commits(text: String, candidates: &[(CommitId, String)]) -> RevisionError {
+    let candidates = candidates.iter().map(|(commit, subject)| format!("commit {} ({subject})", commit.short()));
+    RevisionError::Ambiguous { text, candidates: candidates.collect() }
 }
 
 /// Returns the snapshot that a commit determines, and sees to it that the store has it.

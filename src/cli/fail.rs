@@ -280,7 +280,7 @@ impl From<RevisionError> for CliError {
                 USAGE,
                 Some("a revision is a version, a Git revision, or the first digits of a snapshot or run; `pv log` lists them".to_owned()),
             ),
-            RevisionError::Ambiguous { .. } => (USAGE, Some("give more digits, or another name".to_owned())),
+            RevisionError::Ambiguous { .. } => (USAGE, Some("name one of them, by more of its digits".to_owned())),
             RevisionError::NotHere { .. } => {
                 (STORE, Some("it was taken in another clone; take it there again and share it".to_owned()))
             }

@@ -46,6 +46,13 @@ pub(super) fn resolve(project: &Project, text: &str) -> Result<Named, CliError> 
     Ok(revision::resolve(&project.names(&project.commits()), text)?)
 }
 
+/// Says of which directories the snapshot has no files, so that steps will not find any.
+pub(super) fn note_submodules(ui: &Ui, paths: &[ProjectPath]) {
+    for path in paths {
+        ui.say(format!("note: of submodule `{path}` the snapshot has the commit only, not its files"));
+    }
+}
+
 /// A snapshot with everything that is known by its id.
 pub(super) struct Opened {
     pub(super) snapshot: Snapshot,

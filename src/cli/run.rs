@@ -120,6 +120,7 @@ fn working(ui: &Ui, project: &Project, store: &dyn Store) -> Result<Subject, Cli
         capture_working(project.site(), store, &|files, bytes| progress.count(files, bytes))?
     };
     let (commit, dirty) = open::base(project, &captured)?;
+    open::note_submodules(ui, &captured.submodules);
     let label = captured.pipeline().version.clone();
     let version = revision::version_of(&project.names(&project.commits()), captured.id)?.or(label);
     Ok(Subject {

@@ -9,7 +9,7 @@ use super::answer::{bytes, count, short};
 use super::fail::CliError;
 use super::open;
 use super::ui::{FAINT, NAME, NOTE, Ui, paint};
-use crate::git::CommitId;
+use crate::git::{CommitId, GitError};
 use crate::host::Time;
 use crate::object::SnapshotId;
 use crate::path::ProjectPath;
@@ -78,17 +78,16 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         message: args.message.clone(),
     };
     let records = records(&project, link, args.tag.as_deref(), replaces)?;
+    // Git may refuse the tag, so it comes before the records: they cannot be taken back.
+    let tagged = match (&args.tag, &commit) {
+        (Some(name), Some(commit)) if !dirty => tag(ui, &project, name, commit, args)?,
+        _ => false,
+    };
     if !records.is_empty() {
         project.journal.add(&records)?;
         open::exchange(ui, &project);
     }
-    let tagged = match (&args.tag, &commit) {
-        (Some(name), Some(commit)) if !dirty => tag(&project, name, commit, args.message.as_deref())?,
-        _ => false,
-    };
-    for path in &captured.submodules {
-        ui.say(format!("note: of submodule `{path}` the snapshot has the commit only, not its files"));
-    }
+    open::note_submodules(ui, &captured.submodules);
     let version = match &args.tag {
         Some(name) => Some(name.clone()),
         None => revision::version_of(&project.names(&project.commits()), captured.id)?,
@@ -113,7 +112,7 @@ fn check_name(name: &str) -> Result<(), CliError> {
     let parts_good = name.split('/').all(|part| {
         !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && part.strip_suffix(".lock").is_none()
     });
-    if name.contains(bad) || name.contains("..") || name.starts_with('-') || !parts_good {
+    if name.contains(bad) || name.contains("..") || name.starts_with('-') || name == "HEAD" || !parts_good {
         return Err(CliError::usage(format!("`{name}` is no name for a version"))
             .hint("letters, digits, `.`, `-`, `_` and `/` make good names: `v1.0`"));
     }
@@ -136,13 +135,12 @@ fn replaced(
         return Err(CliError::usage(format!("version `{name}` already names snapshot {}", version.snapshot.short()))
             .hint("choose another name, or move this one with `--force`"));
     }
-    // Find out before anything is recorded whether the tag can be made.
-    if let (Some(commit), false) = (commit, dirty)
+    if let (Some(commit), false, false) = (commit, dirty, force)
         && let Some(target) = project.repository.tag_target(name)?
         && target.to_string() != commit
     {
         return Err(CliError::usage(format!("git tag `{name}` already names commit {}", short(&target.to_string())))
-            .hint("choose another name; `pv` never moves a tag"));
+            .hint("choose another name, or use it for the version only, with `--force`: the tag stays where it is"));
     }
     Ok(other.into_iter().chain(same).map(|(id, _)| id).collect())
 }
@@ -187,13 +185,18 @@ fn records(
     Ok(records)
 }
 
-fn tag(project: &Project, name: &str, commit: &str, message: Option<&str>) -> Result<bool, CliError> {
-    if project.repository.tag_target(name)?.is_some() {
-        return Ok(false);
-    }
+/// Makes the Git tag, unless there is one. Returns whether it was made.
+fn tag(ui: &Ui, project: &Project, name: &str, commit: &str, args: &Args) -> Result<bool, CliError> {
     let id: CommitId = commit.parse().map_err(|_| CliError::usage(format!("`{commit}` is no commit id")))?;
-    project.repository.tag(name, &id, message.unwrap_or(name))?;
-    Ok(true)
+    match project.repository.tag(name, &id, args.message.as_deref().unwrap_or(name)) {
+        Ok(()) => Ok(true),
+        Err(GitError::TagExists { commit: Some(target), .. }) if target == id => Ok(false),
+        Err(GitError::TagExists { .. }) if args.force => {
+            ui.say(format!("note: git tag `{name}` stays where it is; the version `{name}` goes before it"));
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl fmt::Display for Answer {
