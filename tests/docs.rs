@@ -176,7 +176,8 @@ fn read_block(block: &[(usize, &str)], shown: &mut Vec<Shown>) -> Result<(), Str
             return Err(format!("{line}: output without a command"));
         };
         if let Some(more) = text.strip_prefix("> ").filter(|_| last.output.is_empty()) {
-            last.text += &format!("\n{more}");
+            last.text.push('\n');
+            last.text.push_str(more);
         } else if let Some(code) = text.strip_prefix("? ").filter(|_| last.output.is_empty()) {
             last.code = code.trim().parse().map_err(|_| format!("{line}: this is no exit code"))?;
         } else {
