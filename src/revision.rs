@@ -148,7 +148,13 @@ pub fn resolve(names: &Names<'_>, text: &str) -> Result<Named, RevisionError> {
         return Err(error.into());
     }
     let similar = names.journal.versions()?.into_iter().map(|(_, version)| version.name);
-    let similar = similar.filter(|name| strsim::damerau_levenshtein(name, text) <= 2).take(3).collect();
+    // A slip changes a letter or two of many, not all of them.
+    let allowed = (text.chars().count() / 3).clamp(1, 2);
+    let is_slip = |name: &String| {
+        let distance = strsim::damerau_levenshtein(name, text);
+        distance <= allowed && distance < name.chars().count()
+    };
+    let similar = similar.filter(is_slip).take(3).collect();
     Err(RevisionError::Unknown { text: text.to_owned(), similar })
 }
 

@@ -12,12 +12,18 @@ use super::fail::CliError;
 use super::open;
 use super::run::{Committed, restoring};
 use super::ui::{NAME, Ui, paint};
-use crate::object::{Entry, SnapshotId};
+use crate::hash::Digest;
+use crate::object::{Entry, Kind, SnapshotId};
 use crate::path::ProjectPath;
+use crate::pipeline::Pipeline;
 use crate::project::Project;
 use crate::record::{Output, RunVerdict};
-use crate::run::restore;
+use crate::run::{RunError, restore};
 use crate::snapshot::{View, for_each_file};
+use crate::store::Store;
+
+/// How many paths are named in one error.
+const PATHS_NAMED: usize = 10;
 
 /// Bring files, data or outputs of a version into the working tree
 ///
@@ -28,7 +34,7 @@ use crate::snapshot::{View, for_each_file};
 pub(super) struct Args {
     /// A version, a Git revision, or the first digits of a snapshot or run
     revision: String,
-    /// Files or directories, in the working tree's terms
+    /// Files or directories, relative to where you are
     paths: Vec<PathBuf>,
     /// Overwrite what was changed here
     #[arg(short, long)]
@@ -49,10 +55,11 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let opened = open::open(&project, &named)?;
     let view = View::new(&project.store, &opened.snapshot);
     let outputs = outputs(&project, named.snapshot, named.run.as_ref().map(|(_, run)| &**run))?;
-    let wanted = if args.paths.is_empty() {
+    let from = open::directory(global)?;
+    let is_root = |given: &PathBuf| std::fs::canonicalize(from.join(given)).is_ok_and(|real| real == project.root);
+    let wanted = if args.paths.iter().any(is_root) || args.paths.is_empty() {
         everything(&view, &outputs)?
     } else {
-        let from = open::directory(global)?;
         let mut wanted = Vec::new();
         for given in &args.paths {
             let path = project
@@ -67,10 +74,10 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         project.repository.changed_paths(project.prefix.as_ref())?.into_iter().collect();
     let head = Committed::new(&project);
     // A tracked file that Git calls unchanged can be had back from Git.
-    let known = |path: &ProjectPath| -> Option<crate::hash::Digest> {
-        if changed.contains(path) { None } else { head.digest(path) }
-    };
-    let restored = restore(&restoring(&project, &memory, &known), &wanted, args.force)?;
+    let known =
+        |path: &ProjectPath| -> Option<Digest> { if changed.contains(path) { None } else { head.digest(path) } };
+    let known = |path: &ProjectPath| known(path).or_else(|| kept(&project, &opened.pipeline, path));
+    let restored = restore(&restoring(&project, &memory, &known), &wanted, args.force).map_err(refused)?;
     ui.show(&Answer {
         snapshot: named.snapshot,
         version: named.version,
@@ -78,6 +85,29 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         unchanged: restored.unchanged,
     })?;
     Ok(0)
+}
+
+/// Returns the digest of a file of data or inside an output, if the store has its bytes: Git does not, and never will.
+fn kept(project: &Project, pipeline: &Pipeline, path: &ProjectPath) -> Option<Digest> {
+    let outputs = pipeline.steps.iter().flat_map(|step| step.outputs.iter().chain(&step.metrics));
+    if !outputs.chain(&pipeline.data).any(|root| path.is_within(root)) {
+        return None;
+    }
+    let (digest, size) = Digest::of_file(&path.under(&project.root)).ok()?;
+    (project.store.length(Kind::Blob, digest).ok()? == Some(size)).then_some(digest)
+}
+
+/// What is in the way may be a file of any kind, not only an output that `pv` wrote.
+fn refused(error: RunError) -> CliError {
+    let RunError::Edited { paths } = error else { return error.into() };
+    let mut names: Vec<_> = paths.iter().take(PATHS_NAMED).map(|path| format!("`{path}`")).collect();
+    let more = paths.len().saturating_sub(PATHS_NAMED);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    let verb = if paths.len() == 1 { "has" } else { "have" };
+    CliError::usage(format!("{} {verb} local changes; nothing was overwritten", names.join(", ")))
+        .hint("keep your version elsewhere, or let it be overwritten with `--force`")
 }
 
 /// Returns the outputs that are on record for the snapshot: of the run that was named, or the newest good one.

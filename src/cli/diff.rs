@@ -54,8 +54,8 @@ struct Read {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
-    let from = revision(&project, &args.from)?;
     let dry = DryStore::over(&project.store);
+    let from = revision(&project, &args.from)?;
     let to = match &args.to {
         Some(text) => revision(&project, text)?,
         None => working(ui, &project, &dry)?,
@@ -63,7 +63,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let diff = diff(&dry, &from.side(), &to.side())?;
     let patches = if args.patch { patches(&dry, &diff.files)? } else { Vec::new() };
     let differs = !diff.is_empty();
-    ui.show(&Answer { diff, patches, stat: args.stat })?;
+    ui.show(&Answer { diff, patches, stat: args.stat, to_working_tree: args.to.is_none() })?;
     Ok(if args.exit_code && differs { DIFFERENCE } else { 0 })
 }
 
@@ -102,7 +102,7 @@ fn revision(project: &Project, text: &str) -> Result<Read, CliError> {
     })
 }
 
-/// The working tree's objects are only looked at: nothing is kept, and the store may be read-only.
+/// The working tree's files are hashed where they are: nothing is written.
 fn working(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Read, CliError> {
     let captured = {
         let progress = ui.progress("Hashing");
@@ -146,6 +146,8 @@ struct Answer {
     patches: Vec<Patch>,
     #[serde(skip)]
     stat: bool,
+    #[serde(skip)]
+    to_working_tree: bool,
 }
 
 fn patch_texts<S: serde::Serializer>(patches: &[Patch], serializer: S) -> Result<S::Ok, S::Error> {
@@ -155,8 +157,9 @@ fn patch_texts<S: serde::Serializer>(patches: &[Patch], serializer: S) -> Result
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let diff = &self.diff;
-        writeln!(f, "from {}", head(&diff.from))?;
-        writeln!(f, "to   {}", head(&diff.to))?;
+        let [from, to] = self.names();
+        writeln!(f, "from {}", head(&diff.from, &from))?;
+        writeln!(f, "to   {}", head(&diff.to, &to))?;
         if diff.is_empty() {
             return writeln!(f, "No difference.");
         }
@@ -173,6 +176,13 @@ impl fmt::Display for Answer {
 }
 
 impl Answer {
+    /// What the sides are called.
+    fn names(&self) -> [String; 2] {
+        let name = |head: &Head| head.version.clone().unwrap_or_else(|| head.snapshot.short());
+        let to = if self.to_working_tree { "the working tree".to_owned() } else { name(&self.diff.to) };
+        [name(&self.diff.from), to]
+    }
+
     fn write_stat(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let diff = &self.diff;
         let parts = [
@@ -255,7 +265,7 @@ impl Answer {
             };
             write!(f, "  {}  {} -> {}", fact.name, side(&fact.old), side(&fact.new))?;
             if !fact.steps.is_empty() {
-                write!(f, "  {}", paint(FAINT, format!("named by {}", fact.steps.join(", "))))?;
+                write!(f, "  {}", paint(FAINT, format!("({})", fact.steps.join(", "))))?;
             }
             writeln!(f)?;
         }
@@ -269,13 +279,17 @@ impl Answer {
 
     fn write_results(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let diff = &self.diff;
-        let (Some(_), Some(_)) = (diff.from.run, diff.to.run) else {
-            let side = if diff.from.run.is_none() { &diff.from } else { &diff.to };
-            let name = side.version.clone().unwrap_or_else(|| side.snapshot.short());
-            title(f, "Outputs")?;
-            return writeln!(f, "  {}", paint(FAINT, format!("not compared: there is no run of {name}")));
+        let [from, to] = self.names();
+        let not_run = match (diff.from.run, diff.to.run) {
+            (Some(_), Some(_)) => None,
+            (None, Some(_)) => Some(format!("{from} has not been run")),
+            (Some(_), None) => Some(format!("{to} has not been run")),
+            (None, None) => Some(format!("{from} and {to} have not been run")),
         };
         title(f, "Outputs")?;
+        if let Some(not_run) = not_run {
+            return writeln!(f, "  {}", paint(FAINT, format!("not compared: {not_run}")));
+        }
         if diff.outputs.is_empty() {
             writeln!(f, "  {}", paint(GOOD, "all equal"))?;
         }
@@ -312,9 +326,9 @@ fn title(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     writeln!(f, "{}", paint(NAME, text))
 }
 
-fn head(head: &Head) -> String {
-    let mut text = paint(NAME, head.version.clone().unwrap_or_else(|| head.snapshot.short()));
-    if head.version.is_some() {
+fn head(head: &Head, name: &str) -> String {
+    let mut text = paint(NAME, name);
+    if name != head.snapshot.short() {
         text += &format!("  snapshot {}", head.snapshot.short());
     }
     if let Some(commit) = &head.commit {
@@ -349,10 +363,15 @@ fn write_steps(f: &mut fmt::Formatter<'_>, steps: &[StepChange]) -> fmt::Result 
     Ok(())
 }
 
-/// A field as a small text diff: the lines of the old value, then those of the new.
+/// A field as a small text diff: the lines of the old value, then those of the new, without those around that are equal.
 fn write_field(f: &mut fmt::Formatter<'_>, field: &FieldChange) -> fmt::Result {
-    for (mark, style, side) in [("-", BAD, &field.old), ("+", GOOD, &field.new)] {
-        for line in plain(side) {
+    let (old, new) = (plain(&field.old), plain(&field.new));
+    let before = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&old[before..], &new[before..]);
+    let after = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&old[..old.len() - after], &new[..new.len() - after]);
+    for (mark, style, side) in [("-", BAD, old), ("+", GOOD, new)] {
+        for line in side {
             writeln!(f, "      {}", paint(style, format!("{mark} {}: {line}", field.field)))?;
         }
     }
@@ -383,16 +402,17 @@ fn plain(value: &Value) -> Vec<String> {
 }
 
 fn file_line(change: &FileChange) -> String {
-    let size = |size: Option<u64>| size.map(bytes).unwrap_or_default();
+    let side = |target: &Option<String>, size: Option<u64>| {
+        target.clone().unwrap_or_else(|| size.map(bytes).unwrap_or_default())
+    };
+    let (old, new) = (side(&change.old_target, change.old_size), side(&change.new_target, change.new_size));
     match change.change {
-        How::Added => format!("{} {}  {}", paint(GOOD, "+"), change.path, size(change.new_size)),
+        How::Added => format!("{} {}  {new}", paint(GOOD, "+"), change.path),
         How::Removed => format!("{} {}", paint(BAD, "-"), change.path),
-        How::Modified => {
-            format!("{} {}  {} -> {}", paint(NOTE, "~"), change.path, size(change.old_size), size(change.new_size))
-        }
+        How::Modified => format!("{} {}  {old} -> {new}", paint(NOTE, "~"), change.path),
         How::Renamed => {
             let from = change.from.as_ref().map(ToString::to_string).unwrap_or_default();
-            format!("{} {from} -> {}", paint(NOTE, "→"), change.path)
+            format!("{} {}  (renamed from {from})", paint(NOTE, "~"), change.path)
         }
         How::Mode => format!("{} {}  (mode only)", paint(NOTE, "~"), change.path),
     }

@@ -11,7 +11,6 @@ use super::ui::{BAD, GOOD, paint};
 use crate::disk::DiskError;
 use crate::exec::ExecError;
 use crate::git::GitError;
-use crate::pipeline::{DefinitionError, ParamsError};
 use crate::project::ProjectError;
 use crate::record::RecordError;
 use crate::revision::RevisionError;
@@ -73,13 +72,13 @@ impl CliError {
     /// Returns the text for the terminal.
     pub(super) fn text(&self, colour: bool) -> Option<String> {
         let source = self.source.as_deref()?;
-        if let Some(rendered) = rendered(source, colour) {
-            return Some(rendered);
-        }
-        let mut text = format!("{} {source}", paint(BAD, "error:"));
-        for cause in causes(source) {
-            let _ = write!(text, "\n  because: {cause}");
-        }
+        let mut text = rendered(source, colour).unwrap_or_else(|| {
+            let mut text = format!("{} {source}", paint(BAD, "error:"));
+            for cause in causes(source) {
+                let _ = write!(text, "\n  because: {cause}");
+            }
+            text
+        });
         if let Some(hint) = &self.hint {
             let _ = write!(text, "\n{} {hint}", paint(GOOD, "hint:"));
         }
@@ -119,18 +118,18 @@ fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
 }
 
 /// Errors that point into a file have a picture of their own.
+///
+/// They come in transparent wrappers, which hide what they wrap from `source`.
 fn rendered(error: &(dyn Error + 'static), colour: bool) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(definition) = error.downcast_ref::<DefinitionError>() {
-            return Some(definition.render(colour));
-        }
-        if let Some(params) = error.downcast_ref::<ParamsError>() {
-            return Some(params.render(colour));
-        }
-        next = error.source();
+    let wrapped = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(RunError::Snapshot(error)), _) | (_, Some(RevisionError::Snapshot(error))) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    match wrapped {
+        Some(SnapshotError::Definition(error)) => Some(error.render(colour).trim_end().to_owned()),
+        Some(SnapshotError::Params(error)) => Some(error.render(colour).trim_end().to_owned()),
+        _ => None,
     }
-    None
 }
 
 impl From<DiskError> for CliError {

@@ -11,7 +11,6 @@ use super::ui::{NAME, Ui, paint};
 use crate::disk::{self, Durability};
 use crate::path::ProjectPath;
 use crate::project::Project;
-use crate::snapshot::definition_path;
 
 /// Make a first pipeline in this repository
 ///
@@ -39,9 +38,8 @@ struct Answer {
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliError> {
+    let path = open::definition(global)?;
     let project = Project::open(&open::directory(global)?, &global.pipeline)?;
-    let path = definition_path(&global.pipeline)
-        .ok_or_else(|| CliError::usage(format!("`{}` is no name for a pipeline", global.pipeline)))?;
     let place = path.under(&project.root);
     let created = disk::look(&place)?.is_none();
     if created {

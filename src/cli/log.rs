@@ -19,8 +19,8 @@ use crate::record::{RunVerdict, StepVerdict};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// How many entries to show
-    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
-    limit: usize,
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
     /// Show everything
     #[arg(short, long, conflicts_with = "limit")]
     all: bool,
@@ -75,7 +75,7 @@ impl Entry {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
-    let limit = if args.all { usize::MAX } else { args.limit };
+    let limit = if args.all { usize::MAX } else { usize::try_from(args.limit).unwrap_or(usize::MAX) };
     let mut versions: BTreeMap<SnapshotId, Vec<String>> = BTreeMap::new();
     for (_, version) in project.journal.versions()? {
         versions.entry(version.snapshot).or_default().push(version.name);
@@ -152,9 +152,12 @@ fn write_entry(f: &mut fmt::Formatter<'_>, entry: &Entry) -> fmt::Result {
                 write!(f, "  {}", message.lines().next().unwrap_or_default())?;
             }
         }
-        Entry::Run { run, snapshot, version, verdict, time, seconds: s, ran, reused, failed, .. } => {
+        Entry::Run {
+            run, snapshot, version, commit, dirty, verdict, time, seconds: s, ran, reused, failed, ..
+        } => {
             write!(f, "{}  run      {}", paint(FAINT, time.local()), paint(NAME, run.short()))?;
             write!(f, "  of {}", version.clone().unwrap_or_else(|| snapshot.short()))?;
+            write!(f, "  {}", commit_text(commit, *dirty))?;
             write!(f, "  {}", paint(verdict_style(&verdict.to_string()), verdict))?;
             if !failed.is_empty() {
                 write!(f, " in {}", failed.join(", "))?;

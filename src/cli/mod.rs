@@ -27,8 +27,8 @@ use clap::{Parser, Subcommand};
 use ui::Ui;
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 a difference was found, 2 bad usage or definition, 3 a step failed,
-4 the store is damaged or an object is missing, 5 an environment cannot be provided, 130 interrupted.
+Exit codes: 0 done, 1 a difference was found, 2 bad usage or definition, 3 a step failed, 4 the
+store is damaged or an object is missing, 5 an environment cannot be provided, 130 interrupted.
 
 A first round:
   pv init                     make a first pipeline in this repository
@@ -49,6 +49,7 @@ struct Cli {
 
 /// Options that every command takes.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Work as if started in this directory
     #[arg(short = 'C', value_name = "DIR", global = true)]

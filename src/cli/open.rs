@@ -13,20 +13,34 @@ use crate::pipeline::{Params, Pipeline};
 use crate::project::Project;
 use crate::record::By;
 use crate::revision::{self, Named};
-use crate::snapshot::{Captured, POINTERS, excluded, load_pipeline, read_pointers, read_snapshot};
+use crate::snapshot::{Captured, POINTERS, definition_path, excluded, load_pipeline, read_pointers, read_snapshot};
 
 /// Returns the directory that the command works in.
 pub(super) fn directory(global: &Global) -> Result<PathBuf, CliError> {
     let here = host::current_directory()
         .map_err(|error| CliError::usage(format!("the current directory cannot be used: {error}")))?;
-    Ok(global.directory.as_ref().map_or_else(|| here.clone(), |given| here.join(given)))
+    let Some(given) = &global.directory else { return Ok(here) };
+    let directory = here.join(given);
+    if directory.is_file() {
+        return Err(CliError::usage(format!("`{}` is not a directory", directory.display())));
+    }
+    Ok(directory)
 }
 
 /// Opens the project, and takes in the records that arrived on the ref since.
 pub(super) fn project(ui: &Ui, global: &Global) -> Result<Project, CliError> {
+    definition(global)?;
     let project = Project::open(&directory(global)?, &global.pipeline)?;
     exchange(ui, &project);
     Ok(project)
+}
+
+/// Returns where the definition lies that `--pipeline` names.
+pub(super) fn definition(global: &Global) -> Result<ProjectPath, CliError> {
+    definition_path(&global.pipeline).ok_or_else(|| {
+        CliError::usage(format!("`{}` is no name for a pipeline", global.pipeline))
+            .hint("the name `train` stands for the file `.pipeline/train.yaml`")
+    })
 }
 
 /// Makes records and ref the same. What fails here is done by the next command, so it only warns.

@@ -98,12 +98,9 @@ fn tree_text(content: &[u8]) -> Result<String, CliError> {
         Node::Leaf(entries) => {
             for (name, entry) in entries {
                 let size = bytes(entry.sized().bytes);
-                let _ = writeln!(
-                    text,
-                    "{}  {size:>10}  {}",
-                    crate::run::describe(Some(&entry)),
-                    crate::path::escape(&name)
-                );
+                let described = crate::run::describe(Some(&entry));
+                let (kind, digest) = described.split_once(' ').unwrap_or((&described, ""));
+                let _ = writeln!(text, "{kind:10}  {digest}  {size:>10}  {}", crate::path::escape(&name));
             }
         }
         Node::Inner(children) => {

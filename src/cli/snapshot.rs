@@ -19,7 +19,7 @@ use crate::revision;
 use crate::snapshot::{Captured, capture_working, write_pointers};
 use crate::store::Store;
 
-/// Keep definition, code, configuration, data and environment, and link them to the commit
+/// Keep what determines the results (code, configuration, data, seed), and name it
 ///
 /// The snapshot's id depends on content alone: the same content has the same
 /// id on every machine. Neither the index nor HEAD nor your files are touched; for
@@ -88,6 +88,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         open::exchange(ui, &project);
     }
     open::note_submodules(ui, &captured.submodules);
+    for path in ignored(&project, &pointers)? {
+        ui.say(format!("note: Git ignores `{path}`; `git add --force` commits it all the same"));
+    }
     let version = match &args.tag {
         Some(name) => Some(name.clone()),
         None => revision::version_of(&project.names(&project.commits()), captured.id)?,
@@ -104,6 +107,17 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         pointers,
     })?;
     Ok(0)
+}
+
+/// Returns the pointers that were written and that Git leaves out: `data/` in `.gitignore` means them too.
+fn ignored(project: &Project, pointers: &[ProjectPath]) -> Result<Vec<ProjectPath>, CliError> {
+    if pointers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let listed = project.repository.working_files(project.prefix.as_ref())?;
+    let is_listed = |path: &ProjectPath| listed.files().binary_search_by(|(other, _)| other.cmp(path)).is_ok();
+    let is_there = |path: &ProjectPath| path.under(&project.root).exists();
+    Ok(pointers.iter().filter(|path| is_there(path) && !is_listed(path)).cloned().collect())
 }
 
 /// A name must be good for a Git tag too, and must not look like an option.

@@ -7,7 +7,7 @@ use similar::TextDiff;
 
 use crate::hash::Digest;
 use crate::object::{BlobId, DataRoot, Entry, Kind, Snapshot, TreeId};
-use crate::path::ProjectPath;
+use crate::path::{ProjectPath, escape};
 use crate::snapshot::{self, Change, SnapshotError};
 use crate::store::Store;
 
@@ -34,6 +34,12 @@ pub struct FileChange {
     pub old_size: Option<u64>,
     /// Its size in bytes after.
     pub new_size: Option<u64>,
+    /// What it named, for people, if it was a link or a submodule.
+    #[serde(skip)]
+    pub old_target: Option<String>,
+    /// What it names, for people, if it is a link or a submodule.
+    #[serde(skip)]
+    pub new_target: Option<String>,
 }
 
 /// What happened to a file.
@@ -103,6 +109,7 @@ pub(super) fn changes(store: &dyn Store, old: &Snapshot, new: &Snapshot) -> Resu
             change.change = How::Renamed;
             change.old = change.new;
             change.old_size = change.new_size;
+            change.old_target.clone_from(&change.new_target);
             moved.push(from.clone());
             change.from = Some(from);
         }
@@ -128,6 +135,19 @@ fn file_change(change: &Change) -> FileChange {
         from: None,
         old_size: size(&change.old),
         new_size: size(&change.new),
+        old_target: change.old.as_ref().and_then(target),
+        new_target: change.new.as_ref().and_then(target),
+    }
+}
+
+fn target(entry: &Entry) -> Option<String> {
+    match entry {
+        Entry::Symlink { target } => Some(format!("link to {}", escape(target))),
+        Entry::Submodule { commit } => {
+            let hex: Vec<_> = commit.iter().map(|byte| format!("{byte:02x}")).collect();
+            Some(format!("commit {}", hex.concat()))
+        }
+        _ => None,
     }
 }
 
@@ -218,12 +238,14 @@ fn patch(store: &dyn Store, change: &FileChange) -> Result<Patch, SnapshotError>
         let text = format!("{path}: too large to compare line by line\n");
         return Ok(Patch { path, text });
     }
+    if change.old_target.is_some() || change.new_target.is_some() {
+        let side = |target: &Option<String>, bytes| target.clone().unwrap_or_else(|| size(bytes));
+        let (old, new) = (side(&change.old_target, change.old_size), side(&change.new_target, change.new_size));
+        let text = format!("{path}: {old} -> {new}\n");
+        return Ok(Patch { path, text });
+    }
     let read = |digest: Option<Digest>| -> Result<Option<String>, SnapshotError> {
         let Some(digest) = digest else { return Ok(Some(String::new())) };
-        // Links and submodules have no bytes of their own in the store.
-        if store.length(Kind::Blob, digest)?.is_none() {
-            return Ok(None);
-        }
         let bytes = store.get(Kind::Blob, BlobId::from(digest).digest())?;
         Ok(String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')))
     };

@@ -129,9 +129,12 @@ pub struct OutputChange {
 }
 
 impl Diff {
-    /// Returns whether the two snapshots are the same and have the same results.
+    /// Returns whether the two snapshots are the same, were run in the same environment and have the same results.
     pub fn is_empty(&self) -> bool {
-        self.from.snapshot == self.to.snapshot && self.outputs.is_empty() && self.metrics.is_empty()
+        self.from.snapshot == self.to.snapshot
+            && self.environment.is_empty()
+            && self.outputs.is_empty()
+            && self.metrics.is_empty()
     }
 }
 

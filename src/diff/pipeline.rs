@@ -1,11 +1,11 @@
 //! What changed in the definition, step by step and field by field.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::pipeline::{Pipeline, Step};
+use crate::pipeline::{Pipeline, Run, Step};
 
 /// A step that differs.
 #[derive(Debug, Serialize, PartialEq)]
@@ -35,7 +35,7 @@ pub enum StepHow {
 pub struct FieldChange {
     /// Which, as it is spelled in the definition.
     pub field: &'static str,
-    /// Its value before; null if it was not there.
+    /// Its value before, spelled as in a definition; null if it was not there.
     pub old: Value,
     /// Its value after.
     pub new: Value,
@@ -110,7 +110,7 @@ fn renames<'a>(gone: &[&'a Step], come: &[&'a Step]) -> Vec<(&'a Step, &'a Step)
 }
 
 fn fields(old: Option<&Step>, new: Option<&Step>) -> Vec<FieldChange> {
-    let as_map = |step: Option<&Step>| step.and_then(|step| serde_json::to_value(step).ok()).unwrap_or_default();
+    let as_map = |step: Option<&Step>| step.map(spelled).unwrap_or_default();
     let (old_map, new_map) = (as_map(old), as_map(new));
     let mut changes = Vec::new();
     if let (Some(old), Some(new)) = (old, new)
@@ -127,6 +127,20 @@ fn fields(old: Option<&Step>, new: Option<&Step>) -> Vec<FieldChange> {
         }
     }
     changes
+}
+
+/// Returns the fields of a step as people spell them: the command as text or list, variables as `NAME=value` or `NAME`.
+fn spelled(step: &Step) -> Value {
+    let mut fields = serde_json::to_value(step).unwrap_or_default();
+    fields["run"] = match &step.run {
+        Run::Shell(line) => line.as_str().into(),
+        Run::Program(words) => words.as_slice().into(),
+    };
+    let fixed = step.env.fixed.iter().map(|(name, value)| (name, format!("{name}={value}")));
+    let passed = step.env.passed.iter().map(|name| (name, name.clone()));
+    let env: BTreeMap<&String, String> = fixed.chain(passed).collect();
+    fields["env"] = if env.is_empty() { Value::Null } else { env.into_values().collect() };
+    fields
 }
 
 /// An empty list says the same as none, except for `inputs`, where it is a statement.

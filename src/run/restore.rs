@@ -60,6 +60,10 @@ pub fn edited_outputs(restoring: &Restoring<'_>, paths: &BTreeSet<ProjectPath>) 
 /// [`RunError::Edited`] before anything is written, unless `force`; otherwise
 /// [`RunError`] if a file cannot be written or an object is missing.
 pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Result<Restored, RunError> {
+    let blocking = in_the_way(restoring, outputs)?;
+    if !force && !blocking.is_empty() {
+        return Err(RunError::Edited { paths: blocking.into_iter().collect() });
+    }
     let mut restored = Restored::default();
     let before = remembered(restoring.memory)?;
     let mut memory = before.clone();
@@ -80,6 +84,10 @@ pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Re
         if !paths.is_empty() {
             return Err(RunError::Edited { paths });
         }
+    }
+    // Only with `force` is there any left.
+    for path in &blocking {
+        disk::remove_tree(&path.under(restoring.root))?;
     }
     for (output, entry, _) in other {
         put(restoring, output, &entry)?;
@@ -123,6 +131,29 @@ fn unknown(
         }
     }
     Ok(unknown)
+}
+
+/// Returns the files that stand where an output needs a directory. A link to a directory is none.
+fn in_the_way(restoring: &Restoring<'_>, outputs: &[Output]) -> Result<BTreeSet<ProjectPath>, RunError> {
+    let mut above = BTreeSet::new();
+    for output in outputs {
+        let mut directory = output.path.parent();
+        while let Some(path) = directory {
+            directory = path.parent();
+            if !above.insert(path) {
+                break;
+            }
+        }
+    }
+    let mut blocking = BTreeSet::new();
+    for path in above {
+        let behind = blocking.iter().any(|other| path.is_within(other));
+        let place = path.under(restoring.root);
+        if !behind && disk::look(&place)?.is_some() && !place.is_dir() {
+            blocking.insert(path);
+        }
+    }
+    Ok(blocking)
 }
 
 /// Returns the paths at which `pv` has put outputs in this worktree.

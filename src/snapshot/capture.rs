@@ -286,7 +286,7 @@ fn read_definition(
     if let Some(error) = failed.into_inner() {
         return Err(error);
     }
-    let params = params?;
+    let params = params.map_err(|error| definition.locate(&error))?;
     definition.check_params(&params)?;
     Ok((definition, params))
 }

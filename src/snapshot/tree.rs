@@ -244,3 +244,59 @@ pub(super) fn join(above: Option<&ProjectPath>, name: &[u8]) -> ProjectPath {
         None => ProjectPath::new(name).expect("names in trees are valid names"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{BlobId, TreeBuilder};
+    use crate::store::{MemoryStore, Source};
+
+    /// Puts `directories` nested three deep with `files` files each, of which `changed` holds something else.
+    fn tree(store: &MemoryStore, directories: u32, files: u32, changed: Option<(u32, u32)>) -> TreeId {
+        let build = |entries: Vec<(String, Entry)>| {
+            let put = |_, bytes: &[u8]| store.put(Kind::Tree, Source::Bytes(bytes)).map(drop);
+            let mut builder = TreeBuilder::new(put);
+            for (name, entry) in entries {
+                builder.push(name.into_bytes(), entry).unwrap();
+            }
+            builder.finish().unwrap()
+        };
+        let mut above = Vec::new();
+        for directory in 0..directories {
+            let leaves = (0..files).map(|file| {
+                let content = if changed == Some((directory, file)) { "new" } else { "old" };
+                let id = BlobId::of(format!("{content} {directory} {file}").as_bytes());
+                (format!("{file:04}"), Entry::File { executable: false, size: 1, id })
+            });
+            let (id, sized) = build(leaves.collect());
+            let (id, sized) = build(vec![("inner".to_owned(), Entry::Directory { sized, id })]);
+            above.push((format!("{directory:04}"), Entry::Directory { sized, id }));
+        }
+        build(above).0
+    }
+
+    /// Returns what changed, and how many nodes were read to find out.
+    fn compared(directories: u32, files: u32) -> (Vec<String>, u64) {
+        let store = MemoryStore::default();
+        let old = tree(&store, directories, files, None);
+        let new = tree(&store, directories, files, Some((directories / 2, files / 2)));
+        let mut told = Vec::new();
+        changes(&store, Some(old), Some(new), None, &mut |change| told.push(change.path.to_string())).unwrap();
+        (told, store.reads().get(&Kind::Tree).copied().unwrap_or_default())
+    }
+
+    #[test]
+    fn equal_subtrees_are_never_read() {
+        let (told, reads) = compared(100, 20);
+        assert_eq!(told, ["0050/inner/0010"]);
+        let (told, more_directories) = compared(1000, 20);
+        assert_eq!(told, ["0500/inner/0010"]);
+        // Large directories are split into nodes, of which only the one on the way is read: two sides, a few levels.
+        assert!(reads <= 10, "{reads} nodes were read of 2,000 files");
+        assert!(more_directories <= reads + 4, "{more_directories} nodes were read of 20,000 files");
+        let store = MemoryStore::default();
+        let same = tree(&store, 10, 10, None);
+        changes(&store, Some(same), Some(same), None, &mut |_| panic!("nothing differs")).unwrap();
+        assert_eq!(store.reads(), BTreeMap::new(), "equal trees are not even opened");
+    }
+}
