@@ -121,8 +121,10 @@ fn working(ui: &Ui, project: &Project, store: &dyn Store) -> Result<Subject, Cli
     };
     let (commit, dirty) = open::base(project, &captured)?;
     open::note_submodules(ui, &captured.submodules);
-    let label = captured.pipeline().version.clone();
-    let version = revision::version_of(&project.names(&project.commits()), captured.id)?.or(label);
+    let version = match revision::version_of(&project.names(&project.commits()), captured.id)? {
+        Some(version) => Some(version),
+        None => free_label(project, captured.pipeline())?,
+    };
     Ok(Subject {
         snapshot: captured.id,
         opened: open::Opened {
@@ -134,6 +136,14 @@ fn working(ui: &Ui, project: &Project, store: &dyn Store) -> Result<Subject, Cli
         commit,
         dirty,
     })
+}
+
+/// Returns the definition's label, unless it has become the name of a snapshot: this one is another.
+fn free_label(project: &Project, pipeline: &pipeline::Pipeline) -> Result<Option<String>, CliError> {
+    let Some(label) = &pipeline.version else { return Ok(None) };
+    let versions = project.journal.versions()?;
+    let taken = versions.iter().any(|(_, version)| version.name == *label && version.pipeline == project.pipeline);
+    Ok((!taken).then(|| label.clone()))
 }
 
 /// Outputs that `pv` wrote and somebody changed since are refused before anything runs.

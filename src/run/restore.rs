@@ -130,6 +130,7 @@ fn unknown(
             unknown.push(path.clone());
         }
     }
+    unknown.sort_unstable();
     Ok(unknown)
 }
 

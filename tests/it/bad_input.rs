@@ -30,7 +30,7 @@ fn every_bad_definition_is_refused_at_a_place_in_the_file() {
         }
     }
     // Where there is nothing, there is no line to point at.
-    assert_eq!(without_place, ["01-empty.yaml", "02-only-comments.yaml"]);
+    assert_eq!(without_place, ["001-empty.yaml", "002-only-comments.yaml"]);
     assert!(!project.path(".git/pv").exists(), "a refusal leaves no trace");
 }
 

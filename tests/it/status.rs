@@ -183,7 +183,7 @@ fn data_is_told_when_it_is_new_and_when_it_changed() {
     project.write("data/a.csv", "1\n");
     project.commit("first");
     insta::assert_snapshot!(project.pv(&["status"]), @"
-Snapshot 5da59838df9e, commit 28ab0e1bbb
+Snapshot 5da59838df9e, commit 28ab0e1bbb with changes
   a  never-run  it has not run before
   data data  added  1 file, 2 B
 ");
