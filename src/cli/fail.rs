@@ -69,7 +69,8 @@ impl CliError {
     pub(super) fn text(&self, colour: bool) -> Option<String> {
         let source = self.source.as_deref()?;
         if let Some(rendered) = rendered(source, colour) {
-            return Some(rendered);
+            let hint = self.hint.iter().map(|hint| format!("\n{} {hint}", paint(GOOD, "hint:")));
+            return Some(rendered.trim_end().to_owned() + &hint.collect::<String>());
         }
         let mut text = format!("{} {source}", paint(BAD, "error:"));
         for cause in causes(source) {
@@ -246,11 +247,15 @@ fn snapshot_advice(error: &SnapshotError) -> (u8, Option<String>) {
             USAGE,
             text("it was committed without a data pointer: `pv snapshot` writes them, `pv hooks install` keeps them"),
         ),
-        SnapshotError::Pointer { .. } => {
-            (USAGE, text("after a merge conflict, choose one side, or run `pv snapshot` to write it anew"))
-        }
+        SnapshotError::Pointer { .. } => (
+            USAGE,
+            text("after a merge conflict, choose one side, or run `pv snapshot` where the data is, to write it anew"),
+        ),
         SnapshotError::NoContent { .. } => {
             (STORE, text("copy the file from where the snapshot was taken, then run `pv snapshot` here"))
+        }
+        SnapshotError::MissingData { .. } => {
+            (STORE, text("copy it here from where the snapshot was taken; `pv run` takes it in"))
         }
         SnapshotError::NotUnderstood { .. } => (STORE, None),
         SnapshotError::Store(error) => owned(store_advice(error)),
