@@ -84,7 +84,18 @@ fn a_wrong_output_and_a_wrong_exit_code_are_found() {
 #[test]
 fn this_projects_own_pipeline_is_good_and_lists_its_steps() {
     let place = Place::empty();
-    for name in ["Cargo.toml", "Cargo.lock", "src", "benches", "scripts", ".pipeline"] {
+    for name in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "clippy.toml",
+        "README.md",
+        "src",
+        "benches",
+        "docs",
+        "fixtures",
+        "scripts",
+        ".pipeline",
+    ] {
         copy(&root().join(name), &place.directory().join(name));
     }
     place.commit();

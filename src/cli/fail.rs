@@ -250,11 +250,15 @@ fn snapshot_advice(error: &SnapshotError) -> (u8, Option<String>) {
             USAGE,
             text("it was committed without a data pointer: `pv snapshot` writes them, `pv hooks install` keeps them"),
         ),
-        SnapshotError::Pointer { .. } => {
-            (USAGE, text("after a merge conflict, choose one side, or run `pv snapshot` to write it anew"))
-        }
+        SnapshotError::Pointer { .. } => (
+            USAGE,
+            text("after a merge conflict, choose one side, or run `pv snapshot` where the data is, to write it anew"),
+        ),
         SnapshotError::NoContent { .. } => {
             (STORE, text("copy the file from where the snapshot was taken, then run `pv snapshot` here"))
+        }
+        SnapshotError::MissingData { .. } => {
+            (STORE, text("copy it here from where the snapshot was taken; `pv run` takes it in"))
         }
         SnapshotError::NotUnderstood { .. } => (STORE, None),
         SnapshotError::Stopped => (INTERRUPTED, None),

@@ -11,14 +11,18 @@ use super::Global;
 use super::fail::CliError;
 use super::open;
 use super::ui::{FAINT, NAME, Ui, paint};
+use crate::disk::DiskError;
 use crate::git::{CommitId, HOOKS, HookState, hooks};
 use crate::host::{self, Time};
 use crate::object::{DataRoot, Kind};
 use crate::path::ProjectPath;
 use crate::project::Project;
 use crate::record::{Link, Record};
-use crate::revision::snapshot_of_commit;
-use crate::snapshot::{SnapshotError, capture_data, check_definition, place_entry, read_pointers, write_pointers};
+use crate::revision::{RevisionError, snapshot_of_commit};
+use crate::snapshot::{
+    SnapshotError, capture_data, check_committed_definition, check_definition, differing_pointers, place_entry,
+    read_pointers, same_pointers, write_pointers,
+};
 use crate::store::Store;
 
 /// How many rewritten commits are linked at once; of a longer rebase only the last.
@@ -26,6 +30,7 @@ const REWRITTEN_MAX: usize = 50;
 /// The Git setting that asks for a trailer in commit messages.
 const TRAILER_SETTING: &str = "pv.trailer";
 const TRAILER: &str = "Pipeline-Snapshot";
+const NO_VERIFY: &str = "`git commit --no-verify` commits all the same";
 
 /// Keep snapshots in step with commits, by Git hooks
 ///
@@ -63,16 +68,24 @@ struct Answer {
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
-    let project = Project::open(&open::directory(global)?, &global.pipeline)?;
+    let opened = || -> Result<Project, CliError> { Ok(Project::open(&open::directory(global)?, &global.pipeline)?) };
+    if let Verb::Run { hook, arguments } = &args.verb {
+        let acted = opened().and_then(|project| act(ui, &project, hook, arguments));
+        return if hook == "pre-commit" {
+            acted.map(|()| 0).map_err(|error| error.hint(NO_VERIFY))
+        } else {
+            Ok(told(ui, acted))
+        };
+    }
+    let project = opened()?;
     let directory = project.repository.hooks_directory()?;
     match &args.verb {
-        Verb::Run { hook, arguments } => return act(ui, &project, hook, arguments),
         Verb::Install => {
             let program = host::own_program().ok_or_else(|| CliError::usage("the path of pv itself is not known"))?;
-            hooks::install(&directory, &program, project.prefix.as_ref())?;
+            hooks::install(&directory, &program, project.prefix.as_ref()).map_err(in_the_way)?;
         }
         Verb::Uninstall => hooks::uninstall(&directory)?,
-        Verb::Status => {}
+        Verb::Status | Verb::Run { .. } => {}
     }
     let hooks = hooks::states(&directory)?
         .into_iter()
@@ -90,16 +103,37 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     Ok(0)
 }
 
-fn act(ui: &mut Ui, project: &Project, hook: &str, arguments: &[String]) -> Result<u8, CliError> {
+fn in_the_way(error: DiskError) -> CliError {
+    let exists = error.source.kind() == std::io::ErrorKind::AlreadyExists;
+    let error = CliError::from(error);
+    if exists {
+        error.hint("another hook took the place of ours; remove the one of the two that is not wanted")
+    } else {
+        error
+    }
+}
+
+fn act(ui: &Ui, project: &Project, hook: &str, arguments: &[String]) -> Result<(), CliError> {
     match hook {
         "pre-commit" => before_commit(ui, project),
         "prepare-commit-msg" => add_trailer(project, arguments),
-        // What comes after the fact must not look like a failure of the commit.
-        "post-commit" => Ok(told(ui, link_head(ui, project))),
-        "post-rewrite" => Ok(told(ui, link_rewritten(ui, project))),
+        "post-commit" => {
+            link_head(ui, project)?;
+            keep_staged(project)
+        }
+        "post-rewrite" => {
+            link_rewritten(ui, project)?;
+            // The commits of a rebase bring pointers, and no checkout comes after the last.
+            if arguments.first().is_some_and(|by| by == "rebase") { follow_pointers(ui, project) } else { Ok(()) }
+        }
         // Git says so when only files are checked out, not a branch.
-        "post-checkout" if arguments.get(2).is_some_and(|flag| flag == "0") => Ok(0),
-        "post-checkout" | "post-merge" => Ok(told(ui, follow_pointers(ui, project))),
+        "post-checkout" if arguments.get(2).is_some_and(|flag| flag == "0") => Ok(()),
+        "post-checkout" => follow_pointers(ui, project),
+        // A merge calls no post-commit.
+        "post-merge" => {
+            link_head(ui, project)?;
+            follow_pointers(ui, project)
+        }
         _ => {
             Err(CliError::usage(format!("there is no hook `{hook}`"))
                 .hint(format!("the hooks are {}", HOOKS.join(", "))))
@@ -107,53 +141,62 @@ fn act(ui: &mut Ui, project: &Project, hook: &str, arguments: &[String]) -> Resu
     }
 }
 
+/// What is no condition of the commit must not look like a failure of it.
 fn told(ui: &Ui, result: Result<(), CliError>) -> u8 {
     if let Err(error) = result {
-        ui.warn(error.text(false).unwrap_or_default());
+        ui.warn(error.text(false).unwrap_or_default().trim_end());
     }
     0
 }
 
-/// The definition must be good, and the pointers must say what the data is now.
-fn before_commit(ui: &Ui, project: &Project) -> Result<u8, CliError> {
-    let pipeline = match check_definition(project.site()) {
+/// The definition that is committed must be good, and the pointers must say what the data is now.
+fn before_commit(ui: &Ui, project: &Project) -> Result<(), CliError> {
+    let commit = project.repository.commit_of_index()?;
+    let pipeline = match check_committed_definition(project.site(), &commit) {
         Ok(definition) => definition.pipeline,
-        Err(SnapshotError::NoPipeline { .. }) => return Ok(0),
-        Err(error) => return Err(CliError::from(error).hint("`git commit --no-verify` commits all the same")),
+        Err(SnapshotError::NoPipeline { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
     };
-    if pipeline.data.is_empty() {
-        return Ok(0);
-    }
     let pointed = capture_data(project.site(), &pipeline, &project.store)?;
-    project.store.sync()?;
-    let changed = write_pointers(&project.root, &pointed)?;
-    if !changed.is_empty() {
-        let in_repository: Vec<ProjectPath> = changed
-            .iter()
-            .map(|path| match &project.prefix {
-                Some(prefix) => prefix.join(path.as_bytes()),
-                None => path.clone(),
-            })
-            .collect();
-        project.repository.stage(&in_repository)?;
-        for path in &changed {
-            ui.say(format!("pv: {path} is part of the commit"));
-        }
+    if !pointed.is_empty() {
+        project.store.sync()?;
     }
-    Ok(0)
+    write_pointers(project.site(), &pointed)?;
+    let differing = differing_pointers(project.site(), &commit)?;
+    project.repository.stage(&in_repository(project, &differing))?;
+    for path in &differing {
+        ui.say(format!("pv: {path} is part of the commit"));
+    }
+    Ok(())
 }
 
-fn add_trailer(project: &Project, arguments: &[String]) -> Result<u8, CliError> {
-    if project.repository.flag(TRAILER_SETTING) != Some(true) {
-        return Ok(0);
+/// After `git commit FILE`, the index still has the pointers of before: it was written before the hook that changed them.
+fn keep_staged(project: &Project) -> Result<(), CliError> {
+    let Some(head) = project.repository.head()?.commit else { return Ok(()) };
+    let pointers = same_pointers(project.site(), &head)?;
+    Ok(project.repository.stage(&in_repository(project, &pointers))?)
+}
+
+fn in_repository(project: &Project, paths: &[ProjectPath]) -> Vec<ProjectPath> {
+    let whole = |path: &ProjectPath| match &project.prefix {
+        Some(prefix) => prefix.join(path.as_bytes()),
+        None => path.clone(),
+    };
+    paths.iter().map(whole).collect()
+}
+
+fn add_trailer(project: &Project, arguments: &[String]) -> Result<(), CliError> {
+    let Some(file) = arguments.first().filter(|_| project.repository.flag(TRAILER_SETTING) == Some(true)) else {
+        return Ok(());
+    };
+    let commit = project.repository.commit_of_index()?;
+    let commits = project.commits();
+    match snapshot_of_commit(&project.names(&commits), &commit) {
+        Ok(snapshot) => Ok(project.repository.add_trailer(file, TRAILER, &snapshot.to_string())?),
+        // A commit without a pipeline has no snapshot.
+        Err(RevisionError::Snapshot(SnapshotError::NoPipeline { .. })) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    if let Some(file) = arguments.first() {
-        let commit = project.repository.commit_of_index()?;
-        let commits = project.commits();
-        let snapshot = snapshot_of_commit(&project.names(&commits), &commit)?;
-        project.repository.add_trailer(file, TRAILER, &snapshot.to_string())?;
-    }
-    Ok(0)
 }
 
 fn link_head(ui: &Ui, project: &Project) -> Result<(), CliError> {
@@ -181,7 +224,7 @@ fn link(ui: &Ui, project: &Project, commits: &[CommitId]) -> Result<(), CliError
         let snapshot = match snapshot_of_commit(&project.names(&memory), commit) {
             Ok(snapshot) => snapshot,
             // A commit without a pipeline has no snapshot.
-            Err(crate::revision::RevisionError::Snapshot(SnapshotError::NoPipeline { .. })) => continue,
+            Err(RevisionError::Snapshot(SnapshotError::NoPipeline { .. })) => continue,
             Err(error) => return Err(error.into()),
         };
         let commit = commit.to_string();
@@ -216,8 +259,15 @@ fn follow_pointers(ui: &Ui, project: &Project) -> Result<(), CliError> {
     for (path, wanted) in read_pointers(project.site(), &pipeline)? {
         let place = path.under(&project.root);
         let dry = crate::store::DryStore::over(&project.store);
-        let here = crate::snapshot::capture_path(&place, &dry)?;
+        // A root may itself be a link to where there is room for it.
+        let behind_link = place.is_symlink();
+        let real = if behind_link { std::fs::canonicalize(&place).unwrap_or(place) } else { place };
+        let here = crate::snapshot::capture_path(&real, &dry)?;
         if here.as_ref().map(crate::object::Entry::digest) == Some(wanted.digest()) {
+            continue;
+        }
+        if behind_link {
+            ui.warn(format!("pv: data `{path}` lies behind a link, so it stays as it is"));
             continue;
         }
         let kept = match &here {

@@ -61,7 +61,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         let progress = ui.progress("Hashing");
         capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
     };
-    let pointers = write_pointers(&project.root, &captured.pointed)?;
+    let pointers = write_pointers(project.site(), &captured.pointed)?;
     let (commit, dirty) = open::base(&project, &captured)?;
     let replaces = match &args.tag {
         Some(name) => replaced(&project, name, &captured, commit.as_deref(), dirty, args.force)?,

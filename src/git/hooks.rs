@@ -45,8 +45,17 @@ pub fn states(directory: &Path) -> Result<Vec<(&'static str, HookState)>, DiskEr
 ///
 /// # Errors
 ///
-/// [`DiskError`] if a hook cannot be moved or written.
+/// [`DiskError`] if a hook cannot be moved or written; nothing is changed if another took the place
+/// of ours while the one before ours is still kept.
 pub fn install(directory: &Path, program: &Path, project: Option<&ProjectPath>) -> Result<(), DiskError> {
+    // Before anything is changed: a hook that was kept once must not be lost to another that came since.
+    for name in HOOKS {
+        let before = before(directory, name);
+        if state(directory, name)? == HookState::Other && disk::look(&before)?.is_some() {
+            let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+            return Err(DiskError::on("keep the hook that is there as", &before)(exists));
+        }
+    }
     for name in HOOKS {
         let path = directory.join(name);
         if state(directory, name)? == HookState::Other {

@@ -14,7 +14,10 @@ use rayon::prelude::*;
 use super::data::{POINTERS, Pointer};
 use super::{Change, SnapshotError, View};
 use crate::disk::{self, DiskError, Found};
-use crate::git::{CommitFiles, CommitId, CommitReader, FileKind, GitError, Repository, Tracked, WorkingFile};
+use crate::git::{
+    CommitFiles, CommitId, CommitReader, FileKind, GitError, Repository, Tracked, WorkingFile, WorkingFiles,
+    WorkingReader,
+};
 use crate::object::{
     DataRoot, DefinitionId, Entry, EnvironmentId, Kind, ParamsId, Sized, Snapshot, SnapshotId, TreeBuilder, TreeId,
     canonical,
@@ -106,30 +109,13 @@ pub fn capture_working(site: Site<'_>, store: &dyn Store, progress: Progress<'_>
     let (definition, params) = read_definition(site, "the working tree", &read)?;
     let pipeline = &definition.pipeline;
     let meter = Meter::new(store, progress);
-    let entries = in_parallel(files, pipeline, &|| Ok(None), &|reader, path, file| {
-        let on_disk = path.under(site.root);
-        match file.kind {
-            FileKind::File { executable } => {
-                if file.normalised {
-                    // Most files are not converted, so a reader is made when the first one is.
-                    let reader = match reader {
-                        Some(reader) => reader,
-                        None => reader.insert(listed.reader()?),
-                    };
-                    if let Some(bytes) = reader.converted(path)? {
-                        return meter.file(Source::Bytes(&bytes), executable);
-                    }
-                }
-                meter.file(Source::File(&on_disk), executable)
-            }
-            FileKind::Symlink => link_entry(&on_disk),
-            FileKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),
-        }
+    let entries = in_parallel(&in_tree(files, pipeline), &|| Ok(None), &|reader, path, file| {
+        working_entry(site, &listed, reader, path, file, &meter)
     })?;
     let mut data = Vec::new();
     let mut pointed = Vec::new();
     for path in &pipeline.data {
-        let (root, needs_pointer) = working_root(site, files, path, &meter)?;
+        let (root, needs_pointer) = working_root(site, &listed, path, &meter)?;
         if needs_pointer {
             pointed.push((path.clone(), root));
         }
@@ -161,7 +147,7 @@ pub fn capture_commit(
     };
     let (definition, params) = read_definition(site, &place, &read)?;
     let meter = Meter::new(store, progress);
-    let entries = in_parallel(files, &definition.pipeline, &|| listed.reader(), &|reader, path, file| {
+    let entries = in_parallel(&in_tree(files, &definition.pipeline), &|| listed.reader(), &|reader, path, file| {
         committed_entry(reader, path, file, &meter)
     })?;
     let mut data = Vec::new();
@@ -191,6 +177,22 @@ pub fn check_definition(site: Site<'_>) -> Result<Definition, SnapshotError> {
     Ok(definition)
 }
 
+/// Returns the definition in a commit, checked as [`check_definition`] does.
+///
+/// # Errors
+///
+/// [`SnapshotError`] if there is none, or it or its params are not good.
+pub fn check_committed_definition(site: Site<'_>, commit: &CommitId) -> Result<Definition, SnapshotError> {
+    let listed = site.repository.commit_files(commit, site.prefix)?;
+    let files = listed.files();
+    let read = |path: &ProjectPath| -> Result<Option<Vec<u8>>, SnapshotError> {
+        find(files, path).map(|file| Ok(listed.reader()?.bytes(path, file)?)).transpose()
+    };
+    let (definition, _) = read_definition(site, &format!("commit {}", commit.short()), &read)?;
+    pipeline::order(&definition.pipeline)?;
+    Ok(definition)
+}
+
 /// Takes the data roots that need a pointer, and nothing else. Their content goes to `store`.
 ///
 /// # Errors
@@ -201,7 +203,7 @@ pub fn capture_data(site: Site<'_>, pipeline: &Pipeline, store: &dyn Store) -> R
     let meter = Meter::new(store, &|_, _| true);
     let mut pointed = Vec::new();
     for path in &pipeline.data {
-        let (root, needs_pointer) = working_root(site, listed.files(), path, &meter)?;
+        let (root, needs_pointer) = working_root(site, &listed, path, &meter)?;
         if needs_pointer {
             pointed.push((path.clone(), root));
         }
@@ -239,25 +241,45 @@ pub fn capture_path(path: &Path, store: &dyn Store) -> Result<Option<Entry>, Sna
 
 type Listed<T> = Vec<(ProjectPath, T)>;
 
-/// Takes one data root of the working tree, and tells whether it needs a pointer: Git ignores some file of it.
+/// Takes one data root of the working tree, and tells whether it needs a pointer: Git does not see all of it.
 ///
-/// A root that is not on this disk is what its pointer says.
+/// A root that Git sees the whole of is taken as a commit has it: without empty directories, and with
+/// the line endings of a checkout. A root that is not on this disk is what its pointer says.
 fn working_root(
     site: Site<'_>,
-    files: &[(ProjectPath, WorkingFile)],
+    listed: &WorkingFiles<'_>,
     path: &ProjectPath,
     meter: &Meter<'_>,
 ) -> Result<(DataRoot, bool), SnapshotError> {
     let on_disk = path.under(site.root);
-    let root = if on_disk.exists() {
-        capture_root(&on_disk, meter)?
-    } else {
+    if !on_disk.exists() {
         let bytes = disk::read_if_there(&Pointer::place(path).under(site.root))?;
-        read_pointer(path, bytes)?
-            .ok_or_else(|| SnapshotError::NoData { place: "the working tree".to_owned(), path: path.clone() })?
-    };
-    let seen_by_git = files.iter().filter(|(file, _)| file.is_within(path)).count() as u64;
-    Ok((root, seen_by_git < root.sized().files || seen_by_git == 0))
+        let root = read_pointer(path, bytes)?
+            .ok_or_else(|| SnapshotError::NoData { place: "the working tree".to_owned(), path: path.clone() })?;
+        return Ok((root, true));
+    }
+    let seen: Vec<_> = listed.files().iter().filter(|(file, _)| file.is_within(path)).collect();
+    // Of a root that is a link, Git sees the link and not what lies behind it.
+    if seen.is_empty() || on_disk.is_symlink() || seen.len() != count_files(&on_disk)? {
+        return Ok((capture_root(&on_disk, meter)?, true));
+    }
+    let entries =
+        in_parallel(&seen, &|| Ok(None), &|reader, path, file| working_entry(site, listed, reader, path, file, meter))?;
+    match root_of_entries(path, entries, meter)? {
+        Some(root) => Ok((root, false)),
+        None => Ok((capture_root(&on_disk, meter)?, true)),
+    }
+}
+
+fn count_files(root: &Path) -> Result<usize, SnapshotError> {
+    if disk::look(root)? != Some(Found::Directory) {
+        return Ok(1);
+    }
+    let mut files = 0;
+    for entry in disk::walk(root) {
+        files += usize::from(entry?.1 != Found::Directory);
+    }
+    Ok(files)
 }
 
 fn find<'a, T>(files: &'a [(ProjectPath, T)], path: &ProjectPath) -> Option<&'a T> {
@@ -324,14 +346,16 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Makes an entry of every file that is not left out. Each thread gets a reader of its own from `start`.
+fn in_tree<'a, T>(files: &'a [(ProjectPath, T)], pipeline: &Pipeline) -> Vec<&'a (ProjectPath, T)> {
+    files.iter().filter(|(path, _)| !excluded(pipeline, path)).collect()
+}
+
+/// Makes an entry of every file. Each thread gets a reader of its own from `start`.
 fn in_parallel<T: Sync, R>(
-    files: &[(ProjectPath, T)],
-    pipeline: &Pipeline,
+    files: &[&(ProjectPath, T)],
     start: &(dyn Fn() -> Result<R, GitError> + Sync),
     to_entry: &(dyn Fn(&mut R, &ProjectPath, &T) -> Result<Entry, SnapshotError> + Sync),
 ) -> Result<Listed<Entry>, SnapshotError> {
-    let wanted: Vec<_> = files.iter().filter(|(path, _)| !excluded(pipeline, path)).collect();
     let one = |slot: &mut Option<R>, (path, file): &(ProjectPath, T)| {
         let reader = match slot {
             Some(reader) => reader,
@@ -339,11 +363,39 @@ fn in_parallel<T: Sync, R>(
         };
         Ok((path.clone(), to_entry(reader, path, file)?))
     };
-    if wanted.len() < PARALLEL_FROM_FILES {
+    if files.len() < PARALLEL_FROM_FILES {
         let mut slot = None;
-        wanted.into_iter().map(|file| one(&mut slot, file)).collect()
+        files.iter().map(|file| one(&mut slot, file)).collect()
     } else {
-        wanted.into_par_iter().map_init(|| None, one).collect()
+        files.par_iter().map_init(|| None, |slot, file| one(slot, file)).collect()
+    }
+}
+
+fn working_entry(
+    site: Site<'_>,
+    listed: &WorkingFiles<'_>,
+    reader: &mut Option<WorkingReader>,
+    path: &ProjectPath,
+    file: &WorkingFile,
+    meter: &Meter<'_>,
+) -> Result<Entry, SnapshotError> {
+    let on_disk = path.under(site.root);
+    match file.kind {
+        FileKind::File { executable } => {
+            if file.normalised {
+                // Most files are not converted, so a reader is made when the first one is.
+                let reader = match reader {
+                    Some(reader) => reader,
+                    None => reader.insert(listed.reader()?),
+                };
+                if let Some(bytes) = reader.converted(path)? {
+                    return meter.file(Source::Bytes(&bytes), executable);
+                }
+            }
+            meter.file(Source::File(&on_disk), executable)
+        }
+        FileKind::Symlink => link_entry(&on_disk),
+        FileKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),
     }
 }
 
@@ -403,23 +455,32 @@ fn tracked_root(
     root: &ProjectPath,
     meter: &Meter<'_>,
 ) -> Result<Option<DataRoot>, SnapshotError> {
-    let mut reader = listed.reader()?;
-    let mut entries = Vec::new();
-    for (path, file) in listed.files().iter().filter(|(path, _)| path.is_within(root)) {
-        let entry = committed_entry(&mut reader, path, file, meter)?;
-        match path.strip(root) {
-            Some(relative) => entries.push((relative, Some(entry))),
-            None => {
-                if let Entry::File { executable, size, id } = entry {
-                    return Ok(Some(DataRoot::File { executable, size, id }));
-                }
+    let files: Vec<_> = listed.files().iter().filter(|(path, _)| path.is_within(root)).collect();
+    let entries =
+        in_parallel(&files, &|| listed.reader(), &|reader, path, file| committed_entry(reader, path, file, meter))?;
+    root_of_entries(root, entries, meter)
+}
+
+/// Returns the data root with these files; `None` if there are none, or if it is no file or directory.
+fn root_of_entries(
+    root: &ProjectPath,
+    entries: Listed<Entry>,
+    meter: &Meter<'_>,
+) -> Result<Option<DataRoot>, SnapshotError> {
+    let mut below = Vec::new();
+    for (path, entry) in entries {
+        match (path.strip(root), entry) {
+            (Some(relative), entry) => below.push((relative, Some(entry))),
+            (None, Entry::File { executable, size, id }) => {
+                return Ok(Some(DataRoot::File { executable, size, id }));
             }
+            (None, _) => return Ok(None),
         }
     }
-    if entries.is_empty() {
+    if below.is_empty() {
         return Ok(None);
     }
-    let (id, sized) = Directory::from_entries(entries)?.build(meter)?;
+    let (id, sized) = Directory::from_entries(below)?.build(meter)?;
     Ok(Some(DataRoot::Directory { sized, id }))
 }
 
@@ -520,8 +581,8 @@ fn assemble(
 /// Every declared input must be in the snapshot, not merely on this disk.
 fn check_inputs(site: Site<'_>, store: &dyn Store, captured: &Captured) -> Result<(), SnapshotError> {
     let view = View::new(store, &captured.snapshot);
-    let is_there =
-        |path: &ProjectPath| matches!(view.entry(path), Ok(Some(_))) || view.data_below(path).next().is_some();
+    // Data that is not in this clone's store can only be found missing when a step needs it.
+    let is_there = |path: &ProjectPath| !matches!(view.entry(path), Ok(None)) || view.data_below(path).next().is_some();
     for step in &captured.pipeline().steps {
         for path in step.inputs.iter().flatten() {
             let produced = captured.pipeline().steps.iter().flat_map(|step| step.outputs.iter().chain(&step.metrics));

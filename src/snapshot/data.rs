@@ -4,14 +4,17 @@
 //! says what the root holds. One line, because Git merges files line by line,
 //! and half a pointer of one branch with half of another would name data that never was.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::SnapshotError;
-use crate::disk::{self, Durability};
+use super::{Site, SnapshotError};
+use crate::disk::{self, DiskError, Durability};
+use crate::git::CommitId;
 use crate::object::{DataRoot, Sized};
 use crate::path::ProjectPath;
+use crate::pipeline;
 
 /// The directory of the pointer files, relative to the project.
 pub const POINTERS: &str = ".pipeline/data";
@@ -63,15 +66,89 @@ impl FromStr for Pointer {
     }
 }
 
-/// Writes the pointers of `roots` below the project's `root` and removes those
-/// of roots that are no more. Returns the pointer files that changed, sorted.
+/// Writes the pointers of `roots` and removes those of roots that are no more, unless another
+/// pipeline of the project has them. Returns the pointer files that changed, sorted.
 ///
 /// Writes nothing that is already right, so times of files stay.
 ///
 /// # Errors
 ///
 /// [`SnapshotError::Disk`] if one cannot be written or removed.
-pub fn write_pointers(root: &Path, roots: &[(ProjectPath, DataRoot)]) -> Result<Vec<ProjectPath>, SnapshotError> {
+pub fn write_pointers(site: Site<'_>, roots: &[(ProjectPath, DataRoot)]) -> Result<Vec<ProjectPath>, SnapshotError> {
+    let others = roots_of_others(site)?;
+    write(site.root, roots, &|place| others.as_ref().is_none_or(|others| others.contains(place)))
+}
+
+/// Returns the pointer files that are not the same in the working tree and in `commit`, also those that only one of them has.
+///
+/// # Errors
+///
+/// [`SnapshotError`] if the commit or a file cannot be read.
+pub fn differing_pointers(site: Site<'_>, commit: &CommitId) -> Result<Vec<ProjectPath>, SnapshotError> {
+    let (here, there) = (pointers_on_disk(site.root)?, pointers_of(site, commit)?);
+    let places: BTreeSet<&ProjectPath> = here.keys().chain(there.keys()).collect();
+    Ok(places.into_iter().filter(|place| here.get(*place) != there.get(*place)).cloned().collect())
+}
+
+/// Returns the pointer files that are the same in the working tree and in `commit`.
+///
+/// # Errors
+///
+/// As [`differing_pointers`].
+pub fn same_pointers(site: Site<'_>, commit: &CommitId) -> Result<Vec<ProjectPath>, SnapshotError> {
+    let here = pointers_on_disk(site.root)?;
+    if here.is_empty() {
+        return Ok(Vec::new());
+    }
+    let there = pointers_of(site, commit)?;
+    Ok(here.into_iter().filter(|(place, text)| there.get(place) == Some(text)).map(|(place, _)| place).collect())
+}
+
+fn pointers_on_disk(root: &Path) -> Result<BTreeMap<ProjectPath, Vec<u8>>, SnapshotError> {
+    let mut pointers = BTreeMap::new();
+    let directory = root.join(POINTERS);
+    if disk::look(&directory)?.is_some() {
+        for entry in disk::walk(&directory) {
+            let (path, found) = entry?;
+            if let (Some(place), disk::Found::File { .. }) = (ProjectPath::below(root, &path), found) {
+                pointers.insert(place, disk::read_if_there(&path)?.unwrap_or_default());
+            }
+        }
+    }
+    Ok(pointers)
+}
+
+fn pointers_of(site: Site<'_>, commit: &CommitId) -> Result<BTreeMap<ProjectPath, Vec<u8>>, SnapshotError> {
+    let directory = ProjectPath::new(POINTERS).expect("a constant relative path");
+    let listed = site.repository.commit_files(commit, site.prefix)?;
+    let mut reader = listed.reader()?;
+    let files = listed.files().iter().filter(|(path, _)| path.is_within(&directory));
+    files.map(|(path, file)| Ok((path.clone(), reader.bytes(path, file)?))).collect()
+}
+
+/// Returns where the pointers of the project's other pipelines lie; `None` if one of them cannot be understood.
+fn roots_of_others(site: Site<'_>) -> Result<Option<Vec<ProjectPath>>, SnapshotError> {
+    let mut places = Vec::new();
+    let directory = site.root.join(".pipeline");
+    let listed = std::fs::read_dir(&directory).map_err(DiskError::on("list", &directory))?;
+    for entry in listed {
+        let path = entry.map_err(DiskError::on("list", &directory))?.path();
+        let is_definition = path.extension().is_some_and(|extension| extension == "yaml");
+        if !is_definition || path.file_stem().is_some_and(|stem| stem == site.pipeline) {
+            continue;
+        }
+        let Some(text) = disk::read_if_there(&path)? else { continue };
+        let Ok(definition) = pipeline::read(&text, &path.to_string_lossy()) else { return Ok(None) };
+        places.extend(definition.pipeline.data.iter().map(Pointer::place));
+    }
+    Ok(Some(places))
+}
+
+fn write(
+    root: &Path,
+    roots: &[(ProjectPath, DataRoot)],
+    is_of_others: &dyn Fn(&ProjectPath) -> bool,
+) -> Result<Vec<ProjectPath>, SnapshotError> {
     let mut changed = Vec::new();
     let mut wanted = Vec::new();
     for (path, data) in roots {
@@ -83,17 +160,10 @@ pub fn write_pointers(root: &Path, roots: &[(ProjectPath, DataRoot)]) -> Result<
         }
         wanted.push(place);
     }
-    let directory = root.join(POINTERS);
-    if disk::look(&directory)?.is_some() {
-        for entry in disk::walk(&directory) {
-            let (path, found) = entry?;
-            if let Some(place) = ProjectPath::below(root, &path)
-                && found != disk::Found::Directory
-                && !wanted.contains(&place)
-            {
-                disk::remove_tree(&path)?;
-                changed.push(place);
-            }
+    for place in pointers_on_disk(root)?.into_keys() {
+        if !wanted.contains(&place) && !is_of_others(&place) {
+            disk::remove_tree(&place.under(root))?;
+            changed.push(place);
         }
     }
     changed.sort_unstable();
@@ -134,11 +204,12 @@ mod tests {
         let path = |text: &str| ProjectPath::new(text).unwrap();
         let root = DataRoot::File { executable: false, size: 1, id: BlobId::of(b"x") };
         let two = [(path("a"), root), (path("data/raw"), root)];
+        let nobody = |_: &ProjectPath| false;
         assert_eq!(
-            write_pointers(project.path(), &two).unwrap(),
+            write(project.path(), &two, &nobody).unwrap(),
             [path(".pipeline/data/a"), path(".pipeline/data/data/raw")]
         );
-        assert_eq!(write_pointers(project.path(), &two).unwrap(), []);
-        assert_eq!(write_pointers(project.path(), &two[..1]).unwrap(), [path(".pipeline/data/data/raw")]);
+        assert_eq!(write(project.path(), &two, &nobody).unwrap(), []);
+        assert_eq!(write(project.path(), &two[..1], &nobody).unwrap(), [path(".pipeline/data/data/raw")]);
     }
 }

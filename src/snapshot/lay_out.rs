@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::tree::{data_entry, for_each_file};
+use super::tree::{data_entry, for_each_file, require_data};
 use super::{Progress, SnapshotError};
 use crate::disk::{self, DiskError, Found};
 use crate::object::{BlobId, Entry, Snapshot};
@@ -31,6 +31,7 @@ pub fn lay_out(
     place: &Path,
     progress: Progress<'_>,
 ) -> Result<(), SnapshotError> {
+    require_data(store, snapshot)?;
     disk::make_directory(place)?;
     let mut files = Vec::new();
     for_each_file(store, snapshot.tree, None, &mut |path, entry| prepare(place, path, entry, &mut files))?;

@@ -20,10 +20,10 @@ use crate::pipeline::{Circle, DefinitionError, ParamsError};
 use crate::store::StoreError;
 
 pub use capture::{
-    Captured, Progress, Site, capture_commit, capture_data, capture_path, capture_working, check_definition,
-    definition_path, excluded, read_pointers,
+    Captured, Progress, Site, capture_commit, capture_data, capture_path, capture_working, check_committed_definition,
+    check_definition, definition_path, excluded, read_pointers,
 };
-pub use data::{POINTERS, Pointer, write_pointers};
+pub use data::{POINTERS, Pointer, differing_pointers, same_pointers, write_pointers};
 pub use lay_out::{lay_out, place_entry};
 pub use load::load_pipeline;
 pub use tree::{Change, View, changes, for_each_file, read_snapshot};
@@ -99,6 +99,12 @@ pub enum SnapshotError {
         #[source]
         source: StoreError,
     },
+    /// Data of the snapshot is known by its pointers only.
+    #[error("data {} is not in the store", list(paths))]
+    MissingData {
+        /// All roots of which the content is missing.
+        paths: Vec<ProjectPath>,
+    },
     /// An object that hashes right has bytes that make no sense.
     #[error("{kind} cannot be understood")]
     NotUnderstood {
@@ -123,6 +129,10 @@ pub enum SnapshotError {
     /// A value has no canonical form.
     #[error(transparent)]
     NotCanonical(#[from] NotCanonical),
+}
+
+fn list(paths: &[ProjectPath]) -> String {
+    paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl SnapshotError {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::SnapshotError;
 use crate::object::{Child, DataRoot, Entry, Kind, Node, Snapshot, SnapshotId, TreeId};
 use crate::path::ProjectPath;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Returns the snapshot with this id.
 ///
@@ -61,7 +61,12 @@ impl<'a> View<'a> {
             if let Some(rest) = path.strip(root) {
                 return match data {
                     DataRoot::File { .. } => Ok(None),
-                    DataRoot::Directory { id, .. } => self.below(*id, &rest),
+                    DataRoot::Directory { id, .. } => self.below(*id, &rest).map_err(|error| match error {
+                        SnapshotError::Store(StoreError::Missing { .. }) => {
+                            require_data(self.store, self.snapshot).err().unwrap_or(error)
+                        }
+                        error => error,
+                    }),
                 };
             }
         }
@@ -118,6 +123,22 @@ impl<'a> View<'a> {
         self.nodes.lock().expect("no holder panics").insert(id, Arc::clone(&node));
         Ok(node)
     }
+}
+
+/// Sees to it that the store has all data of `snapshot`, at least its topmost objects.
+///
+/// # Errors
+///
+/// [`SnapshotError::MissingData`] with every root that is not there.
+pub(super) fn require_data(store: &dyn Store, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+    let mut paths = Vec::new();
+    for (path, root) in &snapshot.data {
+        let kind = if matches!(root, DataRoot::Directory { .. }) { Kind::Tree } else { Kind::Blob };
+        if store.length(kind, root.digest())?.is_none() {
+            paths.push(path.clone());
+        }
+    }
+    if paths.is_empty() { Ok(()) } else { Err(SnapshotError::MissingData { paths }) }
 }
 
 /// Returns the entry that a data root would be in a directory.

@@ -66,7 +66,9 @@ fn one_id_everywhere(project: &Sandbox) -> String {
 fn clone(project: &Sandbox, name: &str, settings: &[&str]) -> PathBuf {
     let place = project.beside(name);
     let mut arguments = vec!["clone", "--quiet"];
-    settings.iter().for_each(|setting| arguments.extend(["--config", setting]));
+    for setting in settings {
+        arguments.extend(["--config", setting]);
+    }
     let source = project.path("").to_str().unwrap().to_owned();
     arguments.extend([source.as_str(), place.to_str().unwrap()]);
     project.git(&arguments);
@@ -366,9 +368,9 @@ fn snapshots_of_a_dirty_tree_touch_nothing_of_the_users() {
     project.pv_ok(&["status"]);
     project.pv_ok(&["diff", "HEAD"]);
     let after = world(&project);
-    let only_records =
+    let of_the_user =
         |text: &str| text.lines().filter(|line| !line.contains("refs/pv/meta")).collect::<Vec<_>>().join("\n");
-    pretty(&only_records(&before), &only_records(&after));
+    pretty(&of_the_user(&before), &of_the_user(&after));
     assert_eq!(project.git(&["status", "--porcelain"]), porcelain);
     // All of it is in the snapshot, as it is on disk.
     let place = project.beside("look");
