@@ -68,14 +68,13 @@ impl CliError {
     /// Returns the text for the terminal.
     pub(super) fn text(&self, colour: bool) -> Option<String> {
         let source = self.source.as_deref()?;
-        if let Some(rendered) = rendered(source, colour) {
-            let hint = self.hint.iter().map(|hint| format!("\n{} {hint}", paint(GOOD, "hint:")));
-            return Some(rendered.trim_end().to_owned() + &hint.collect::<String>());
-        }
-        let mut text = format!("{} {source}", paint(BAD, "error:"));
-        for cause in causes(source) {
-            let _ = write!(text, "\n  because: {cause}");
-        }
+        let mut text = rendered(source, colour).unwrap_or_else(|| {
+            let mut text = format!("{} {source}", paint(BAD, "error:"));
+            for cause in causes(source) {
+                let _ = write!(text, "\n  because: {cause}");
+            }
+            text
+        });
         if let Some(hint) = &self.hint {
             let _ = write!(text, "\n{} {hint}", paint(GOOD, "hint:"));
         }
