@@ -343,7 +343,7 @@ fn a_repository_without_commits_can_be_snapshotted_and_run() {
 }
 
 #[test]
-fn snapshots_of_a_dirty_tree_touch_nothing_of_the_users() {
+fn snapshots_of_a_dirty_tree_touch_nothing_only_recordss() {
     let project = project();
     project.write("stashed.txt", "s\n");
     project.git(&["stash", "--quiet", "--include-untracked"]);
@@ -368,9 +368,9 @@ fn snapshots_of_a_dirty_tree_touch_nothing_of_the_users() {
     project.pv_ok(&["status"]);
     project.pv_ok(&["diff", "HEAD"]);
     let after = world(&project);
-    let of_the_user =
+    let only_records =
         |text: &str| text.lines().filter(|line| !line.contains("refs/pv/meta")).collect::<Vec<_>>().join("\n");
-    pretty(&of_the_user(&before), &of_the_user(&after));
+    pretty(&only_records(&before), &only_records(&after));
     assert_eq!(project.git(&["status", "--porcelain"]), porcelain);
     // All of it is in the snapshot, as it is on disk.
     let place = project.beside("look");
