@@ -41,9 +41,16 @@ fn count_of(path: &Path, line: &str) -> usize {
     std::fs::read_to_string(path).unwrap_or_default().lines().filter(|other| *other == line).count()
 }
 
+/// Whoever started the tests may have had signals ignored, and `pv` would honour that.
+const WITH_DEFAULT_SIGNALS: &str = "import os, signal, sys
+for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(name, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])";
+
 fn start(project: &Sandbox, directory: &Path) -> Child {
     project
-        .pv_command_in(directory, &["run"])
+        .command_in(directory, "python3")
+        .args(["-c", WITH_DEFAULT_SIGNALS, env!("CARGO_BIN_EXE_pv"), "run"])
         .env("TRACE", project.beside("trace"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
