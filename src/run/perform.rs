@@ -1,7 +1,7 @@
 //! Carrying a run out: steps in parallel, each as soon as those before it are done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::judge::{Judged, Verdict, Work};
 use super::place::Place;
 use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
-use super::step::{Executed, execute};
+use super::step::{Executed, Failure, execute};
 use crate::disk::Lock;
 use crate::exec::Stop;
 use crate::host::Time;
@@ -103,17 +103,6 @@ pub struct StepDone {
     pub failure: Option<Failure>,
     /// The outputs that were on record under its key before it was executed again.
     pub recorded: Vec<Output>,
-}
-
-/// How a step failed.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// What happened: `it exited with code 1`.
-    pub how: String,
-    /// The last lines that it printed.
-    pub tail: Vec<String>,
-    /// The directory it ran in, kept.
-    pub kept: PathBuf,
 }
 
 /// What a run did.

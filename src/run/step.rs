@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::RunError;
-use super::perform::Failure;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError};
 use crate::environment;
@@ -22,6 +21,17 @@ use crate::store::{Source, Store};
 /// How many lines of the log of a failed step are shown.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 64 * 1024;
+
+/// How a step failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What happened: `it exited with code 1`.
+    pub how: String,
+    /// The last lines that it printed.
+    pub tail: Vec<String>,
+    /// The directory it ran in, kept.
+    pub kept: PathBuf,
+}
 
 /// What became of a step that was executed.
 pub(super) struct Executed {

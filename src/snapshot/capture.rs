@@ -3,34 +3,24 @@
 //! Both ways end in the same list of paths and entries, so a clean tree and
 //! its commit have the same id.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use rayon::prelude::*;
+use std::sync::atomic::Ordering;
 
 use super::data::{POINTERS, Pointer};
+use super::gather::{Directory, Listed, Meter, committed_entry, in_parallel, working_entry};
+use super::roots::{read_pointer, tracked_root, working_root};
 use super::{Change, SnapshotError, View};
-use crate::disk::{self, DiskError, Found};
-use crate::git::{
-    CommitFiles, CommitId, CommitReader, FileKind, GitError, Repository, Tracked, WorkingFile, WorkingFiles,
-    WorkingReader,
-};
+use crate::disk;
+use crate::git::{CommitId, Repository};
 use crate::object::{
-    DataRoot, DefinitionId, Entry, EnvironmentId, Kind, ParamsId, Sized, Snapshot, SnapshotId, TreeBuilder, TreeId,
-    canonical,
+    DataRoot, DefinitionId, Entry, EnvironmentId, Kind, ParamsId, Sized, Snapshot, SnapshotId, canonical,
 };
 use crate::path::ProjectPath;
 use crate::pipeline::{self, Definition, Params, Pipeline};
-use crate::store::{Source, Store, StoreError};
+use crate::store::Store;
 
 /// Told of files and bytes as they are done, and says whether to go on; called from several threads.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) -> bool + Sync);
-
-/// Fewer files than this are hashed by one thread: starting more would cost more.
-const PARALLEL_FROM_FILES: usize = 64;
 
 /// Where a pipeline lives.
 #[derive(Clone, Copy)]
@@ -193,95 +183,6 @@ pub fn check_committed_definition(site: Site<'_>, commit: &CommitId) -> Result<D
     Ok(definition)
 }
 
-/// Takes the data roots that need a pointer, and nothing else. Their content goes to `store`.
-///
-/// # Errors
-///
-/// [`SnapshotError`] if data is neither there nor pointed at, or cannot be read.
-pub fn capture_data(site: Site<'_>, pipeline: &Pipeline, store: &dyn Store) -> Result<Listed<DataRoot>, SnapshotError> {
-    let listed = site.repository.working_files(site.prefix)?;
-    let meter = Meter::new(store, &|_, _| true);
-    let mut pointed = Vec::new();
-    for path in &pipeline.data {
-        let (root, needs_pointer) = working_root(site, &listed, path, &meter)?;
-        if needs_pointer {
-            pointed.push((path.clone(), root));
-        }
-    }
-    Ok(pointed)
-}
-
-/// Returns the data roots that have a pointer in the working tree, with what it says.
-///
-/// # Errors
-///
-/// [`SnapshotError`] if a pointer cannot be read or understood.
-pub fn read_pointers(site: Site<'_>, pipeline: &Pipeline) -> Result<Listed<DataRoot>, SnapshotError> {
-    let mut pointers = Vec::new();
-    for path in &pipeline.data {
-        let bytes = disk::read_if_there(&Pointer::place(path).under(site.root))?;
-        pointers.extend(read_pointer(path, bytes)?.map(|root| (path.clone(), root)));
-    }
-    Ok(pointers)
-}
-
-/// Takes what lies at `path` on disk: a file, a link, or a directory with all below it. `None` if nothing is there.
-///
-/// # Errors
-///
-/// [`SnapshotError`] if something cannot be read, or is no file, link or directory.
-pub fn capture_path(path: &Path, store: &dyn Store) -> Result<Option<Entry>, SnapshotError> {
-    let meter = Meter::new(store, &|_, _| true);
-    Ok(match disk::look(path)? {
-        None => None,
-        Some(Found::Symlink) => Some(link_entry(path)?),
-        Some(_) => Some(super::tree::data_entry(&capture_root(path, &meter)?)),
-    })
-}
-
-type Listed<T> = Vec<(ProjectPath, T)>;
-
-/// Takes one data root of the working tree, and tells whether it needs a pointer: Git does not see all of it.
-///
-/// A root that Git sees the whole of is taken as a commit has it: without empty directories, and with
-/// the line endings of a checkout. A root that is not on this disk is what its pointer says.
-fn working_root(
-    site: Site<'_>,
-    listed: &WorkingFiles<'_>,
-    path: &ProjectPath,
-    meter: &Meter<'_>,
-) -> Result<(DataRoot, bool), SnapshotError> {
-    let on_disk = path.under(site.root);
-    if !on_disk.exists() {
-        let bytes = disk::read_if_there(&Pointer::place(path).under(site.root))?;
-        let root = read_pointer(path, bytes)?
-            .ok_or_else(|| SnapshotError::NoData { place: "the working tree".to_owned(), path: path.clone() })?;
-        return Ok((root, true));
-    }
-    let seen: Vec<_> = listed.files().iter().filter(|(file, _)| file.is_within(path)).collect();
-    // Of a root that is a link, Git sees the link and not what lies behind it.
-    if seen.is_empty() || on_disk.is_symlink() || seen.len() != count_files(&on_disk)? {
-        return Ok((capture_root(&on_disk, meter)?, true));
-    }
-    let entries =
-        in_parallel(&seen, &|| Ok(None), &|reader, path, file| working_entry(site, listed, reader, path, file, meter))?;
-    match root_of_entries(path, entries, meter)? {
-        Some(root) => Ok((root, false)),
-        None => Ok((capture_root(&on_disk, meter)?, true)),
-    }
-}
-
-fn count_files(root: &Path) -> Result<usize, SnapshotError> {
-    if disk::look(root)? != Some(Found::Directory) {
-        return Ok(1);
-    }
-    let mut files = 0;
-    for entry in disk::walk(root) {
-        files += usize::from(entry?.1 != Found::Directory);
-    }
-    Ok(files)
-}
-
 fn find<'a, T>(files: &'a [(ProjectPath, T)], path: &ProjectPath) -> Option<&'a T> {
     let index = files.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
     Some(&files[index].1)
@@ -313,236 +214,8 @@ fn read_definition(
     Ok((definition, params))
 }
 
-/// Puts what it is given into the store, and counts.
-struct Meter<'a> {
-    store: &'a dyn Store,
-    progress: Progress<'a>,
-    new_bytes: AtomicU64,
-}
-
-impl<'a> Meter<'a> {
-    fn new(store: &'a dyn Store, progress: Progress<'a>) -> Self {
-        Self { store, progress, new_bytes: AtomicU64::new(0) }
-    }
-
-    fn put(&self, kind: Kind, source: Source<'_>) -> Result<crate::store::Put, StoreError> {
-        let put = self.store.put(kind, source)?;
-        if put.new {
-            self.new_bytes.fetch_add(put.size, Ordering::Relaxed);
-        }
-        Ok(put)
-    }
-
-    fn file(&self, source: Source<'_>, executable: bool) -> Result<Entry, SnapshotError> {
-        let put = self.put(Kind::Blob, source)?;
-        if !(self.progress)(1, put.size) {
-            return Err(SnapshotError::Stopped);
-        }
-        Ok(Entry::File { executable, size: put.size, id: put.digest.into() })
-    }
-
-    fn object(&self, kind: Kind, bytes: &[u8]) -> Result<crate::hash::Digest, SnapshotError> {
-        Ok(self.put(kind, Source::Bytes(bytes))?.digest)
-    }
-}
-
 fn in_tree<'a, T>(files: &'a [(ProjectPath, T)], pipeline: &Pipeline) -> Vec<&'a (ProjectPath, T)> {
     files.iter().filter(|(path, _)| !excluded(pipeline, path)).collect()
-}
-
-/// Makes an entry of every file. Each thread gets a reader of its own from `start`.
-fn in_parallel<T: Sync, R>(
-    files: &[&(ProjectPath, T)],
-    start: &(dyn Fn() -> Result<R, GitError> + Sync),
-    to_entry: &(dyn Fn(&mut R, &ProjectPath, &T) -> Result<Entry, SnapshotError> + Sync),
-) -> Result<Listed<Entry>, SnapshotError> {
-    let one = |slot: &mut Option<R>, (path, file): &(ProjectPath, T)| {
-        let reader = match slot {
-            Some(reader) => reader,
-            None => slot.insert(start()?),
-        };
-        Ok((path.clone(), to_entry(reader, path, file)?))
-    };
-    if files.len() < PARALLEL_FROM_FILES {
-        let mut slot = None;
-        files.iter().map(|file| one(&mut slot, file)).collect()
-    } else {
-        files.par_iter().map_init(|| None, |slot, file| one(slot, file)).collect()
-    }
-}
-
-fn working_entry(
-    site: Site<'_>,
-    listed: &WorkingFiles<'_>,
-    reader: &mut Option<WorkingReader>,
-    path: &ProjectPath,
-    file: &WorkingFile,
-    meter: &Meter<'_>,
-) -> Result<Entry, SnapshotError> {
-    let on_disk = path.under(site.root);
-    match file.kind {
-        FileKind::File { executable } => {
-            if file.normalised {
-                // Most files are not converted, so a reader is made when the first one is.
-                let reader = match reader {
-                    Some(reader) => reader,
-                    None => reader.insert(listed.reader()?),
-                };
-                if let Some(bytes) = reader.converted(path)? {
-                    return meter.file(Source::Bytes(&bytes), executable);
-                }
-            }
-            meter.file(Source::File(&on_disk), executable)
-        }
-        FileKind::Symlink => link_entry(&on_disk),
-        FileKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),
-    }
-}
-
-fn committed_entry(
-    reader: &mut CommitReader,
-    path: &ProjectPath,
-    file: &Tracked,
-    meter: &Meter<'_>,
-) -> Result<Entry, SnapshotError> {
-    match file.kind {
-        FileKind::File { executable } => meter.file(Source::Bytes(&reader.bytes(path, file)?), executable),
-        FileKind::Symlink => Ok(Entry::Symlink { target: reader.bytes(path, file)? }),
-        FileKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),
-    }
-}
-
-fn link_entry(path: &Path) -> Result<Entry, SnapshotError> {
-    let target = fs::read_link(path).map_err(DiskError::on("read the link", path))?;
-    Ok(Entry::Symlink { target: target.as_os_str().as_bytes().to_vec() })
-}
-
-/// Takes a data root or an output: one file, or a directory with everything in it, also empty directories.
-fn capture_root(path: &Path, meter: &Meter<'_>) -> Result<DataRoot, SnapshotError> {
-    let metadata = fs::metadata(path).map_err(DiskError::on("look at", path))?;
-    match Found::from_metadata(&metadata) {
-        Found::File { executable, .. } => match meter.file(Source::File(path), executable)? {
-            Entry::File { executable, size, id } => Ok(DataRoot::File { executable, size, id }),
-            _ => unreachable!("`Meter::file` returns files"),
-        },
-        Found::Directory => {
-            let found = disk::walk(path).collect::<Result<Vec<_>, _>>()?;
-            let one = |(file, found): &(std::path::PathBuf, Found)| -> Result<_, SnapshotError> {
-                let relative = ProjectPath::below(path, file).expect("a walk stays below its root");
-                let entry = match found {
-                    Found::File { executable, .. } => Some(meter.file(Source::File(file), *executable)?),
-                    Found::Symlink => Some(link_entry(file)?),
-                    Found::Directory => None,
-                    Found::Other => return Err(SnapshotError::Special { path: file.clone() }),
-                };
-                Ok((relative, entry))
-            };
-            let entries: Vec<_> = if found.len() < PARALLEL_FROM_FILES {
-                found.iter().map(one).collect::<Result<_, _>>()?
-            } else {
-                found.par_iter().map(one).collect::<Result<_, _>>()?
-            };
-            let (id, sized) = Directory::from_entries(entries)?.build(meter)?;
-            Ok(DataRoot::Directory { sized, id })
-        }
-        Found::Symlink | Found::Other => Err(SnapshotError::Special { path: path.to_owned() }),
-    }
-}
-
-/// The content of a data root that Git tracks, from the files of a commit.
-fn tracked_root(
-    listed: &CommitFiles<'_>,
-    root: &ProjectPath,
-    meter: &Meter<'_>,
-) -> Result<Option<DataRoot>, SnapshotError> {
-    let files: Vec<_> = listed.files().iter().filter(|(path, _)| path.is_within(root)).collect();
-    let entries =
-        in_parallel(&files, &|| listed.reader(), &|reader, path, file| committed_entry(reader, path, file, meter))?;
-    root_of_entries(root, entries, meter)
-}
-
-/// Returns the data root with these files; `None` if there are none, or if it is no file or directory.
-fn root_of_entries(
-    root: &ProjectPath,
-    entries: Listed<Entry>,
-    meter: &Meter<'_>,
-) -> Result<Option<DataRoot>, SnapshotError> {
-    let mut below = Vec::new();
-    for (path, entry) in entries {
-        match (path.strip(root), entry) {
-            (Some(relative), entry) => below.push((relative, Some(entry))),
-            (None, Entry::File { executable, size, id }) => {
-                return Ok(Some(DataRoot::File { executable, size, id }));
-            }
-            (None, _) => return Ok(None),
-        }
-    }
-    if below.is_empty() {
-        return Ok(None);
-    }
-    let (id, sized) = Directory::from_entries(below)?.build(meter)?;
-    Ok(Some(DataRoot::Directory { sized, id }))
-}
-
-fn read_pointer(root: &ProjectPath, bytes: Option<Vec<u8>>) -> Result<Option<DataRoot>, SnapshotError> {
-    let Some(bytes) = bytes else { return Ok(None) };
-    let pointer: Option<Pointer> = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
-    pointer.map(|pointer| Some(pointer.0)).ok_or_else(|| SnapshotError::Pointer { path: Pointer::place(root) })
-}
-
-/// A directory on its way to becoming a tree.
-#[derive(Default)]
-struct Directory(BTreeMap<Vec<u8>, Item>);
-
-enum Item {
-    Entry(Entry),
-    Directory(Directory),
-}
-
-impl Directory {
-    /// Returns the directory with these entries; `None` stands for an empty directory.
-    fn from_entries(entries: Vec<(ProjectPath, Option<Entry>)>) -> Result<Self, SnapshotError> {
-        let mut root = Self::default();
-        for (path, entry) in entries {
-            let conflict = || SnapshotError::Conflict { path: path.clone() };
-            let mut directory = &mut root;
-            let mut names = path.names();
-            let last = names.next_back().unwrap_or_default().to_vec();
-            for name in names {
-                let item = directory.0.entry(name.to_vec()).or_insert_with(|| Item::Directory(Self::default()));
-                match item {
-                    Item::Directory(below) => directory = below,
-                    Item::Entry(_) => return Err(conflict()),
-                }
-            }
-            match entry {
-                Some(entry) => {
-                    if directory.0.insert(last, Item::Entry(entry)).is_some() {
-                        return Err(conflict());
-                    }
-                }
-                None => {
-                    directory.0.entry(last).or_insert_with(|| Item::Directory(Self::default()));
-                }
-            }
-        }
-        Ok(root)
-    }
-
-    fn build(self, meter: &Meter<'_>) -> Result<(TreeId, Sized), SnapshotError> {
-        let mut builder = TreeBuilder::new(|_, bytes: &[u8]| meter.object(Kind::Tree, bytes).map(drop));
-        for (name, item) in self.0 {
-            let entry = match item {
-                Item::Entry(entry) => entry,
-                Item::Directory(directory) => {
-                    let (id, sized) = directory.build(meter)?;
-                    Entry::Directory { sized, id }
-                }
-            };
-            builder.push(name, entry)?;
-        }
-        builder.finish()
-    }
 }
 
 fn assemble(

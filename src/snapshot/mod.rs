@@ -6,8 +6,10 @@
 
 mod capture;
 mod data;
+mod gather;
 mod lay_out;
 mod load;
+mod roots;
 mod tree;
 
 use std::path::PathBuf;
@@ -20,12 +22,13 @@ use crate::pipeline::{Circle, DefinitionError, ParamsError};
 use crate::store::StoreError;
 
 pub use capture::{
-    Captured, Progress, Site, capture_commit, capture_data, capture_path, capture_working, check_committed_definition,
-    check_definition, definition_path, excluded, read_pointers,
+    Captured, Progress, Site, capture_commit, capture_working, check_committed_definition, check_definition,
+    definition_path, excluded,
 };
 pub use data::{POINTERS, Pointer, differing_pointers, same_pointers, write_pointers};
 pub use lay_out::{lay_out, place_entry};
 pub use load::load_pipeline;
+pub use roots::{capture_data, capture_path, read_pointers};
 pub use tree::{Change, View, changes, for_each_file, read_snapshot};
 
 /// Why a snapshot could not be taken, read or laid out.
