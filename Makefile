@@ -3,7 +3,6 @@
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV := $(TARGET)/test-venv
-PAGES := $(wildcard README.md docs/*.md)
 
 # The tests' own Python comes first, so that `python3` in a pipeline is the one with the packages.
 IN_VENV := PATH="$(VENV)/bin:$$PATH" PYTHONDONTWRITEBYTECODE=1
@@ -48,7 +47,7 @@ test-rust: set-up
 test-python: set-up
 	$(IN_VENV) python3 -m unittest discover --start-directory tests
 	$(CARGO) run --quiet --locked -- schema > "$(TARGET)/pipeline.schema.json"
-	$(IN_VENV) python3 tests/schema_check.py "$(TARGET)/pipeline.schema.json" $(PAGES)
+	$(IN_VENV) python3 tests/schema_check.py "$(TARGET)/pipeline.schema.json"
 
 format:
 	$(CARGO) fmt --check

@@ -86,4 +86,5 @@ def main():
     sys.exit(bool(failures) or taken < 10 or refused < 30)
 
 
-main()
+if __name__ == "__main__":
+    main()
