@@ -1,6 +1,6 @@
 //! Deciding what must run, and running it.
 //!
-//! [`judge`](Work::judge) is a decision from facts: a step's recipe, its key, what is
+//! [`plan`] is a decision from facts: a step's recipe, its key, what is
 //! known under that key. [`perform`] does it: a clean place, processes, results.
 //! Progress leaves this room as [`Event`]s, never as text.
 
