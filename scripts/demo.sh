@@ -105,7 +105,7 @@ cd "$scratch/clone"
 show pv status
 
 chapter "With the records it also knows what came out, and comes to the same bytes"
-show git fetch --quiet origin refs/pv/meta:refs/pv/meta
+show git fetch --quiet origin +refs/pv/meta:refs/pv/meta
 show pv --quiet run v1.0 --restore
 show cmp work/orders.db "$scratch/orders-of-v1.0.db"
 echo "(no difference)"
