@@ -223,8 +223,10 @@ impl State {
         Some((index, failed))
     }
 
-    fn finished(&self) -> Finished {
-        self.done.iter().map(|(index, done)| (*index, done.outputs.clone())).collect()
+    /// Returns the outputs of the steps `before`, all of which are done with.
+    fn finished(&self, before: &BTreeSet<usize>) -> Finished {
+        let outputs = |index: &usize| Some((*index, self.done.get(index)?.outputs.clone()));
+        before.iter().filter_map(outputs).collect()
     }
 }
 
@@ -258,7 +260,7 @@ impl Running<'_> {
             }
             // Told under the lock, so that the order of the lines is the order of the steps.
             (self.observer)(Event::Reached { step: &step.name, description: step.description.as_deref() });
-            let finished = state.finished();
+            let finished = state.finished(&ancestors(self.work, index));
             drop(state);
             let result = self.one(index, &finished);
             state = shared.state.lock().expect("no holder panics");
@@ -385,12 +387,9 @@ impl Running<'_> {
 
     /// Commits a result, unless the same outputs are known under its key already.
     fn keep(&self, result: StepResult, lock: Option<Lock>) -> Result<(), RunError> {
-        let known = self.work.journal.results(result.key)?;
-        if known.iter().any(|(_, known)| known.outputs == result.outputs) && self.request.mode == Mode::Replay {
-            if let Some(lock) = lock {
-                lock.remove();
-            }
-        } else {
+        let on_record = self.request.mode == Mode::Replay
+            && self.work.journal.results(result.key)?.iter().any(|(_, known)| known.outputs == result.outputs);
+        if !on_record {
             self.committer.push(result, lock);
         }
         Ok(())
