@@ -149,7 +149,9 @@ impl Family {
         self.known.extend(members.iter().map(|process| (process.pid, process.started)));
         let first = number(&self.first);
         for process in table.iter().filter(|process| !process.living && process.parent == own_number()) {
-            if process.pid != first && (self.known.contains_key(&process.pid) || is_foreign(process)) {
+            if process.pid != first
+                && (self.known.contains_key(&process.pid) || is_foreign(process, |process| process.session))
+            {
                 process.reap();
             }
         }
@@ -223,7 +225,7 @@ impl Family {
         if self.known.get(&process.pid) == Some(&process.started) {
             return true;
         }
-        if process.parent != own_number() || process.group == own_group() {
+        if process.parent != own_number() || !is_foreign(process, |process| process.group) {
             return false;
         }
         let is_ours = |leader: i32| !is_theirs(leader) && (leader == first || self.known.contains_key(&leader));
@@ -276,9 +278,9 @@ fn is_set_by_shells(pair: &[u8]) -> bool {
     SHELL_VARIABLES.iter().any(|variable| variable.as_bytes() == name)
 }
 
-/// Returns whether a child of this process was not started by it: this process begins no sessions.
-fn is_foreign(process: &Process) -> bool {
-    rustix::process::getsid(None).is_ok_and(|own| own.as_raw_nonzero().get() != process.session)
+/// Returns whether a child of this process differs from it in its group or session, and so is no helper that it started itself.
+fn is_foreign(process: &Process, part: impl Fn(&Process) -> i32) -> bool {
+    Process::own().is_some_and(|own| part(&own) != part(process))
 }
 
 fn running() -> MutexGuard<'static, BTreeMap<u64, Identity>> {
@@ -313,10 +315,6 @@ fn open_handle(_: &Child) -> Option<OwnedFd> {
 
 fn own_number() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
-}
-
-fn own_group() -> i32 {
-    rustix::process::getpgrp().as_raw_nonzero().get()
 }
 
 fn number(child: &Child) -> i32 {

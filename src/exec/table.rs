@@ -62,6 +62,15 @@ impl Process {
         Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
+    /// Returns this process itself.
+    ///
+    /// Its group and session are 0 where their leaders lie outside of the pid
+    /// namespace, as in most containers. The system calls say the same, but a
+    /// number that may be 0 is not what their wrappers return.
+    pub(super) fn own() -> Option<Self> {
+        Self::parse(&fs::read("/proc/self/stat").ok()?)
+    }
+
     /// Reads a line of the form of `/proc/<pid>/stat`.
     fn parse(stat: &[u8]) -> Option<Self> {
         // The name stands in parentheses and may itself hold any byte, also `)`.
@@ -174,6 +183,7 @@ mod tests {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let found = all().into_iter().find(|process| process.pid == own).unwrap();
         assert!(found.living);
+        assert_eq!(Process::own(), Some(found));
         assert_eq!(Some(found.parent), rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()));
         assert_eq!(found.environment(), own_environment());
     }

@@ -248,3 +248,27 @@ fn twenty_sudden_deaths_leave_a_store_that_opens_and_verifies() {
     let temporary = std::fs::read_dir(project.path(".git/pv/tmp")).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(temporary.collect::<Vec<_>>(), ["lock"], "temporary files of the dead are swept");
 }
+
+/// Broke for everybody whose `pv` was started from outside of its container:
+/// there its own group and session are 0, which the wrapper of the system
+/// call takes for impossible.
+#[test]
+fn in_a_pid_namespace_without_the_leader_of_its_session_a_run_ends_as_anywhere() {
+    let project = Sandbox::with_pipeline(
+        "steps:\n  one:\n    outputs: [o]\n    run: |\n      (setsid sleep 300 > /dev/null 2>&1 &)\n      echo o > o\n",
+    );
+    let apart = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let unshare = || {
+        let mut command = project.command_in(&project.path("."), "unshare");
+        command.args(apart);
+        command
+    };
+    let is_possible = unshare().arg("true").status().is_ok_and(|end| end.success());
+    if !is_possible {
+        eprintln!("NOT TESTED: this machine lets nobody make a pid namespace");
+        return;
+    }
+    let output = unshare().args([env!("CARGO_BIN_EXE_pv"), "run"]).output().unwrap();
+    assert!(output.status.success(), "{}", project.tell(&output));
+    assert_eq!(std::fs::read_to_string(project.path("o")).unwrap(), "o\n");
+}
