@@ -6,10 +6,19 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::NamedTempFile;
+
+mod effect;
+mod map;
+#[cfg(test)]
+pub(crate) mod recorder;
+
+pub use effect::{Change, Disk, Flush, RealDisk, make_directories, write_whole_on};
+pub use map::{Mapped, map_file};
 
 /// Something that could not be done to a file or a directory.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +101,42 @@ pub fn put_in_place_as(
         Durability::Synced => sync_directory(parent(path)),
         Durability::Deferred => Ok(()),
     }
+}
+
+/// Writes what `fill` gives it to a new file and moves that to `path`, replacing a file or link that is there.
+///
+/// The file appears whole or not at all; a link at `path` is replaced, never
+/// followed. Makes missing directories above. Its mode is that of any new file,
+/// with the right to execute it for those who may read it if it is `executable`. Flushes nothing.
+///
+/// # Errors
+///
+/// What `fill` says, or a [`DiskError`]; what was at `path` is then still there.
+pub fn write_out<E: From<DiskError>>(
+    path: &Path,
+    executable: bool,
+    fill: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let temporary = parent(path).join(format!(".pv-{}-{number}.tmp", std::process::id()));
+    // The system takes the umask from the mode, which saves a call for each file.
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(if executable { 0o777 } else { 0o666 });
+    let opened = match options.open(&temporary) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_directory(parent(path))?;
+            options.open(&temporary)
+        }
+        opened => opened,
+    };
+    let mut file = opened.map_err(DiskError::on("write", path))?;
+    let written = fill(&mut file).and_then(|()| Ok(rename(&temporary, path)?));
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// Returns a new temporary file in `directory`, which is made if it is missing. It is removed when dropped.

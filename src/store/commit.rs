@@ -1,28 +1,20 @@
-//! The order in which staged objects become durable and visible.
+//! The order in which new files of a store become durable and visible.
 //!
 //! First the bytes are flushed, then they get their names, then the names are
 //! flushed. So a name never shows before its bytes are safe, and a power cut
 //! cannot leave a well-named empty file. Planning is pure; [`Step::perform`] acts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::layout::{Layout, Shard};
-use crate::disk::{self, DiskError};
-use crate::hash::Digest;
-use crate::object::Kind;
+use crate::disk::{self, Change, Disk, DiskError, Flush};
 
-/// An object that was put and not yet committed.
-#[derive(Clone, Debug)]
-pub(super) struct Staged {
-    /// The temporary file with its bytes.
-    pub(super) path: PathBuf,
-    /// Its length in bytes.
-    pub(super) size: u64,
+/// A finished temporary file and the name that it shall have.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Publication {
+    pub(super) from: PathBuf,
+    pub(super) to: PathBuf,
 }
-
-/// Staged objects by kind and name.
-pub(super) type Batch = BTreeMap<(Kind, Digest), Staged>;
 
 /// One effect of a commit.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,41 +23,31 @@ pub(super) enum Step<'a> {
     FlushFile(&'a Path),
     /// Flushes everything there is.
     FlushFileSystem,
-    /// Makes the directory of a shard.
-    MakeDirectory(PathBuf),
-    /// Moves a temporary file to the place of its object.
-    Publish {
-        /// The kind of the object.
-        kind: Kind,
-        /// Its name.
-        digest: Digest,
-        /// The temporary file.
-        from: &'a Path,
-    },
+    /// Makes a directory that is missing, and those above it.
+    MakeDirectory(&'a Path),
+    /// Moves a temporary file to its name.
+    Publish(&'a Publication),
     /// Flushes the entries of a directory.
-    FlushDirectory(PathBuf),
+    FlushDirectory(&'a Path),
 }
 
-/// Returns the steps that commit `batch`, and also flush the entries of the shards in `touched`.
+/// Returns the steps that publish `files` below the directory `root`, and also flush the entries of `touched`.
 ///
-/// Up to `flush_each_max` things are flushed one by one; from there on, one
-/// flush of the file system is cheaper, although it waits for other programs' data too.
+/// In a touched directory something was found that its writer may not have flushed yet.
 pub(super) fn plan<'a>(
-    layout: &Layout,
-    batch: &'a Batch,
-    touched: &BTreeSet<Shard>,
+    root: &'a Path,
+    files: &'a [Publication],
+    touched: &'a BTreeSet<PathBuf>,
     flush_each_max: usize,
 ) -> Vec<Step<'a>> {
-    let shards: BTreeSet<_> = batch.keys().map(|(kind, digest)| Shard::of(*kind, *digest)).collect();
-    let files = batch.values().map(|staged| Step::FlushFile(&staged.path)).collect();
-    let mut steps = flushes(files, flush_each_max);
-    steps.extend(shards.iter().map(|shard| Step::MakeDirectory(layout.shard(*shard))));
-    steps.extend(batch.iter().map(|((kind, digest), staged)| Step::Publish {
-        kind: *kind,
-        digest: *digest,
-        from: &staged.path,
-    }));
-    let directories: BTreeSet<_> = shards.union(touched).flat_map(|shard| layout.way_to(*shard)).collect();
+    let mut steps = flushes(files.iter().map(|file| Step::FlushFile(&file.from)).collect(), flush_each_max);
+    let parents: BTreeSet<&Path> = files.iter().map(|file| disk::parent(&file.to)).collect();
+    steps.extend(parents.iter().filter(|parent| **parent != root).map(|parent| Step::MakeDirectory(parent)));
+    steps.extend(files.iter().map(Step::Publish));
+    let named: BTreeSet<&Path> = parents.into_iter().chain(touched.iter().map(PathBuf::as_path)).collect();
+    let below_root = |path: &Path| path.starts_with(root);
+    let directories: BTreeSet<&Path> =
+        named.into_iter().flat_map(|path| path.ancestors().take_while(|above| below_root(above))).collect();
     // The deepest first: a crash in between leaves nothing that leads nowhere.
     let directories = directories.into_iter().rev().map(Step::FlushDirectory).collect();
     steps.extend(flushes(directories, flush_each_max));
@@ -83,13 +65,13 @@ impl Step<'_> {
     }
 
     /// Does it.
-    pub(super) fn perform(&self, layout: &Layout) -> Result<(), DiskError> {
+    pub(super) fn perform(&self, disk: &dyn Disk, root: &Path) -> Result<(), DiskError> {
         match self {
-            Self::FlushFile(path) => disk::sync_file(path),
-            Self::FlushFileSystem => disk::sync_file_system(layout.root()),
-            Self::MakeDirectory(path) => disk::make_directory(path),
-            Self::Publish { kind, digest, from } => disk::rename(from, &layout.object(*kind, *digest)),
-            Self::FlushDirectory(path) => disk::sync_directory(path),
+            Self::FlushFile(path) => disk.flush(Flush::File(path)),
+            Self::FlushFileSystem => disk.flush(Flush::FileSystem(root)),
+            Self::MakeDirectory(path) => disk::make_directories(disk, path),
+            Self::Publish(Publication { from, to }) => disk.change(Change::Rename { from, to }),
+            Self::FlushDirectory(path) => disk.flush(Flush::Directory(path)),
         }
     }
 }
@@ -98,20 +80,19 @@ impl Step<'_> {
 mod tests {
     use super::*;
 
-    fn batch(count: u8) -> Batch {
-        let staged = |number: u8| {
-            let path = PathBuf::from(format!("tmp/{number}"));
-            ((Kind::Blob, Digest::of(&[number])), Staged { path, size: 1 })
+    fn files(count: u8) -> Vec<Publication> {
+        let one = |number| Publication {
+            from: PathBuf::from(format!("store/tmp/{number}")),
+            to: PathBuf::from(format!("store/objects/blob/{number:02x}/x")),
         };
-        (0..count).map(staged).collect()
+        (0..count).map(one).collect()
     }
 
     #[test]
     fn a_small_batch_is_flushed_one_by_one_and_a_large_one_at_once() {
-        let layout = Layout::new(Path::new("store"));
         let flushes = |count, each_max| {
-            let batch = batch(count);
-            let steps = plan(&layout, &batch, &BTreeSet::new(), each_max);
+            let (files, nothing) = (files(count), BTreeSet::new());
+            let steps = plan(Path::new("store"), &files, &nothing, each_max);
             let of_files = steps.iter().filter(|step| matches!(step, Step::FlushFile(_))).count();
             let of_all = steps.iter().filter(|step| matches!(step, Step::FlushFileSystem)).count();
             (of_files, of_all)
@@ -123,11 +104,8 @@ mod tests {
 
     #[test]
     fn a_touched_directory_is_flushed_though_nothing_is_published_in_it() {
-        let layout = Layout::new(Path::new("store"));
-        let shard = Shard::of(Kind::Tree, Digest::of(b""));
-        let nothing = Batch::new();
-        let steps = plan(&layout, &nothing, &BTreeSet::from([shard]), 64);
-        let expected = ["store/objects/tree/af", "store/objects/tree", "store/objects", "store"];
-        assert_eq!(steps, expected.map(|path| Step::FlushDirectory(PathBuf::from(path))));
+        let touched = BTreeSet::from([PathBuf::from("store/packs")]);
+        let steps = plan(Path::new("store"), &[], &touched, 64);
+        assert_eq!(steps, ["store/packs", "store"].map(|path| Step::FlushDirectory(Path::new(path))));
     }
 }

@@ -1,15 +1,12 @@
 //! How a [`LocalStore`] fares among other processes, damaged directories and files that do not hold still.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use proptest::prelude::*;
 
 use super::contract::names;
-use super::local::{Moment, Watch};
 use super::{LocalStore, Source, Store, StoreError};
 use crate::disk::{self, Durability};
 use crate::hash::Digest;
@@ -27,13 +24,61 @@ fn objects_lie_where_the_format_says() {
     store.put_bytes(Kind::Blob, b"").unwrap();
     store.sync().unwrap();
     drop(store);
-    let object = "objects/blob/af/1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
     let found: Vec<_> = disk::walk(&directory)
         .map(|entry| entry.unwrap().0.strip_prefix(&directory).unwrap().display().to_string())
         .collect();
-    assert_eq!(found, ["FORMAT", "objects", "objects/blob", "objects/blob/af", object, "tmp", "tmp/lock"]);
-    assert_eq!(fs::read(directory.join("FORMAT")).unwrap(), b"pv-store 1\n");
-    assert_eq!(fs::metadata(directory.join(object)).unwrap().mode() & 0o777, 0o444);
+    let pack = "packs/2742564266bfac11da3bd9763e082249237bed863cbf95a86384b46ab4c26740.pack";
+    assert_eq!(found, ["FORMAT", "packs", pack, "tmp", "tmp/lock"]);
+    assert_eq!(fs::read(directory.join("FORMAT")).unwrap(), b"pv-store 2\n");
+    assert_eq!(fs::metadata(directory.join(pack)).unwrap().mode() & 0o777, 0o444);
+}
+
+#[test]
+fn a_store_of_loose_objects_is_read_and_becomes_one_of_packs_with_the_first_write() {
+    let root = tempfile::tempdir().unwrap();
+    let digest = Kind::Tree.digest(b"old");
+    write(&LocalStore::open(root.path()).unwrap().path_of(Kind::Tree, digest), b"old");
+    let large = vec![b'x'; 100_000];
+    let large_digest = Digest::of(&large);
+    write(&LocalStore::open(root.path()).unwrap().path_of(Kind::Blob, large_digest), &large);
+    write(&root.path().join("FORMAT"), b"pv-store 1\n");
+    let store = LocalStore::open(root.path()).unwrap();
+    assert_eq!(store.get(Kind::Tree, digest).unwrap(), b"old");
+    assert_eq!(store.find(Kind::Tree, "").unwrap(), [digest]);
+    assert!(!store.put_bytes(Kind::Tree, b"old").unwrap().new);
+    assert_eq!(fs::read(root.path().join("FORMAT")).unwrap(), b"pv-store 1\n", "reading changes nothing");
+    let source = root.path().join("source");
+    write(&source, &large);
+    assert!(!store.put(Kind::Blob, Source::File(&source)).unwrap().new, "a large file is not kept twice");
+    assert!(store.put_bytes(Kind::Tree, b"new").unwrap().new);
+    store.sync().unwrap();
+    assert_eq!(fs::read(root.path().join("FORMAT")).unwrap(), b"pv-store 2\n");
+    let reopened = LocalStore::open(root.path()).unwrap();
+    assert_eq!(reopened.get(Kind::Tree, digest).unwrap(), b"old");
+    assert_eq!(reopened.get(Kind::Blob, large_digest).unwrap(), large);
+    assert_eq!(reopened.find(Kind::Tree, "").unwrap().len(), 2);
+}
+
+#[test]
+fn a_pack_that_lost_its_end_counts_as_absent_and_the_next_put_heals_it() {
+    let root = tempfile::tempdir().unwrap();
+    let digest = {
+        let store = LocalStore::open(root.path()).unwrap();
+        let digest = store.put_bytes(Kind::Blob, b"weights").unwrap().digest;
+        store.sync().unwrap();
+        digest
+    };
+    let pack = root.path().join("packs").join(&names(&root.path().join("packs"))[0]);
+    let bytes = fs::read(&pack).unwrap();
+    for kept in [0, 10, 100, bytes.len() - 1] {
+        fs::remove_file(&pack).unwrap();
+        write(&pack, &bytes[..kept]);
+        let store = LocalStore::open(root.path()).unwrap();
+        assert!(matches!(store.get(Kind::Blob, digest), Err(StoreError::Missing { .. })), "{kept}");
+        assert!(store.put_bytes(Kind::Blob, b"weights").unwrap().new);
+        store.sync().unwrap();
+        assert_eq!(LocalStore::open(root.path()).unwrap().get(Kind::Blob, digest).unwrap(), b"weights");
+    }
 }
 
 #[test]
@@ -142,8 +187,8 @@ fn a_directory_that_does_not_exist_is_an_empty_store_and_stays_away() {
 fn a_store_of_another_format_is_refused_and_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let opened_before = LocalStore::open(root.path()).unwrap();
-    write(&root.path().join("FORMAT"), b"pv-store 2\nmore\n");
-    let refused = |error: StoreError| matches!(error, StoreError::Version { found, .. } if found == "pv-store 2");
+    write(&root.path().join("FORMAT"), b"pv-store 3\nmore\n");
+    let refused = |error: StoreError| matches!(error, StoreError::Version { found, .. } if found == "pv-store 3");
     assert!(refused(LocalStore::open(root.path()).err().unwrap()));
     assert!(refused(opened_before.put_bytes(Kind::Blob, b"x").unwrap_err()));
     assert_eq!(names(root.path()), ["FORMAT"]);
@@ -154,6 +199,7 @@ fn an_empty_file_with_the_name_of_an_object_is_not_trusted() {
     let root = tempfile::tempdir().unwrap();
     let store = LocalStore::open(root.path()).unwrap();
     let digest = Kind::Blob.digest(b"x");
+    write(&root.path().join("FORMAT"), b"pv-store 1\n");
     write(&store.path_of(Kind::Blob, digest), b"");
     assert_eq!(store.length(Kind::Blob, digest).unwrap(), None);
     assert!(matches!(store.get(Kind::Blob, digest), Err(StoreError::Corrupt { .. })));
@@ -168,48 +214,18 @@ fn foreign_files_among_the_objects_are_not_taken_for_objects() {
     let store = LocalStore::open(root.path()).unwrap();
     let digest = store.put_bytes(Kind::Blob, b"x").unwrap().digest;
     store.sync().unwrap();
-    let path = store.path_of(Kind::Blob, digest);
+    let old = Kind::Blob.digest(b"old");
+    let path = store.path_of(Kind::Blob, old);
+    write(&path, b"old");
     write(&path.with_extension("bak"), b"x");
     write(&path.parent().unwrap().with_file_name("README"), b"x");
-    assert_eq!(store.find(Kind::Blob, "").unwrap(), [digest]);
-    assert_eq!(store.find(Kind::Blob, &digest.to_string()[..2]).unwrap(), [digest]);
-}
-
-/// Opens a store that appends a byte to `path` the first `changes` times that it re-checks a source.
-fn with_a_restless_source(directory: &Path, path: &Path, changes: usize) -> LocalStore {
-    let (path, left) = (path.to_owned(), Mutex::new(changes));
-    let watch: Watch = Box::new(move |moment| {
-        let mut left = left.lock().unwrap();
-        if matches!(moment, Moment::Recheck) && *left > 0 {
-            *left -= 1;
-            fs::OpenOptions::new().append(true).open(&path)?.write_all(b"!")?;
-        }
-        Ok(())
-    });
-    LocalStore::open_watched(directory, 64, watch).unwrap()
-}
-
-#[test]
-fn a_file_that_changes_while_it_is_read_is_read_again_and_given_up_in_the_end() {
-    // One size that is read into memory, one that is hashed and copied.
-    for size in [10, 300 * 1024] {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("source");
-        let put = |changes| {
-            write(&path, &vec![b'x'; size]);
-            let store = with_a_restless_source(&root.path().join("store"), &path, changes);
-            let put = store.put(Kind::Blob, Source::File(&path));
-            (put, store.find(Kind::Blob, "").unwrap())
-        };
-        let (calmed_down, staged) = put(3);
-        let calmed_down = calmed_down.unwrap();
-        assert_eq!(calmed_down.size, size as u64 + 3);
-        assert_eq!(calmed_down.digest, Digest::of_file(&path).unwrap().0);
-        assert_eq!(staged, [calmed_down.digest], "what was read before a change is not kept");
-        let (restless, staged) = put(usize::MAX);
-        assert!(matches!(restless, Err(StoreError::Changed { path: named }) if named == path));
-        assert_eq!(staged, []);
-    }
+    write(&root.path().join("packs/README"), b"x");
+    write(&root.path().join("packs/README.pack"), b"x");
+    let mut both = vec![digest, old];
+    both.sort();
+    let store = LocalStore::open(root.path()).unwrap();
+    assert_eq!(store.find(Kind::Blob, "").unwrap(), both);
+    assert_eq!(store.find(Kind::Blob, &old.to_string()[..2]).unwrap(), [old]);
 }
 
 proptest! {

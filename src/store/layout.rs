@@ -8,27 +8,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{StoreError, has_prefix};
-use crate::disk::{self, DiskError, Durability};
+use crate::disk::{self, Disk, DiskError, Durability, Flush};
 use crate::hash::Digest;
 use crate::object::Kind;
 
 /// What the file `FORMAT` says.
-const FORMAT: &str = "pv-store 1\n";
+const FORMAT: &str = "pv-store 2\n";
+/// What it said when every object was a file of its own. Such a store is read as it is, and becomes one of
+/// today's with the first write; the older `pv` then refuses it, because it would not find what is in packs.
+const FORMAT_OF_LOOSE: &str = "pv-store 1\n";
 /// An unknown format is quoted up to this length.
 const QUOTED_CHARS: usize = 40;
 /// Objects are spread over directories named by this many digits.
 const SHARD_DIGITS: usize = 2;
-
-/// A directory that holds objects: a kind and the first byte of their names.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Shard(Kind, u8);
-
-impl Shard {
-    /// Returns the directory that holds the object of this kind and name.
-    pub(super) fn of(kind: Kind, digest: Digest) -> Self {
-        Self(kind, digest.as_bytes()[0])
-    }
-}
 
 /// The directory of a store.
 pub(super) struct Layout(PathBuf);
@@ -50,9 +42,9 @@ impl Layout {
         self.kind(kind).join(shard).join(rest)
     }
 
-    /// Returns the directory of a shard.
-    pub(super) fn shard(&self, Shard(kind, byte): Shard) -> PathBuf {
-        self.kind(kind).join(format!("{byte:02x}"))
+    /// Returns the directory of the packs.
+    pub(super) fn packs(&self) -> PathBuf {
+        self.0.join("packs")
     }
 
     /// Returns the directory of the sessions.
@@ -60,15 +52,10 @@ impl Layout {
         self.0.join("tmp")
     }
 
-    /// Returns the directories whose entries lead to what lies in `shard`, itself first.
-    pub(super) fn way_to(&self, shard: Shard) -> [PathBuf; 4] {
-        [self.shard(shard), self.kind(shard.0), self.objects(), self.0.clone()]
-    }
-
     /// Fails if the directory says that it is a store of another format. One that says nothing is a new store.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match disk::read_if_there(&self.format())? {
-            Some(bytes) if bytes != FORMAT.as_bytes() => {
+            Some(bytes) if bytes != FORMAT.as_bytes() && bytes != FORMAT_OF_LOOSE.as_bytes() => {
                 let text = String::from_utf8_lossy(&bytes);
                 let found = text.lines().next().unwrap_or_default().chars().take(QUOTED_CHARS).collect();
                 Err(StoreError::Version { path: self.0.clone(), found })
@@ -78,18 +65,18 @@ impl Layout {
     }
 
     /// Makes the directory a store of this format, durably, if it is none yet.
-    pub(super) fn establish(&self) -> Result<(), StoreError> {
+    pub(super) fn establish(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         self.check()?;
-        if disk::look(&self.format())?.is_some() {
+        if disk::read_if_there(&self.format())?.is_some_and(|bytes| bytes == FORMAT.as_bytes()) {
             return Ok(());
         }
         let new: Vec<_> = self.0.ancestors().skip(1).take_while(|above| !above.exists()).collect();
-        disk::make_directory(&self.0)?;
+        disk::make_directories(disk, &self.packs())?;
         // Every directory above that has a new entry; `FORMAT` is last, so that where it is, all this was done.
         for path in std::iter::once(self.root()).chain(new) {
-            disk::sync_directory(disk::parent(path))?;
+            disk.flush(Flush::Directory(disk::parent(path)))?;
         }
-        Ok(disk::write_whole(&self.format(), FORMAT.as_bytes(), Durability::Synced)?)
+        Ok(disk::write_whole_on(disk, &self.format(), FORMAT.as_bytes(), Durability::Synced)?)
     }
 
     /// Returns the names of the published objects of this kind that start with `hex_prefix`.
@@ -119,7 +106,8 @@ impl Layout {
         self.0.join("FORMAT")
     }
 
-    fn objects(&self) -> PathBuf {
+    /// Returns the directory of the objects that are files of their own.
+    pub(super) fn objects(&self) -> PathBuf {
         self.0.join("objects")
     }
 

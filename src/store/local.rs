@@ -1,75 +1,52 @@
-//! A store in a directory: one file an object.
+//! A store in a directory: small objects in packs, large ones in pieces or as files of their own.
 //!
 //! What is put is staged in temporary files of this process and readable
 //! through this value only; [`Store::sync`] commits all of it in the order
 //! that `commit` plans. Dropping the store before that drops what is staged.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use tempfile::NamedTempFile;
-
-use super::commit::{self, Batch, Staged, Step};
-use super::layout::{Layout, Shard};
+use super::commit::{self, Publication, Step};
+use super::layout::Layout;
+use super::pack::{RECORD_MAX_BYTES, Record, Tag};
+use super::packs::{Packs, Place};
+use super::pieces::Pieces;
+use super::recipe::Recipe;
 use super::session::Session;
 use super::source::{self, steady};
+use super::staging::{Loose, Staging, lock, publications};
 use super::verified::Verified;
-use super::{Put, Source, Store, StoreError, has_prefix, pass_on};
-use crate::disk::{self, DiskError, Found};
+use super::{Put, Source, Store, StoreError, codec, has_prefix, ingest};
+use crate::disk::{self, Change, Disk, DiskError, Found, RealDisk};
 use crate::hash::Digest;
-use crate::object::Kind;
+use crate::object::{BlobId, Kind};
 
-/// Files up to this size are read once, into memory; larger ones are hashed, and copied only if they are new.
-const IN_MEMORY_MAX_BYTES: u64 = 256 * 1024;
+/// Blobs below this size are one record; larger ones are kept in pieces, or as files where the file system can share them.
+const SMALL_MAX_BYTES: u64 = 64 * 1024;
 /// Up to this many things are flushed one by one.
 const FLUSH_EACH_MAX: usize = 64;
-/// Objects never change, so nobody may write to them.
-const OBJECT_MODE: u32 = 0o444;
 
 /// A store in a directory of the local file system.
 ///
 /// Any number of processes and threads may use one directory at once.
 pub struct LocalStore {
+    disk: Arc<dyn Disk>,
     layout: Layout,
+    packs: Packs,
     session: Mutex<Option<Session>>,
-    pending: Mutex<Pending>,
+    staging: Staging,
     /// Held during a commit, so that no sync returns while another is committing what it waits for.
     committing: Mutex<()>,
     flush_each_max: usize,
-    watch: Option<Watch>,
-}
-
-/// What the next sync has to do.
-#[derive(Default)]
-struct Pending {
-    staged: Batch,
-    /// Where puts found the object there: another process may not have flushed its name yet.
-    touched: BTreeSet<Shard>,
-    /// Set when a flush failed. The system may forget such a failure, so no later flush proves anything.
-    broken: bool,
-}
-
-/// Called before each effect; an error is returned in its place. Tests stop a store with it between any two effects.
-pub(super) type Watch = Box<dyn Fn(&Moment<'_>) -> io::Result<()> + Send + Sync>;
-
-/// What a store is about to do.
-#[cfg_attr(not(test), expect(dead_code, reason = "only the tests watch"))]
-pub(super) enum Moment<'a> {
-    /// Start the session, and make the directory a store if it is none.
-    StartSession,
-    /// Look whether a source file changed while it was read.
-    Recheck,
-    /// Write a temporary file.
-    Write,
-    /// Do a step of a commit.
-    Commit(&'a Step<'a>),
-    /// Remove what is left of the session.
-    EndSession,
+    /// Cleared when the file system turns out to share no bytes between files.
+    may_share: AtomicBool,
+    /// Whether any object lies in a file of its own; looked up when it is first asked.
+    has_loose: OnceLock<bool>,
 }
 
 impl LocalStore {
@@ -80,112 +57,266 @@ impl LocalStore {
     /// [`StoreError::Version`] if the directory holds a store of another format,
     /// [`StoreError::Disk`] if it cannot be read.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(RealDisk), directory)
+    }
+
+    /// Opens the store in `directory`, and writes to it through `disk`.
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalStore::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self, StoreError> {
         let layout = Layout::new(directory);
         layout.check()?;
         Ok(Self {
+            packs: Packs::of(layout.packs()),
+            staging: Staging::new(Arc::clone(&disk)),
+            disk,
             layout,
             session: Mutex::default(),
-            pending: Mutex::default(),
             committing: Mutex::default(),
             flush_each_max: FLUSH_EACH_MAX,
-            watch: None,
+            may_share: AtomicBool::new(true),
+            has_loose: OnceLock::new(),
         })
     }
 
-    /// Opens the store in `directory` with every effect told to `watch`, and a batch of more than `flush_each_max` flushed at once.
-    #[cfg(test)]
-    pub(super) fn open_watched(directory: &Path, flush_each_max: usize, watch: Watch) -> Result<Self, StoreError> {
-        let mut store = Self::open(directory)?;
-        store.flush_each_max = flush_each_max;
-        store.watch = Some(watch);
-        Ok(store)
-    }
-
-    /// Returns where the object of this kind and name lies once it is committed.
+    /// Returns where the object of this kind and name would lie as a file of its own.
     #[cfg(test)]
     pub(super) fn path_of(&self, kind: Kind, digest: Digest) -> PathBuf {
         self.layout.object(kind, digest)
     }
 
-    /// Returns what is known of the file at `path` as an object, having copied it if that takes a copy.
-    fn take_in(&self, kind: Kind, path: &Path) -> Result<Intake<'static>, StoreError> {
-        steady(path, |size_bytes| {
-            let intake = if size_bytes <= IN_MEMORY_MAX_BYTES {
-                Some(Intake::Bytes(Cow::Owned(source::read(path)?)))
-            } else {
-                let (digest, size) = source::digest_of_file(kind, path)?;
-                if self.has(kind, digest, size)? {
-                    Some(Intake::Known(digest, size))
-                } else {
-                    // The name must be that of what was stored, not of what was read before.
-                    let (file, stored) = self.copy(kind, path)?;
-                    (stored == (digest, size)).then_some(Intake::Copied(file, digest, size))
-                }
-            };
-            self.about_to(&Moment::Recheck)?;
-            Ok(intake)
-        })
-    }
-
-    /// Copies the file at `path` to a temporary one; returns it, and the digest and length of what was written to it.
-    fn copy(&self, kind: Kind, path: &Path) -> Result<(NamedTempFile, (Digest, u64)), StoreError> {
-        let mut file = self.temporary()?;
-        let to = file.path().to_owned();
-        let mut hasher = kind.hasher();
-        pass_on(
-            source::open(path)?,
-            |error| source::unreadable(path, error),
-            |piece| {
-                hasher.update(piece);
-                Ok(file.write_all(piece).map_err(DiskError::on("write", &to))?)
-            },
-        )?;
-        Ok((file, hasher.finish()))
-    }
-
-    fn temporary(&self) -> Result<NamedTempFile, StoreError> {
-        let mut session = lock(&self.session);
-        let started = if let Some(started) = session.take() { started } else { self.start_session()? };
-        let directory = session.insert(started).directory().to_owned();
-        drop(session);
-        self.about_to(&Moment::Write)?;
-        Ok(disk::temporary_in(&directory)?)
-    }
-
-    fn start_session(&self) -> Result<Session, StoreError> {
-        self.about_to(&Moment::StartSession)?;
-        self.layout.establish()?;
-        Ok(Session::start(&self.layout.sessions())?)
-    }
-
-    /// Keeps a finished temporary file until the next sync.
-    fn stage(&self, kind: Kind, digest: Digest, size: u64, file: NamedTempFile) -> Result<Put, StoreError> {
-        let mode = fs::Permissions::from_mode(OBJECT_MODE);
-        file.as_file().set_permissions(mode).map_err(DiskError::on("set the mode of", file.path()))?;
-        let mut pending = lock(&self.pending);
-        // Another thread may have been faster; the file then goes as it came.
-        let new = !pending.staged.contains_key(&(kind, digest));
-        if new {
-            let path = file.path().to_owned();
-            file.keep().map_err(|error| DiskError::on("keep", &path)(error.error))?;
-            pending.staged.insert((kind, digest), Staged { path, size });
+    /// Changes the stored bytes of an object that is one record of a pack.
+    #[cfg(test)]
+    pub(super) fn damage(&self, kind: Kind, digest: Digest, change: fn(&mut Vec<u8>)) {
+        use std::os::unix::fs::FileExt;
+        for pack in self.packs.all().unwrap() {
+            let Some(entry) = pack.find(digest, Tag::Object(kind)) else { continue };
+            let path = self.layout.packs().join(super::pack::file_name(pack.name()));
+            let mut stored = super::pack::read_stored(pack.file(), &entry).unwrap().unwrap_or_else(|damaged| damaged);
+            change(&mut stored);
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.write_all_at(&stored, entry.offset + super::pack::HEADER_BYTES as u64).unwrap();
+            return;
         }
+        panic!("{kind} {digest} is in no pack");
+    }
+
+    /// Lets a batch of more than `flush_each_max` files be flushed at once.
+    #[cfg(test)]
+    pub(super) fn flushing_each(mut self, flush_each_max: usize) -> Self {
+        self.flush_each_max = flush_each_max;
+        self
+    }
+
+    fn put_small(&self, kind: Kind, bytes: &[u8]) -> Result<Put, StoreError> {
+        let digest = kind.digest(bytes);
+        let size = bytes.len() as u64;
+        let new = !self.has(kind, digest, size)? && self.append(Tag::Object(kind), digest, bytes, size)?;
         Ok(Put { digest, size, new })
+    }
+
+    /// Compresses and appends a record. Returns whether it was not there already.
+    fn append(&self, tag: Tag, digest: Digest, bytes: &[u8], length: u64) -> Result<bool, StoreError> {
+        let raw = u32::try_from(bytes.len()).ok().filter(|raw| *raw <= RECORD_MAX_BYTES).ok_or_else(|| {
+            let source = io::Error::new(io::ErrorKind::FileTooLarge, "one object of more than 1 GiB");
+            DiskError { action: "write into", path: self.layout.root().to_owned(), source }
+        })?;
+        let (codec, stored) = if tag == Tag::Recipe { codec::plain(bytes) } else { codec::encode(bytes) };
+        let record = Record { tag, digest, codec: codec.number(), stored: &stored, raw, length };
+        self.staging.append(&record, &self.packs, || self.session_directory())
+    }
+
+    /// Keeps a large blob that `reader` yields in pieces.
+    fn put_in_pieces(
+        &self,
+        reader: &mut (dyn Read + Send),
+        failed: &(dyn Fn(io::Error) -> StoreError + Sync),
+    ) -> Result<Put, StoreError> {
+        let keep = |digest: Digest, bytes: &[u8]| -> Result<(), StoreError> {
+            let length = bytes.len() as u64;
+            if self.length_of_record(digest, Tag::Chunk)? != Some(length) {
+                self.append(Tag::Chunk, digest, bytes, length)?;
+            }
+            Ok(())
+        };
+        let ingest::Ingested { digest, size, chunks } = ingest::ingest(reader, failed, &keep)?;
+        let recipe = Recipe { length: size, chunks };
+        let new = !self.has(Kind::Blob, digest, size)? && self.append(Tag::Recipe, digest, &recipe.encode(), size)?;
+        Ok(Put { digest, size, new })
+    }
+
+    fn put_file(&self, kind: Kind, path: &Path) -> Result<Put, StoreError> {
+        let taken = steady(path, |file, size| {
+            let taken = if size < SMALL_MAX_BYTES || kind != Kind::Blob {
+                Taken::Bytes(source::read(file, size, path)?)
+            } else {
+                Taken::Kept(self.put_large(file, path)?)
+            };
+            let read = match &taken {
+                Taken::Bytes(bytes) => bytes.len() as u64,
+                Taken::Kept(put) => put.size,
+            };
+            Ok((read == size).then_some(taken))
+        })?;
+        match taken {
+            Taken::Bytes(bytes) => self.put_small(kind, &bytes),
+            Taken::Kept(put) => Ok(put),
+        }
+    }
+
+    fn put_large(&self, file: &File, path: &Path) -> Result<Put, StoreError> {
+        if let Some(put) = self.put_shared(file, path)? {
+            return Ok(put);
+        }
+        if self.has_loose()? {
+            // A store that once kept it as a file must not keep it twice.
+            let (digest, size) = source::digest_of(Kind::Blob, file, path)?;
+            if self.has(Kind::Blob, digest, size)? {
+                return Ok(Put { digest, size, new: false });
+            }
+            (&*file).rewind().map_err(|error| source::unreadable(path, error))?;
+        }
+        self.put_in_pieces(&mut &*file, &|error| source::unreadable(path, error))
+    }
+
+    /// Keeps a file by letting the file system share its bytes, which costs no space and no copy. `None` where it cannot.
+    fn put_shared(&self, source: &File, path: &Path) -> Result<Option<Put>, StoreError> {
+        if !self.may_share.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let to = self.session_file()?;
+        let file = self.disk.create(&to)?;
+        let shared = self.disk.share(source, &file, &to);
+        if !matches!(shared, Ok(true)) {
+            self.disk.change(Change::Remove(&to))?;
+            self.may_share.store(false, Ordering::Relaxed);
+            return Ok(shared.map(|_| None)?);
+        }
+        // The name must be that of what is kept, not of what was read before.
+        let (digest, size) = source::digest_of(Kind::Blob, &file, path)?;
+        if self.has(Kind::Blob, digest, size)? {
+            self.disk.change(Change::Remove(&to))?;
+            return Ok(Some(Put { digest, size, new: false }));
+        }
+        self.disk.change(Change::Protect(&to))?;
+        let new = self.staging.keep(Kind::Blob, digest, Loose { path: to, size });
+        Ok(Some(Put { digest, size, new }))
     }
 
     /// Returns whether the object is here in full length, and sees to it that the next sync makes it stay.
     fn has(&self, kind: Kind, digest: Digest, size: u64) -> Result<bool, StoreError> {
-        if lock(&self.pending).staged.contains_key(&(kind, digest)) {
+        let mut tags = vec![Tag::Object(kind)];
+        if kind == Kind::Blob && size >= SMALL_MAX_BYTES {
+            tags.push(Tag::Recipe);
+        }
+        for tag in tags {
+            if self.staging.entry(digest, tag).is_some_and(|entry| entry.length == size) {
+                return Ok(true);
+            }
+            if self.packs.find(digest, tag)?.is_some_and(|place| place.entry.length == size)
+                && (tag != Tag::Recipe || self.has_all_pieces(digest)?)
+            {
+                self.staging.touch(&self.layout.packs());
+                return Ok(true);
+            }
+        }
+        if self.staging.loose(kind, digest).is_some() {
             return Ok(true);
         }
-        let has = self.committed_length(kind, digest)? == Some(size);
-        if has {
-            lock(&self.pending).touched.insert(Shard::of(kind, digest));
+        let is_loose = self.has_loose()? && self.loose_length(kind, digest)? == Some(size);
+        if is_loose {
+            self.staging.touch(disk::parent(&self.layout.object(kind, digest)));
         }
-        Ok(has)
+        Ok(is_loose)
     }
 
-    fn committed_length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
+    fn has_all_pieces(&self, digest: Digest) -> Result<bool, StoreError> {
+        let Some(recipe) = self.recipe(digest)? else { return Ok(false) };
+        for (chunk, length) in recipe.chunks {
+            if self.length_of_record(chunk, Tag::Chunk)? != Some(u64::from(length)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns the recipe of a large blob; `None` if there is none, or only a damaged one.
+    fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, StoreError> {
+        let Some(place) = self.place(digest, Tag::Recipe)? else { return Ok(None) };
+        let bytes = place.stored().map_err(|error| self.unreadable(error))?;
+        Ok(bytes.ok().and_then(|bytes| Recipe::decode(&bytes)))
+    }
+
+    fn place(&self, digest: Digest, tag: Tag) -> Result<Option<Place>, StoreError> {
+        // In this order: what is sealed between the two looks is in a pack at the second.
+        match self.staging.place(digest, tag)? {
+            Some(place) => Ok(Some(place)),
+            None => Ok(self.packs.find(digest, tag)?),
+        }
+    }
+
+    fn length_of_record(&self, digest: Digest, tag: Tag) -> Result<Option<u64>, StoreError> {
+        if let Some(entry) = self.staging.entry(digest, tag) {
+            return Ok(Some(entry.length));
+        }
+        Ok(self.packs.find(digest, tag)?.map(|place| place.entry.length))
+    }
+
+    /// Opens an object by what is known of the packs.
+    fn open_known(&self, kind: Kind, digest: Digest) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
+        if let Some(place) = self.place(digest, Tag::Object(kind))? {
+            let reader = place.reader(|error| self.unreadable(error))?;
+            return Ok(Some(Box::new(Verified::new(reader, kind, digest))));
+        }
+        if kind == Kind::Blob
+            && let Some(recipe) = self.recipe(digest)?
+        {
+            let places: Option<Vec<_>> = recipe
+                .chunks
+                .iter()
+                .map(|(chunk, _)| self.place(*chunk, Tag::Chunk).transpose())
+                .map(Option::transpose)
+                .collect::<Result<_, _>>()?;
+            if let Some(places) = places {
+                return Ok(Some(Box::new(Verified::new(Pieces::new(places), kind, digest))));
+            }
+        }
+        self.open_loose(kind, digest)
+    }
+
+    fn open_loose(&self, kind: Kind, digest: Digest) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
+        let staged = self.staging.loose(kind, digest).map(|loose| loose.path);
+        // In this order: what is committed between the two looks is in its place at the second.
+        for path in staged.into_iter().chain([self.layout.object(kind, digest)]) {
+            match File::open(&path) {
+                Ok(file) => {
+                    return Ok(Some(Box::new(Verified::new(ObjectFile { file, path }, kind, digest))));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(DiskError::on("read", &path)(error).into()),
+            }
+        }
+        Ok(None)
+    }
+
+    fn length_known(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
+        if let Some(length) = self.length_of_record(digest, Tag::Object(kind))? {
+            return Ok(Some(length));
+        }
+        if kind == Kind::Blob
+            && let Some(length) = self.length_of_record(digest, Tag::Recipe)?
+        {
+            return Ok(Some(length));
+        }
+        match self.staging.loose(kind, digest) {
+            Some(loose) => Ok(Some(loose.size)),
+            None => self.loose_length(kind, digest),
+        }
+    }
+
+    fn loose_length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
         Ok(match disk::look(&self.layout.object(kind, digest))? {
             // An empty file under another name is what a power cut can leave on some systems; it holds nothing.
             Some(Found::File { size: 0, .. }) if digest != kind.digest(b"") => None,
@@ -194,119 +325,143 @@ impl LocalStore {
         })
     }
 
+    fn has_loose(&self) -> Result<bool, StoreError> {
+        if let Some(known) = self.has_loose.get() {
+            return Ok(*known);
+        }
+        let has = disk::look(&self.layout.objects())?.is_some();
+        Ok(*self.has_loose.get_or_init(|| has))
+    }
+
+    fn session_directory(&self) -> Result<PathBuf, StoreError> {
+        let mut session = lock(&self.session);
+        let started = if let Some(started) = session.take() {
+            started
+        } else {
+            self.layout.establish(&*self.disk)?;
+            Session::start(&*self.disk, &self.layout.sessions())?
+        };
+        Ok(session.insert(started).directory().to_owned())
+    }
+
+    fn session_file(&self) -> Result<PathBuf, StoreError> {
+        let directory = self.session_directory()?;
+        let session = lock(&self.session);
+        Ok(directory.join(session.as_ref().map_or_else(String::new, Session::next_name)))
+    }
+
+    fn unreadable(&self, error: io::Error) -> StoreError {
+        DiskError::on("read", &self.layout.packs())(error).into()
+    }
+
     /// Does the steps in order, and forgets what is staged as it is published.
-    fn commit(&self, batch: &Batch, touched: &BTreeSet<Shard>) -> Result<(), DiskError> {
-        for step in commit::plan(&self.layout, batch, touched, self.flush_each_max) {
-            let done = self.about_to(&Moment::Commit(&step)).and_then(|()| step.perform(&self.layout));
-            if let Err(error) = done {
-                lock(&self.pending).broken |= step.is_flush();
-                return Err(error);
+    fn commit(&self, files: &[Publication], touched: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
+        for step in commit::plan(self.layout.root(), files, touched, self.flush_each_max) {
+            if let Err(error) = step.perform(&*self.disk, self.layout.root()) {
+                if step.is_flush() {
+                    self.staging.break_down();
+                }
+                return Err(error.into());
             }
-            if let Step::Publish { kind, digest, .. } = step {
-                lock(&self.pending).staged.remove(&(kind, digest));
+            if let Step::Publish(Publication { from, .. }) = step {
+                self.staging.published(from);
             }
         }
         Ok(())
-    }
-
-    fn about_to(&self, moment: &Moment<'_>) -> Result<(), DiskError> {
-        match &self.watch {
-            Some(watch) => watch(moment).map_err(DiskError::on("write", self.layout.root())),
-            None => Ok(()),
-        }
     }
 }
 
 impl Store for LocalStore {
     fn put(&self, kind: Kind, source: Source<'_>) -> Result<Put, StoreError> {
-        let intake = match source {
-            Source::Bytes(bytes) => Intake::Bytes(Cow::Borrowed(bytes)),
-            Source::File(path) => self.take_in(kind, path)?,
-        };
-        match intake {
-            Intake::Known(digest, size) => Ok(Put { digest, size, new: false }),
-            Intake::Copied(file, digest, size) => self.stage(kind, digest, size, file),
-            Intake::Bytes(bytes) => {
-                let (digest, size) = (kind.digest(&bytes), bytes.len() as u64);
-                if self.has(kind, digest, size)? {
-                    return Ok(Put { digest, size, new: false });
-                }
-                let mut file = self.temporary()?;
-                file.write_all(&bytes).map_err(DiskError::on("write", file.path()))?;
-                self.stage(kind, digest, size, file)
+        match source {
+            Source::File(path) => self.put_file(kind, path),
+            Source::Bytes(mut bytes) if kind == Kind::Blob && bytes.len() as u64 >= SMALL_MAX_BYTES => {
+                let failed = |error| self.unreadable(error);
+                self.put_in_pieces(&mut bytes, &failed)
             }
+            Source::Bytes(bytes) => self.put_small(kind, bytes),
         }
     }
 
     fn open(&self, kind: Kind, digest: Digest) -> Result<Box<dyn Read + Send>, StoreError> {
-        let staged = lock(&self.pending).staged.get(&(kind, digest)).map(|staged| staged.path.clone());
-        // In this order: what is committed between the two looks is in its place at the second.
-        for path in staged.into_iter().chain([self.layout.object(kind, digest)]) {
-            match File::open(&path) {
-                Ok(file) => return Ok(Box::new(Verified::new(ObjectFile { file, path }, kind, digest))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(DiskError::on("read", &path)(error).into()),
-            }
+        if let Some(reader) = self.open_known(kind, digest)? {
+            return Ok(reader);
         }
-        Err(StoreError::Missing { kind, digest })
+        // Another process may have published it since the packs were listed.
+        let again = if self.packs.refresh()? { self.open_known(kind, digest)? } else { None };
+        again.ok_or(StoreError::Missing { kind, digest })
     }
 
     fn length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
-        let staged = lock(&self.pending).staged.get(&(kind, digest)).map(|staged| staged.size);
-        if staged.is_some() { Ok(staged) } else { self.committed_length(kind, digest) }
+        match self.length_known(kind, digest)? {
+            None if self.packs.refresh()? => self.length_known(kind, digest),
+            length => Ok(length),
+        }
     }
 
     fn find(&self, kind: Kind, hex_prefix: &str) -> Result<Vec<Digest>, StoreError> {
+        self.packs.refresh()?;
         let is_wanted = |digest: &Digest| has_prefix(&digest.to_string(), hex_prefix);
-        let staged: Vec<_> =
-            lock(&self.pending).staged.keys().filter(|(of, _)| *of == kind).map(|(_, digest)| *digest).collect();
         let mut found = self.layout.find(kind, hex_prefix)?;
-        found.extend(staged.into_iter().filter(is_wanted));
+        let tags: &[Tag] = if kind == Kind::Blob { &[Tag::Object(kind), Tag::Recipe] } else { &[Tag::Object(kind)] };
+        for tag in tags {
+            found.extend(self.staging.digests(*tag).into_iter().filter(is_wanted));
+        }
+        found.extend(self.staging.loose_digests(kind).into_iter().filter(is_wanted));
+        let bytes = match hex_prefix.get(..2).map(|start| u8::from_str_radix(start, 16)) {
+            Some(Ok(byte)) => byte..=byte,
+            Some(Err(_)) => return Ok(Vec::new()),
+            None => 0..=u8::MAX,
+        };
+        for pack in self.packs.all()? {
+            let entries = bytes.clone().flat_map(|byte| pack.starting_with(byte));
+            found.extend(entries.filter(|entry| tags.contains(&entry.tag)).map(|entry| entry.digest).filter(is_wanted));
+        }
         Ok(found.into_iter().collect())
     }
 
     /// Flushes the bytes, then moves them to their names, then flushes the names.
     ///
-    /// After a flush has failed, every later sync of this value fails too:
+    /// After a write or a flush has failed, every later sync of this value fails too:
     /// open the store anew and put everything again.
     fn sync(&self) -> Result<(), StoreError> {
         let _committing = lock(&self.committing);
-        let (batch, touched) = {
-            let mut pending = lock(&self.pending);
-            if pending.broken {
-                let source = io::Error::other("an earlier flush failed");
-                return Err(DiskError::on("flush", self.layout.root())(source).into());
-            }
-            (pending.staged.clone(), std::mem::take(&mut pending.touched))
-        };
-        self.commit(&batch, &touched).inspect_err(|_| {
+        self.staging.seal(&self.packs, false)?;
+        let work = self.staging.work()?;
+        let files = publications(&self.layout, &work);
+        self.commit(&files, &work.touched).inspect_err(|_| {
             // What was published already is not flushed yet; the next sync must do it.
-            let shards = batch.keys().map(|(kind, digest)| Shard::of(*kind, *digest));
-            lock(&self.pending).touched.extend(shards.chain(touched));
-        })?;
-        Ok(())
+            files.iter().for_each(|file| self.staging.touch(disk::parent(&file.to)));
+            work.touched.iter().for_each(|directory| self.staging.touch(directory));
+        })
+    }
+
+    fn export(&self, id: BlobId, to: &Path, executable: bool) -> Result<(), StoreError> {
+        let mut reader = self.open(Kind::Blob, id.digest())?;
+        let unread = |error| StoreError::from_read(error, Kind::Blob, id.digest());
+        disk::write_out(to, executable, |file| {
+            super::pass_on(&mut reader, unread, |piece| {
+                Ok(io::Write::write_all(file, piece).map_err(DiskError::on("write", to))?)
+            })
+        })
     }
 }
 
 impl Drop for LocalStore {
     fn drop(&mut self) {
-        if let Some(session) = lock(&self.session).take()
-            && self.about_to(&Moment::EndSession).is_ok()
-        {
+        if let Some(session) = lock(&self.session).take() {
             // What cannot be removed now is removed when the next session starts.
             let _ = session.end();
         }
     }
 }
 
-/// The bytes of an object on their way in.
-enum Intake<'a> {
-    /// All of them.
-    Bytes(Cow<'a, [u8]>),
-    /// The store has them.
-    Known(Digest, u64),
-    /// A copy of them.
-    Copied(NamedTempFile, Digest, u64),
+/// A source file, taken in.
+enum Taken {
+    /// All its bytes, not kept yet.
+    Bytes(Vec<u8>),
+    /// Kept; if it changed meanwhile, what was kept is of no use and does no harm.
+    Kept(Put),
 }
 
 /// The file of an object, whose errors name it.
@@ -322,9 +477,4 @@ impl Read for ObjectFile {
             io::Error::new(kind, StoreError::from(DiskError::on("read", &self.path)(error)))
         })
     }
-}
-
-/// Takes a lock whose holder cannot have left anything half done, even in a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

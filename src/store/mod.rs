@@ -7,6 +7,8 @@
 //! objects on disk, [`MemoryStore`] is for trouble in tests, [`DryStore`]
 //! answers "what would be stored" without writing.
 
+mod chunk;
+mod codec;
 mod commit;
 #[cfg(test)]
 mod contract;
@@ -15,11 +17,17 @@ mod crash;
 #[cfg(test)]
 mod disturbance;
 mod dry;
+mod ingest;
 mod layout;
 mod local;
 mod memory;
+mod pack;
+mod packs;
+mod pieces;
+mod recipe;
 mod session;
 mod source;
+mod staging;
 mod verified;
 
 use std::io::{self, Read, Write};

@@ -6,33 +6,41 @@
 //! session starts. No one ever has to do that by hand.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::disk::{self, DiskError, Found, Lock};
+use crate::disk::{self, Change, Disk, DiskError, Found, Lock};
 
 const LOCK_NAME: &str = "lock";
 
 /// A directory for temporary files that no other session touches.
 pub(super) struct Session {
     directory: PathBuf,
+    /// How many names were given out.
+    names: AtomicU64,
     _alive: Lock,
 }
 
 impl Session {
     /// Starts a session below `directory`, and removes the leftovers of dead ones.
-    pub(super) fn start(directory: &Path) -> Result<Self, DiskError> {
+    pub(super) fn start(disk: &dyn Disk, directory: &Path) -> Result<Self, DiskError> {
+        disk::make_directories(disk, directory)?;
         // Without this lock, a session could be taken for dead between making its directory and locking it.
         let _starting = Lock::exclusive(&directory.join(LOCK_NAME))?;
         remove_dead(directory)?;
-        let own = make_new(directory)?;
+        let own = make_new(disk, directory)?;
         let alive = Lock::exclusive(&own.join(LOCK_NAME))?;
-        Ok(Self { directory: own, _alive: alive })
+        Ok(Self { directory: own, names: AtomicU64::new(0), _alive: alive })
     }
 
     /// Returns the directory for temporary files.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Returns a name for a temporary file that no other has.
+    pub(super) fn next_name(&self) -> String {
+        format!("{}.file", self.names.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Removes the directory and all that is left in it.
@@ -63,15 +71,16 @@ fn is_dead(session: &Path) -> bool {
 }
 
 /// Makes a directory named after the process, and a number where one process has several sessions.
-fn make_new(directory: &Path) -> Result<PathBuf, DiskError> {
+fn make_new(disk: &dyn Disk, directory: &Path) -> Result<PathBuf, DiskError> {
     let process = std::process::id();
     let mut number = 0_u32;
     loop {
         let path = directory.join(format!("{process}-{number}"));
-        match fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(DiskError::on("make the directory", &path)(error)),
+        // Nobody else makes directories here now: the lock on starting is held.
+        if disk::look(&path)?.is_none() {
+            disk.change(Change::MakeDirectory(&path))?;
+            return Ok(path);
         }
+        number += 1;
     }
 }

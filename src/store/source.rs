@@ -1,9 +1,9 @@
 //! Where the bytes of an object come from: memory, or a file that must hold still.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::{StoreError, pass_on};
@@ -27,7 +27,7 @@ impl<'a> Source<'a> {
     pub(super) fn digest(self, kind: Kind) -> Result<(Digest, u64), StoreError> {
         match self {
             Self::Bytes(bytes) => Ok((kind.digest(bytes), bytes.len() as u64)),
-            Self::File(path) => steady(path, |_| digest_of_file(kind, path).map(Some)),
+            Self::File(path) => steady(path, |file, _| digest_of(kind, file, path).map(Some)),
         }
     }
 
@@ -35,24 +35,25 @@ impl<'a> Source<'a> {
     pub(super) fn bytes(self) -> Result<Cow<'a, [u8]>, StoreError> {
         match self {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
-            Self::File(path) => steady(path, |_| read(path).map(Some)).map(Cow::Owned),
+            Self::File(path) => steady(path, |file, size| read(file, size, path).map(Some)).map(Cow::Owned),
         }
     }
 }
 
 /// Returns what `act` makes of the file at `path`, provided that the file did not change meanwhile.
 ///
-/// `act` is given the length in bytes and returns `None` if it saw a change
+/// `act` is given the open file and its length in bytes, and returns `None` if it saw a change
 /// itself; it is called again after a change, [`RETRIES_MAX`] times at most.
 pub(super) fn steady<T>(
     path: &Path,
-    mut act: impl FnMut(u64) -> Result<Option<T>, StoreError>,
+    mut act: impl FnMut(&File, u64) -> Result<Option<T>, StoreError>,
 ) -> Result<T, StoreError> {
     for _ in 0..=RETRIES_MAX {
-        let before = Stamp::of(path)?;
-        let outcome = act(before.size_bytes)?;
+        let file = open(path)?;
+        let before = Stamp::of(&file, path)?;
+        let outcome = act(&file, before.size_bytes)?;
         if let Some(outcome) = outcome
-            && Stamp::of(path)? == before
+            && Stamp::of(&file, path)? == before
         {
             return Ok(outcome);
         }
@@ -60,14 +61,14 @@ pub(super) fn steady<T>(
     Err(StoreError::Changed { path: path.to_owned() })
 }
 
-/// Returns the digest and the length of the file at `path` as an object of this kind.
+/// Returns the digest and the length of `file` as an object of this kind.
 ///
 /// Reads it in pieces and not from a memory map: the file may be shortened at
 /// any moment, which would kill a process that has it mapped.
-pub(super) fn digest_of_file(kind: Kind, path: &Path) -> Result<(Digest, u64), StoreError> {
+pub(super) fn digest_of(kind: Kind, file: &File, path: &Path) -> Result<(Digest, u64), StoreError> {
     let mut hasher = kind.hasher();
     pass_on(
-        open(path)?,
+        file,
         |source| unreadable(path, source),
         |piece| {
             hasher.update(piece);
@@ -77,14 +78,19 @@ pub(super) fn digest_of_file(kind: Kind, path: &Path) -> Result<(Digest, u64), S
     Ok(hasher.finish())
 }
 
-/// Opens the source file at `path`.
+/// Opens the source file at `path`. A pipe is opened without waiting for its other end.
 pub(super) fn open(path: &Path) -> Result<File, StoreError> {
-    File::open(path).map_err(|source| unreadable(path, source))
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("a flag of the system");
+    let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    opened.map_err(|source| unreadable(path, source))
 }
 
-/// Reads the whole source file at `path`.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    fs::read(path).map_err(|source| unreadable(path, source))
+/// Reads all of `file`, which should have `size` bytes.
+pub(super) fn read(mut file: &File, size: u64, path: &Path) -> Result<Vec<u8>, StoreError> {
+    // One byte more, so that the end is seen without growing the buffer.
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default().saturating_add(1));
+    file.read_to_end(&mut bytes).map_err(|source| unreadable(path, source))?;
+    Ok(bytes)
 }
 
 /// Returns the error of a source file that cannot be read.
@@ -101,13 +107,11 @@ struct Stamp {
     size_bytes: u64,
     modified: (i64, i64),
     changed: (i64, i64),
-    file: (u64, u64),
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Result<Self, StoreError> {
-        let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
-        // Opening a pipe would wait for its other end for ever.
+    fn of(file: &File, path: &Path) -> Result<Self, StoreError> {
+        let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
         if !metadata.is_file() {
             return Err(unreadable(path, io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
@@ -115,7 +119,36 @@ impl Stamp {
             size_bytes: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-            file: (metadata.dev(), metadata.ino()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Reads a file that grows by a byte during each of the first `changes` readings.
+    fn read_restless(changes: usize) -> (Result<Vec<u8>, StoreError>, Vec<u8>) {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("source");
+        crate::disk::write_whole(&path, b"x", crate::disk::Durability::Deferred).unwrap();
+        let mut left = changes;
+        let taken = steady(&path, |file, size| {
+            let bytes = read(file, size, &path)?;
+            if left > 0 {
+                left -= 1;
+                OpenOptions::new().append(true).open(&path).unwrap().write_all(b"!").unwrap();
+            }
+            Ok(Some(bytes))
+        });
+        (taken, std::fs::read(&path).unwrap())
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_read_again_and_given_up_in_the_end() {
+        let (calmed_down, now) = read_restless(3);
+        assert_eq!(calmed_down.unwrap(), now);
+        assert!(matches!(read_restless(usize::MAX).0, Err(StoreError::Changed { .. })));
     }
 }

@@ -171,8 +171,8 @@ fn a_full_disk_below_the_store_is_told_and_leaves_nothing_half_written() {
     std::fs::create_dir_all(project.path(".git/pv")).unwrap();
     let script = "mount -t tmpfs -o size=1m none .git/pv
         $PV snapshot > /dev/null 2> ../told || echo \"exit $?\"
-        grep -v because ../told | sed 's/tmp.[0-9-]*.[.]tmp.*`/(a temporary file)/'
-        echo left: $(find .git/pv/objects .git/pv/tmp .git/pv/records -type f 2> /dev/null)
+        grep -v because ../told | sed 's/tmp.[0-9-]*.[0-9]*.segment`/(a temporary file)`/'
+        echo left: $(find .git/pv/packs .git/pv/objects .git/pv/tmp .git/pv/records -type f 2> /dev/null)
         rm large
         $PV --quiet --json snapshot | grep -c '\"snapshot\"'
         $PV --quiet run > /dev/null; cat out";
@@ -181,7 +181,7 @@ fn a_full_disk_below_the_store_is_told_and_leaves_nothing_half_written() {
     told(&output);
     insta::assert_snapshot!(project.tell(&output), @"
     exit 2
-    error: cannot write `[ROOT]/project/.git/pv/(a temporary file)
+    error: cannot write `[ROOT]/project/.git/pv/(a temporary file)`
     hint: free some space and try again; nothing half-written was kept
     left: .git/pv/tmp/lock
     1

@@ -1,0 +1,24 @@
+//! Packs: many small objects in one file, found through an index at its end.
+//!
+//! A pack is records one after the other, then an index sorted by digest, then a
+//! trailer. Records describe themselves, so a pack whose index is lost is
+//! rebuilt by reading it, and every prefix of one is a valid set of complete
+//! records. A published pack never changes. `docs/format.md` has every byte.
+
+mod index;
+mod read;
+mod record;
+mod scan;
+mod write;
+
+pub(super) use index::Entry;
+pub(super) use read::{BadPack, Pack, read_stored};
+#[cfg(test)]
+pub(super) use record::HEADER_BYTES;
+pub(super) use record::{RECORD_MAX_BYTES, Tag};
+#[expect(unused_imports, reason = "for the repair of packs")]
+pub(super) use scan::{Found, scan};
+pub(super) use write::{Record, Segment, file_name, is_pack};
+
+/// What a pack begins with.
+const START: [u8; 16] = *b"pv-pack 1\n\0\0\0\0\0\0";
