@@ -4,13 +4,11 @@
 //! names the path and what was tried.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use tempfile::NamedTempFile;
 
 mod effect;
 mod map;
@@ -63,44 +61,7 @@ pub enum Durability {
 ///
 /// [`DiskError`] if any step fails; the old file is then still there, whole.
 pub fn write_whole(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), DiskError> {
-    let directory = parent(path);
-    make_directory(directory)?;
-    let mut file = NamedTempFile::new_in(directory).map_err(DiskError::on("write into", directory))?;
-    file.write_all(bytes).map_err(DiskError::on("write", path))?;
-    put_in_place(file, path, durability)
-}
-
-/// Moves a finished temporary file to `path`, replacing what is there. It becomes readable by others as the umask allows.
-///
-/// # Errors
-///
-/// [`DiskError`] if it cannot be flushed or renamed.
-pub fn put_in_place(file: NamedTempFile, path: &Path, durability: Durability) -> Result<(), DiskError> {
-    put_in_place_as(file, path, false, durability)
-}
-
-/// Does what [`put_in_place`] does, and lets those execute the file who may read it, if it is `executable`.
-///
-/// # Errors
-///
-/// As [`put_in_place`].
-pub fn put_in_place_as(
-    file: NamedTempFile,
-    path: &Path,
-    executable: bool,
-    durability: Durability,
-) -> Result<(), DiskError> {
-    // Temporary files are private; a finished one has the mode of any new file.
-    let mode = if executable { 0o777 } else { 0o666 } & !umask();
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(DiskError::on("set the mode of", path))?;
-    if durability == Durability::Synced {
-        file.as_file().sync_all().map_err(DiskError::on("flush", path))?;
-    }
-    file.persist(path).map_err(|error| DiskError { action: "write", path: path.to_owned(), source: error.error })?;
-    match durability {
-        Durability::Synced => sync_directory(parent(path)),
-        Durability::Deferred => Ok(()),
-    }
+    write_whole_on(&RealDisk, path, bytes, durability)
 }
 
 /// Writes what `fill` gives it to a new file and moves that to `path`, replacing a file or link that is there.
@@ -117,20 +78,18 @@ pub fn write_out<E: From<DiskError>>(
     executable: bool,
     fill: impl FnOnce(&mut File) -> Result<(), E>,
 ) -> Result<(), E> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let temporary = parent(path).join(format!(".pv-{}-{number}.tmp", std::process::id()));
     // The system takes the umask from the mode, which saves a call for each file.
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(if executable { 0o777 } else { 0o666 });
-    let opened = match options.open(&temporary) {
+    let open = || new_beside(path, |temporary| options.open(temporary));
+    let opened = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_directory(parent(path))?;
-            options.open(&temporary)
+            open()
         }
         opened => opened,
     };
-    let mut file = opened.map_err(DiskError::on("write", path))?;
+    let (mut file, temporary) = opened.map_err(DiskError::on("write", path))?;
     let written = fill(&mut file).and_then(|()| Ok(rename(&temporary, path)?));
     if written.is_err() {
         // The first error is the one to report.
@@ -139,14 +98,20 @@ pub fn write_out<E: From<DiskError>>(
     written
 }
 
-/// Returns a new temporary file in `directory`, which is made if it is missing. It is removed when dropped.
+/// Opens a new temporary file in the directory of `path` with `open`, and returns it with its name.
 ///
-/// # Errors
-///
-/// [`DiskError`] if it cannot be made.
-pub fn temporary_in(directory: &Path) -> Result<NamedTempFile, DiskError> {
-    make_directory(directory)?;
-    NamedTempFile::new_in(directory).map_err(DiskError::on("write into", directory))
+/// The name begins with a dot, so that whoever lists the directory knows it for what it is.
+fn new_beside<T>(path: &Path, mut open: impl FnMut(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let temporary = parent(path).join(format!(".pv-{}-{number}.tmp", std::process::id()));
+        match open(&temporary) {
+            // Left behind by a dead process of the same number, or by one that counts from another namespace.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return Ok((opened?, temporary)),
+        }
+    }
 }
 
 /// Returns a new, empty file at `path`, replacing what is there: for what is watched while it grows, such as a log.

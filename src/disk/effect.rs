@@ -9,9 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{DiskError, Durability, parent, sync_directory, sync_file, sync_file_system, umask};
+use super::{DiskError, Durability, new_beside, parent, sync_directory, sync_file, sync_file_system, umask};
 
 /// Nobody may write to what never changes.
 const PROTECTED_MODE: u32 = 0o444;
@@ -155,9 +154,15 @@ impl Disk for RealDisk {
 ///
 /// [`DiskError`] if one cannot be made.
 pub fn make_directories(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
-    let missing: Vec<_> =
+    missing(path).into_iter().try_for_each(|directory| disk.change(Change::MakeDirectory(directory)))
+}
+
+/// Returns which of `path` and the directories above it are missing, the topmost first.
+fn missing(path: &Path) -> Vec<&Path> {
+    let mut missing: Vec<_> =
         path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.is_dir()).collect();
-    missing.into_iter().rev().try_for_each(|directory| disk.change(Change::MakeDirectory(directory)))
+    missing.reverse();
+    missing
 }
 
 /// Does what [`super::write_whole`] does, through `disk`.
@@ -166,27 +171,29 @@ pub fn make_directories(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
 ///
 /// [`DiskError`] if any step fails; the old file is then still there, whole.
 pub fn write_whole_on(disk: &dyn Disk, path: &Path, bytes: &[u8], durability: Durability) -> Result<(), DiskError> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     let directory = parent(path);
-    make_directories(disk, directory)?;
-    // A name with a dot in front is a temporary file for whoever lists the directory.
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let temporary = directory.join(format!(".{}-{number}.tmp", std::process::id()));
-    let written = disk.create(&temporary).and_then(|file| {
+    let made = missing(directory);
+    made.iter().try_for_each(|directory| disk.change(Change::MakeDirectory(directory)))?;
+    let create = |temporary: &Path| disk.create(temporary).map_err(|error| error.source);
+    let (file, temporary) = new_beside(path, create).map_err(DiskError::on("write", path))?;
+    let write = || {
         disk.write(&file, &temporary, 0, bytes)?;
         disk.change(Change::Open(&temporary))?;
         if durability == Durability::Synced {
             disk.flush(Flush::File(&temporary))?;
         }
         disk.change(Change::Rename { from: &temporary, to: path })
-    });
-    if let Err(error) = written {
+    };
+    if let Err(error) = write() {
         // The first error is the one to report.
         let _ = disk.change(Change::Remove(&temporary));
         return Err(error);
     }
     match durability {
-        Durability::Synced => disk.flush(Flush::Directory(directory)),
+        // The file is only as safe as the names of the directories on the way to it.
+        Durability::Synced => std::iter::once(directory)
+            .chain(made.into_iter().rev().map(parent))
+            .try_for_each(|directory| disk.flush(Flush::Directory(directory))),
         Durability::Deferred => Ok(()),
     }
 }

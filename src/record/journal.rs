@@ -13,9 +13,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::fact::{Link, Record, Run, StepResult, Version};
-use crate::disk::{self, DiskError, Durability};
+use crate::disk::{self, Change, Disk, DiskError, Durability, Flush, RealDisk};
 use crate::git::{CommitId, GitError, Repository};
 use crate::hash::Digest;
 use crate::object::{RecordId, StepKey};
@@ -56,13 +57,19 @@ pub enum RecordError {
 /// The set of records of one repository.
 #[derive(Debug, Clone)]
 pub struct Journal {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
 }
 
 impl Journal {
     /// Returns the journal in `directory`, which need not exist yet.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+        Self::on(Arc::new(RealDisk), directory)
+    }
+
+    /// Returns the journal in `directory`, which writes through `disk`.
+    pub fn on(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
+        Self { disk, directory }
     }
 
     /// Adds `records` and returns their ids. When this returns, they survive a power cut.
@@ -122,7 +129,7 @@ impl Journal {
         }
         let tip = repository.add_to_set(META_REF, &files, "pv: add records")?;
         self.remember_tip(&tip)?;
-        pending.iter().try_for_each(|name| disk::remove_tree(&self.pending().join(name)))?;
+        pending.iter().try_for_each(|name| self.disk.change(Change::Remove(&self.pending().join(name))))?;
         Ok(())
     }
 
@@ -335,10 +342,10 @@ impl Journal {
         let many = files.len() > SINGLE_FLUSHES_MAX;
         let durability = if many { Durability::Deferred } else { Durability::Synced };
         for (path, bytes) in files {
-            disk::write_whole(path, bytes, durability)?;
+            disk::write_whole_on(&*self.disk, path, bytes, durability)?;
         }
         if many {
-            disk::sync_file_system(&self.directory)?;
+            self.disk.flush(Flush::FileSystem(&self.directory))?;
         }
         Ok(())
     }
@@ -355,7 +362,8 @@ impl Journal {
     /// The known tip only saves work: losing it costs one import of everything.
     fn remember_tip(&self, tip: &CommitId) -> Result<(), RecordError> {
         let text = format!("{tip}\n");
-        Ok(disk::write_whole(&self.directory.join("known-tip"), text.as_bytes(), Durability::Deferred)?)
+        let path = self.directory.join("known-tip");
+        Ok(disk::write_whole_on(&*self.disk, &path, text.as_bytes(), Durability::Deferred)?)
     }
 }
 

@@ -24,7 +24,7 @@ use super::verified::Verified;
 use super::{Put, Source, Store, StoreError, codec, has_prefix, ingest};
 use crate::disk::{self, Change, Disk, DiskError, Found, RealDisk};
 use crate::hash::Digest;
-use crate::object::{BlobId, Kind};
+use crate::object::Kind;
 
 /// Blobs below this size are one record; larger ones are kept in pieces, or as files where the file system can share them.
 const SMALL_MAX_BYTES: u64 = 64 * 1024;
@@ -433,16 +433,6 @@ impl Store for LocalStore {
             // What was published already is not flushed yet; the next sync must do it.
             files.iter().for_each(|file| self.staging.touch(disk::parent(&file.to)));
             work.touched.iter().for_each(|directory| self.staging.touch(directory));
-        })
-    }
-
-    fn export(&self, id: BlobId, to: &Path, executable: bool) -> Result<(), StoreError> {
-        let mut reader = self.open(Kind::Blob, id.digest())?;
-        let unread = |error| StoreError::from_read(error, Kind::Blob, id.digest());
-        disk::write_out(to, executable, |file| {
-            super::pass_on(&mut reader, unread, |piece| {
-                Ok(io::Write::write_all(file, piece).map_err(DiskError::on("write", to))?)
-            })
         })
     }
 }

@@ -33,7 +33,7 @@ mod verified;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{self, DiskError, Durability};
+use crate::disk::{self, DiskError};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 
@@ -137,10 +137,10 @@ pub trait Store: Send + Sync {
     fn export(&self, id: BlobId, to: &Path, executable: bool) -> Result<(), StoreError> {
         let digest = id.digest();
         let mut reader = self.open(Kind::Blob, digest)?;
-        let mut file = disk::temporary_in(disk::parent(to))?;
         let unread = |error| StoreError::from_read(error, Kind::Blob, digest);
-        pass_on(&mut reader, unread, |piece| Ok(file.write_all(piece).map_err(DiskError::on("write", to))?))?;
-        Ok(disk::put_in_place_as(file, to, executable, Durability::Deferred)?)
+        disk::write_out(to, executable, |file| {
+            pass_on(&mut reader, unread, |piece| Ok(file.write_all(piece).map_err(DiskError::on("write", to))?))
+        })
     }
 }
 
