@@ -3,8 +3,9 @@
 //! Finds them, opens them, hands them out. What is done with them is the matter of the rooms below.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::disk;
+use crate::disk::{self, Disk, RealDisk};
 use crate::git::{GitError, Repository};
 use crate::host;
 use crate::path::ProjectPath;
@@ -12,6 +13,9 @@ use crate::record::Journal;
 use crate::revision::Names;
 use crate::snapshot::Site;
 use crate::store::{LocalStore, StoreError};
+
+#[cfg(test)]
+mod crash;
 
 /// The directory that makes a directory a project.
 pub const DEFINITIONS: &str = ".pipeline";
@@ -75,6 +79,15 @@ impl Project {
     ///
     /// [`ProjectError`] if there is no repository, no working tree, or no store of a known format.
     pub fn open(from: &Path, pipeline: &str) -> Result<Self, ProjectError> {
+        Self::open_on(&(Arc::new(RealDisk) as Arc<dyn Disk>), from, pipeline)
+    }
+
+    /// Does what [`Project::open`] does; what must survive a crash is written through `disk`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Project::open`].
+    pub fn open_on(disk: &Arc<dyn Disk>, from: &Path, pipeline: &str) -> Result<Self, ProjectError> {
         let from = std::fs::canonicalize(from)
             .map_err(|source| ProjectError::NoDirectory { path: from.to_owned(), source })?;
         let repository =
@@ -94,8 +107,8 @@ impl Project {
             prefix: ProjectPath::below(&top, &root),
             root,
             pipeline: pipeline.to_owned(),
-            store: LocalStore::open(&directory)?,
-            journal: Journal::new(directory.join("records")),
+            store: LocalStore::open_on(Arc::clone(disk), &directory)?,
+            journal: Journal::on(Arc::clone(disk), directory.join("records")),
             directory,
             repository,
         })

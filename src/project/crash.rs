@@ -1,0 +1,181 @@
+//! What is left of a snapshot and a run that stop anywhere, by a kill or by a power cut.
+//!
+//! Store and journal write through one recorded disk. For every prefix of what
+//! was done, and every way in which a power cut may leave it, what was
+//! acknowledged by then must be there and verify.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use super::Project;
+use crate::disk::recorder::{Cut, Recorder, play};
+use crate::disk::{self, Disk, Durability};
+use crate::environment::{self, Tools};
+use crate::exec::Stop;
+use crate::host::Time;
+use crate::object::{Entry, Kind, SnapshotId};
+use crate::pipeline;
+use crate::record::{By, Journal, Link, Record};
+use crate::run::{Mode, Origin, Request, Work, conclude, perform};
+use crate::snapshot::{View, capture_working, for_each_file, load_pipeline, read_snapshot};
+use crate::store::{LocalStore, Store};
+
+const DEFINITION: &str = "steps:
+  one:
+    inputs: [in]
+    outputs: [out]
+    run: cat in in > out; echo said
+";
+
+fn git(directory: &Path, arguments: &[&str]) {
+    #[expect(clippy::disallowed_methods, reason = "a repository to work in")]
+    let mut git = Command::new("git");
+    let done = git.args(["-c", "user.name=A", "-c", "user.email=a@example.org"]).args(arguments).current_dir(directory);
+    assert!(done.output().unwrap().status.success(), "git {arguments:?}");
+}
+
+fn by() -> By {
+    By { who: "A".to_owned(), host: "h".to_owned(), platform: "p".to_owned(), pv: "0".to_owned() }
+}
+
+/// Takes a snapshot and links it, as `pv snapshot` does.
+fn snapshot(project: &Project) -> SnapshotId {
+    let captured = capture_working(project.site(), &project.store, &|_, _| true).unwrap();
+    project.store.sync().unwrap();
+    let link = Link {
+        snapshot: captured.id,
+        pipeline: project.pipeline.clone(),
+        commit: None,
+        dirty: true,
+        time: Time::now(),
+        by: by(),
+        message: None,
+    };
+    project.journal.add(&[Record::Link(link)]).unwrap();
+    captured.id
+}
+
+/// Runs a snapshot and records it, as `pv run` does.
+fn run(project: &Project, id: SnapshotId, places: &Path) {
+    let snapshot = read_snapshot(&project.store, id).unwrap();
+    let (pipeline, params) = load_pipeline(&project.store, &snapshot).unwrap();
+    let graph = pipeline::order(&pipeline).unwrap();
+    let tools = Tools::new(environment::search_path());
+    let work = Work {
+        pipeline: &pipeline,
+        name: &project.pipeline,
+        graph: &graph,
+        params: &params,
+        view: View::new(&project.store, &snapshot),
+        version: None,
+        tools: &tools,
+        journal: &project.journal,
+        store: &project.store,
+        last: OnceLock::new(),
+    };
+    let stop = Stop::new();
+    let locks = project.locks();
+    let request =
+        Request { mode: Mode::Reuse, jobs: 1, keep_going: false, places, locks: &locks, by: by(), stop: &stop };
+    let performed = perform(&work, &request, &|_| ()).unwrap();
+    let origin = Origin {
+        snapshot: id,
+        version: None,
+        commit: None,
+        dirty: true,
+        compare: false,
+        started: Time::now(),
+        elapsed: std::time::Duration::ZERO,
+        by: by(),
+    };
+    let report = conclude(&work, origin, performed).unwrap();
+    assert_eq!(report.steps[0].outputs.len(), 1, "{report:?}");
+}
+
+/// Everything that a journal names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Named {
+    snapshots: BTreeSet<SnapshotId>,
+    blobs: BTreeSet<crate::hash::Digest>,
+}
+
+fn named(journal: &Journal) -> Named {
+    let mut named = Named::default();
+    named.snapshots.extend(journal.links().unwrap().into_iter().map(|(_, link)| link.snapshot));
+    for run in journal.runs().unwrap() {
+        let (_, run) = run.unwrap();
+        named.snapshots.insert(run.snapshot);
+        named.blobs.extend(run.steps.iter().flat_map(|step| &step.outputs).map(|output| output.digest));
+        named.blobs.extend(run.steps.iter().filter_map(|step| step.log).map(|log| log.digest()));
+    }
+    for (_, result) in journal.all_results().unwrap() {
+        named.blobs.extend(result.outputs.iter().map(|output| output.digest));
+        named.blobs.extend(result.log.map(|log| log.digest()));
+    }
+    named
+}
+
+/// Checks that all that the records in `left` name is there and whole; returns it.
+fn verified(left: &Path, case: &str) -> Named {
+    let store = LocalStore::open(left).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let named = named(&Journal::new(left.join("records")));
+    for id in &named.snapshots {
+        let snapshot = read_snapshot(&store, *id).unwrap_or_else(|error| panic!("{case}: {error}"));
+        load_pipeline(&store, &snapshot).unwrap_or_else(|error| panic!("{case}: {error}"));
+        for_each_file(&store, snapshot.tree, None, &mut |path, entry| {
+            if let Entry::File { id, .. } = entry {
+                store.get(Kind::Blob, id.digest()).unwrap_or_else(|error| panic!("{case}: {path}: {error}"));
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{case}: {error}"));
+    }
+    for digest in &named.blobs {
+        store.get(Kind::Blob, *digest).unwrap_or_else(|error| panic!("{case}: {error}"));
+    }
+    named
+}
+
+#[test]
+fn what_a_snapshot_and_a_run_acknowledged_is_there_wherever_they_stop() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let tree = root.join("project");
+    disk::make_directory(&tree).unwrap();
+    git(&tree, &["init", "--quiet"]);
+    let write = |path: &str, bytes: &[u8]| disk::write_whole(&tree.join(path), bytes, Durability::Deferred).unwrap();
+    write(".pipeline/pipeline.yaml", DEFINITION.as_bytes());
+    write("in", b"in\n");
+    let large: Vec<u8> =
+        (0..20_000_u32).flat_map(|number| *crate::hash::Digest::of(&number.to_le_bytes()).as_bytes()).collect();
+    write("large", &large[..150_000]);
+
+    let recorder = Arc::new(Recorder::new());
+    let project = Project::open_on(&(Arc::clone(&recorder) as Arc<dyn Disk>), &tree, "pipeline").unwrap();
+    let mut acknowledged = vec![(0, Named::default())];
+    let first = snapshot(&project);
+    acknowledged.push((recorder.log().len(), named(&project.journal)));
+    run(&project, first, &root.join("places"));
+    acknowledged.push((recorder.log().len(), named(&project.journal)));
+    write("in", b"other\n");
+    snapshot(&project);
+    acknowledged.push((recorder.log().len(), named(&project.journal)));
+    assert_eq!(acknowledged.last().unwrap().1.snapshots.len(), 2);
+
+    let log = recorder.log();
+    let directory = tree.join(".git/pv");
+    for count in 0..=log.len() {
+        let (_, safe) = acknowledged.iter().rev().find(|(at, _)| *at <= count).unwrap();
+        for cut in Cut::ALL {
+            let case = format!("{cut:?} after {count} of {} effects", log.len());
+            let left = root.join(format!("left-{count}-{cut:?}"));
+            play(&log[..count], cut, &directory, &left);
+            let there = verified(&left, &case);
+            assert!(there.snapshots.is_superset(&safe.snapshots), "{case}");
+            assert!(there.blobs.is_superset(&safe.blobs), "{case}");
+            disk::remove_tree(&left).unwrap();
+        }
+    }
+}
