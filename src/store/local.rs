@@ -4,6 +4,7 @@
 //! through this value only; [`Store::sync`] commits all of it in the order
 //! that `commit` plans. Dropping the store before that drops what is staged.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::codec::{self, Codec};
 use super::commit::{self, Publication, Step};
 use super::layout::Layout;
 use super::pack::{RECORD_MAX_BYTES, Record, Tag};
@@ -21,7 +23,7 @@ use super::session::Session;
 use super::source::{self, steady};
 use super::staging::{Loose, Staging, lock, publications};
 use super::verified::Verified;
-use super::{Put, Source, Store, StoreError, codec, has_prefix, ingest};
+use super::{Put, Source, Store, StoreError, has_prefix, ingest};
 use crate::disk::{self, Change, Disk, DiskError, Found, RealDisk};
 use crate::hash::Digest;
 use crate::object::Kind;
@@ -120,11 +122,12 @@ impl LocalStore {
     /// Compresses and appends a record. Returns whether it was not there already.
     fn append(&self, tag: Tag, digest: Digest, bytes: &[u8], length: u64) -> Result<bool, StoreError> {
         let raw = u32::try_from(bytes.len()).ok().filter(|raw| *raw <= RECORD_MAX_BYTES).ok_or_else(|| {
-            let source = io::Error::new(io::ErrorKind::FileTooLarge, "one object of more than 1 GiB");
+            let source = io::Error::new(io::ErrorKind::FileTooLarge, "one object of more than 16 MiB");
             DiskError { action: "write into", path: self.layout.root().to_owned(), source }
         })?;
-        let (codec, stored) = if tag == Tag::Recipe { codec::plain(bytes) } else { codec::encode(bytes) };
-        let record = Record { tag, digest, codec: codec.number(), stored: &stored, raw, length };
+        let (codec, stored) =
+            if tag == Tag::Recipe { (Codec::Raw, Cow::Borrowed(bytes)) } else { codec::encode(bytes) };
+        let record = Record { tag, digest, codec: codec as u8, stored: &stored, raw, length };
         self.staging.append(&record, &self.packs, || self.session_directory())
     }
 

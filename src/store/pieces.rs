@@ -3,7 +3,7 @@
 use std::io::{self, Cursor, Read};
 use std::vec;
 
-use super::codec;
+use super::codec::{self, Codec};
 use super::pack::read_stored;
 use super::packs::Place;
 
@@ -22,7 +22,8 @@ impl Place {
         };
         // A piece is as long as its entry says; so is every object that is one record.
         let raw = usize::try_from(self.entry.length).unwrap_or(usize::MAX);
-        Ok(codec::decode(self.entry.codec, &stored, raw).unwrap_or(stored))
+        let decoded = Codec::try_from(self.entry.codec).and_then(|codec| codec::decode(codec, &stored, raw));
+        Ok(decoded.unwrap_or(stored))
     }
 
     /// Returns a reader of the bytes, not verified.

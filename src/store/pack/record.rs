@@ -8,7 +8,7 @@ pub(in crate::store) const HEADER_BYTES: usize = 56;
 /// What a header begins with: a scan finds its way back to a record by it.
 pub(super) const MAGIC: [u8; 4] = *b"pvR\x01";
 /// No record holds more than this, stored or not; what is larger is kept in pieces.
-pub(in crate::store) const RECORD_MAX_BYTES: u32 = 1 << 30;
+pub(in crate::store) const RECORD_MAX_BYTES: u32 = 1 << 24;
 const CHECKED_BYTES: usize = 48;
 
 /// What a record holds.

@@ -62,7 +62,7 @@ impl Segment {
     pub(in crate::store) fn append(&mut self, record: &Record<'_>) -> (Entry, Option<Piece>) {
         let Record { tag, digest, codec, stored, raw, length } = *record;
         let offset = self.written + self.buffer.len() as u64;
-        let stored_bytes = u32::try_from(stored.len()).expect("records are at most 1 GiB");
+        let stored_bytes = u32::try_from(stored.len()).expect("records are at most 16 MiB");
         let header = Header { tag, codec, stored: stored_bytes, raw, digest }.encode(stored);
         let entry = Entry { digest, tag, codec, offset, stored: stored_bytes, length };
         self.entries.push(entry);
