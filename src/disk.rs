@@ -80,7 +80,7 @@ pub fn write_out<E: From<DiskError>>(
 ) -> Result<(), E> {
     // The system takes the umask from the mode, which saves a call for each file.
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(if executable { 0o777 } else { 0o666 });
+    options.read(true).write(true).create_new(true).mode(if executable { 0o777 } else { 0o666 });
     let open = || new_beside(path, |temporary| options.open(temporary));
     let opened = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -96,6 +96,32 @@ pub fn write_out<E: From<DiskError>>(
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Lets `path` be another name of the file at `from`, replacing a file or link that is there. Returns whether
+/// the file system could: it must be one for both, and have such names.
+///
+/// Makes missing directories above. Flushes nothing.
+///
+/// # Errors
+///
+/// [`DiskError`] for any failure that is not of that sort.
+pub fn link_out(from: &Path, path: &Path) -> Result<bool, DiskError> {
+    make_directory(parent(path))?;
+    match new_beside(path, |temporary| fs::hard_link(from, temporary)) {
+        Ok(((), temporary)) => rename(&temporary, path).map(|()| {
+            // Two names of one file are not exchanged by a rename, which then does nothing.
+            let _ = fs::remove_file(&temporary);
+            true
+        }),
+        Err(error) => match error.kind() {
+            io::ErrorKind::CrossesDevices
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::TooManyLinks
+            | io::ErrorKind::PermissionDenied => Ok(false),
+            _ => Err(DiskError::on("link", path)(error)),
+        },
+    }
 }
 
 /// Opens a new temporary file in the directory of `path` with `open`, and returns it with its name.

@@ -18,10 +18,12 @@ use crate::path::ProjectPath;
 use crate::pipeline::Pipeline;
 use crate::project::Project;
 use crate::record::{Output, RunVerdict};
-use crate::run::{RunError, restore};
-use crate::snapshot::{View, for_each_file};
+use crate::run::{Placing, Restoring, RunError, restore};
+use crate::snapshot::{CheckoutMode, View, for_each_file};
 use crate::store::Store;
 
+/// How many paths are named in the answer.
+const LINES_MAX: usize = 100;
 /// How many paths are named in one error.
 const PATHS_NAMED: usize = 10;
 
@@ -39,6 +41,9 @@ pub(super) struct Args {
     /// Overwrite what was changed here
     #[arg(short, long)]
     force: bool,
+    /// Let large files be read-only links into the store, which take no room: to edit one, copy it first
+    #[arg(long)]
+    link: bool,
 }
 
 #[derive(Serialize)]
@@ -77,7 +82,14 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let known =
         |path: &ProjectPath| -> Option<Digest> { if changed.contains(path) { None } else { head.digest(path) } };
     let known = |path: &ProjectPath| known(path).or_else(|| kept(&project, &opened.pipeline, path));
-    let restored = restore(&restoring(&project, &memory, &known), &wanted, args.force).map_err(refused)?;
+    let restored = {
+        let progress = ui.progress("Writing");
+        let told = |files, bytes| progress.count(files, bytes);
+        let mode = if args.link { CheckoutMode::Link } else { CheckoutMode::Copy };
+        let restoring = restoring(&project, &memory, &known);
+        let placing = Placing { mode, progress: &told, ..restoring.placing };
+        restore(&Restoring { placing, ..restoring }, &wanted, args.force).map_err(refused)?
+    };
     ui.show(&Answer {
         snapshot: named.snapshot,
         version: named.version,
@@ -194,8 +206,12 @@ fn below(view: &View<'_>, path: Option<&ProjectPath>, entry: &Entry, wanted: &mu
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.version.clone().unwrap_or_else(|| self.snapshot.short());
-        for path in &self.written {
+        for path in self.written.iter().take(LINES_MAX) {
             writeln!(f, "{path}")?;
+        }
+        let more = self.written.len().saturating_sub(LINES_MAX);
+        if more > 0 {
+            writeln!(f, "... and {more} more")?;
         }
         let written = count(self.written.len() as u64, "file");
         writeln!(f, "{written} from {}, {} unchanged", paint(NAME, name), self.unchanged)

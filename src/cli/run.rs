@@ -22,10 +22,10 @@ use crate::project::Project;
 use crate::record::{RunVerdict, StepVerdict};
 use crate::revision;
 use crate::run::{
-    Event, Judged, Mode, Origin, Performed, Report, Request, Restoring, RunError, Verdict, Work, conclude,
+    Event, Judged, Mode, Origin, Performed, Placing, Report, Request, Restoring, RunError, Verdict, Work, conclude,
     edited_outputs, perform, plan, restore,
 };
-use crate::snapshot::{SnapshotError, View, capture_working};
+use crate::snapshot::{CheckoutMode, SnapshotError, View, capture_working};
 use crate::store::{DryStore, Store};
 
 /// Bring the results of the working tree up to date, or execute a snapshot again
@@ -163,7 +163,9 @@ pub(super) fn restoring<'a>(
     memory: &'a std::path::Path,
     committed: &'a dyn Fn(&ProjectPath) -> Option<Digest>,
 ) -> Restoring<'a> {
-    Restoring { root: &project.root, store: &project.store, journal: &project.journal, memory, committed }
+    let placing =
+        Placing { root: &project.root, store: &project.store, mode: CheckoutMode::Copy, progress: &|_, _| true };
+    Restoring { placing, journal: &project.journal, memory, committed }
 }
 
 /// What the current commit has, listed once when it is first asked for.

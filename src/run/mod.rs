@@ -29,7 +29,7 @@ pub use perform::{Event, Mode, Performed, Request, StepDone, perform};
 pub use reason::{Difference, Reason};
 pub use recipe::describe;
 pub use report::{Compared, Origin, Report, conclude};
-pub use restore::{Restored, Restoring, edited_outputs, remembered_paths, restore};
+pub use restore::{Placing, Restored, Restoring, edited_outputs, remembered_paths, restore};
 pub use step::Failure;
 
 /// Why a run could not be carried out. A step that fails is no such error.

@@ -7,27 +7,40 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use super::RunError;
-use crate::disk::{self, Durability};
+use crate::disk::{self, DiskError, Durability};
 use crate::hash::Digest;
 use crate::object::Entry;
 use crate::path::ProjectPath;
 use crate::record::{Journal, Output};
-use crate::snapshot::{capture_path, place_entry};
+use crate::snapshot::{CheckoutMode, Progress, SnapshotError, capture_path, place_entry, place_file};
 use crate::store::{DryStore, Store};
 
 /// What is needed to restore outputs.
 pub struct Restoring<'a> {
-    /// The project's directory.
-    pub root: &'a Path,
-    /// Where outputs are.
-    pub store: &'a dyn Store,
+    /// Where outputs come from, and where they go.
+    pub placing: Placing<'a>,
     /// What is known.
     pub journal: &'a Journal,
     /// A file of this worktree that remembers what was put where.
     pub memory: &'a Path,
     /// The digest of what the current commit has at a path.
     pub committed: &'a dyn Fn(&ProjectPath) -> Option<Digest>,
+}
+
+/// How outputs are put in place.
+#[derive(Clone, Copy)]
+pub struct Placing<'a> {
+    /// The project's directory.
+    pub root: &'a Path,
+    /// Where outputs are.
+    pub store: &'a dyn Store,
+    /// How large files come out of the store.
+    pub mode: CheckoutMode,
+    /// Told of files and bytes as they are put in place.
+    pub progress: Progress<'a>,
 }
 
 /// What was done in the working tree.
@@ -47,7 +60,8 @@ pub struct Restored {
 ///
 /// [`RunError`] if a file or the records cannot be read.
 pub fn edited_outputs(restoring: &Restoring<'_>, paths: &BTreeSet<ProjectPath>) -> Result<Vec<ProjectPath>, RunError> {
-    let found = paths.iter().map(|path| Ok((path, here(restoring, path)?))).collect::<Result<Vec<_>, RunError>>()?;
+    let found =
+        paths.iter().map(|path| Ok((path, here(restoring.placing, path)?))).collect::<Result<Vec<_>, RunError>>()?;
     unknown(restoring, &found, &remembered(restoring.memory)?)
 }
 
@@ -64,13 +78,14 @@ pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Re
     if !force && !blocking.is_empty() {
         return Err(RunError::Edited { paths: blocking.into_iter().collect() });
     }
+    let placing = restoring.placing;
     let mut restored = Restored::default();
     let before = remembered(restoring.memory)?;
     let mut memory = before.clone();
     let mut other = Vec::new();
-    for output in outputs {
+    let found: Vec<_> = outputs.par_iter().map(|output| here(placing, &output.path)).collect::<Result<_, _>>()?;
+    for (output, found) in outputs.iter().zip(found) {
         let entry = output.entry();
-        let found = here(restoring, &output.path)?;
         memory.insert(output.path.clone(), output.digest);
         if found.as_ref() == Some(&entry) {
             restored.unchanged += 1;
@@ -87,12 +102,10 @@ pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Re
     }
     // Only with `force` is there any left.
     for path in &blocking {
-        disk::remove_tree(&path.under(restoring.root))?;
+        disk::remove_tree(&path.under(restoring.placing.root))?;
     }
-    for (output, entry, _) in other {
-        put(restoring, output, &entry)?;
-        restored.written.push(output.path.clone());
-    }
+    restored.written = other.iter().map(|(output, ..)| output.path.clone()).collect();
+    put_all(placing, other)?;
     if memory != before {
         remember(restoring.memory, &memory)?;
     }
@@ -100,8 +113,8 @@ pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Re
 }
 
 /// Returns what is at `path` in the working tree.
-fn here(restoring: &Restoring<'_>, path: &ProjectPath) -> Result<Option<Entry>, RunError> {
-    Ok(capture_path(&path.under(restoring.root), &DryStore::over(restoring.store))?)
+fn here(placing: Placing<'_>, path: &ProjectPath) -> Result<Option<Entry>, RunError> {
+    Ok(capture_path(&path.under(placing.root), &DryStore::over(placing.store))?)
 }
 
 /// Returns the paths of those that are neither what `pv` put there, nor what Git or any step is known to have.
@@ -149,7 +162,7 @@ fn in_the_way(restoring: &Restoring<'_>, outputs: &[Output]) -> Result<BTreeSet<
     let mut blocking = BTreeSet::new();
     for path in above {
         let behind = blocking.iter().any(|other| path.is_within(other));
-        let place = path.under(restoring.root);
+        let place = path.under(restoring.placing.root);
         if !behind && disk::look(&place)?.is_some() && !place.is_dir() {
             blocking.insert(path);
         }
@@ -166,17 +179,38 @@ pub fn remembered_paths(memory: &Path) -> Result<BTreeSet<ProjectPath>, RunError
     Ok(remembered(memory)?.into_keys().collect())
 }
 
-fn put(restoring: &Restoring<'_>, output: &Output, entry: &Entry) -> Result<(), RunError> {
-    // A user may keep outputs on another disk, behind a link: that is theirs to decide.
-    let target = output.path.under(restoring.root);
-    let real = target.parent().and_then(|parent| {
-        disk::make_directory(parent).ok()?;
-        std::fs::canonicalize(parent).ok()
-    });
-    match (real, ProjectPath::new(output.path.name())) {
-        (Some(parent), Ok(name)) => Ok(place_entry(restoring.store, &parent, &name, entry, &|_, _| true)?),
-        _ => Ok(place_entry(restoring.store, restoring.root, &output.path, entry, &|_, _| true)?),
+/// What is put at one path, and what is there.
+type Wanted<'a> = (&'a Output, Entry, Option<Entry>);
+
+/// Puts entries in their places, directory by directory: two threads in one directory would wait for each other.
+fn put_all(placing: Placing<'_>, wanted: Vec<Wanted<'_>>) -> Result<(), RunError> {
+    let mut by_directory: BTreeMap<Option<ProjectPath>, Vec<Wanted<'_>>> = BTreeMap::new();
+    for one in wanted {
+        by_directory.entry(one.0.path.parent()).or_default().push(one);
     }
+    let directories: Vec<_> = by_directory.into_iter().collect();
+    let put_into = |(directory, wanted): &(Option<ProjectPath>, Vec<Wanted<'_>>)| -> Result<(), RunError> {
+        let target = directory.as_ref().map_or_else(|| placing.root.to_owned(), |path| path.under(placing.root));
+        // A user may keep outputs on another disk, behind a link: that is theirs to decide.
+        disk::make_directory(&target)?;
+        let real = std::fs::canonicalize(&target).map_err(DiskError::on("look at", &target))?;
+        wanted.iter().try_for_each(|wanted| put(placing, &real, wanted))
+    };
+    if directories.len() == 1 { put_into(&directories[0]) } else { directories.par_iter().try_for_each(put_into) }
+}
+
+/// Puts one entry into its directory, whose real path is `parent`.
+fn put(placing: Placing<'_>, parent: &Path, (output, entry, found): &Wanted<'_>) -> Result<(), RunError> {
+    let name = ProjectPath::new(output.path.name()).expect("a name in a path is a path");
+    match (entry, found) {
+        (Entry::File { id, executable, .. }, None | Some(Entry::File { .. } | Entry::Symlink { .. })) => {
+            place_file(placing.store, *id, *executable, &name.under(parent), placing.mode)
+                .map_err(SnapshotError::from)?;
+        }
+        _ => place_entry(placing.store, parent, &name, entry, &|_, _| true)?,
+    }
+    let told = entry.sized();
+    if (placing.progress)(told.files, told.bytes) { Ok(()) } else { Err(SnapshotError::Stopped.into()) }
 }
 
 fn is_empty_directory(entry: &Entry) -> bool {

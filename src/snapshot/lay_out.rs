@@ -16,6 +16,35 @@ use crate::store::{Store, StoreError};
 /// Fewer files than this are written by one thread: starting more would cost more.
 const PARALLEL_FROM_FILES: usize = 64;
 
+/// How files come out of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CheckoutMode {
+    /// As files that can be edited; they share disk space with the store where the file system can do that safely.
+    #[default]
+    Copy,
+    /// Large ones as read-only names of the store's own files, which take no room; what cannot be linked is copied.
+    Link,
+}
+
+/// Puts a file of a snapshot at `to`, verified, in place of a file that is there.
+///
+/// # Errors
+///
+/// As [`Store::export`].
+pub fn place_file(
+    store: &dyn Store,
+    id: BlobId,
+    executable: bool,
+    to: &Path,
+    mode: CheckoutMode,
+) -> Result<(), StoreError> {
+    // The mode of a file is that of all its names, and the store's are not executable.
+    if mode == CheckoutMode::Link && !executable && store.link(id, to)? {
+        return Ok(());
+    }
+    store.export(id, to, executable)
+}
+
 /// Lays the files and data of `snapshot` out below `place`, an empty directory that is made if it is missing.
 ///
 /// Submodules become empty directories, as in a plain checkout: a snapshot knows

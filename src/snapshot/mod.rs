@@ -26,7 +26,7 @@ pub use capture::{
     definition_path, excluded,
 };
 pub use data::{POINTERS, Pointer, differing_pointers, same_pointers, write_pointers};
-pub use lay_out::{lay_out, place_entry};
+pub use lay_out::{CheckoutMode, lay_out, place_entry, place_file};
 pub use load::load_pipeline;
 pub use roots::{capture_data, capture_path, read_pointers};
 pub use tree::{Change, View, changes, for_each_file, read_snapshot};

@@ -17,6 +17,8 @@ mod crash;
 #[cfg(test)]
 mod disturbance;
 mod dry;
+#[cfg(test)]
+mod frozen;
 mod ingest;
 mod layout;
 mod local;
@@ -135,13 +137,29 @@ pub trait Store: Send + Sync {
     /// As [`Store::get`], and [`StoreError::Disk`] if `to` cannot be written;
     /// what was at `to` is then still there.
     fn export(&self, id: BlobId, to: &Path, executable: bool) -> Result<(), StoreError> {
-        let digest = id.digest();
-        let mut reader = self.open(Kind::Blob, digest)?;
-        let unread = |error| StoreError::from_read(error, Kind::Blob, digest);
-        disk::write_out(to, executable, |file| {
-            pass_on(&mut reader, unread, |piece| Ok(file.write_all(piece).map_err(DiskError::on("write", to))?))
-        })
+        export_by_reading(self.open(Kind::Blob, id.digest())?, id, to, executable)
     }
+
+    /// Puts a file at `to` that shares the disk space of the object and that nobody may write to.
+    ///
+    /// Replaces what [`Store::export`] would. The bytes are verified first. Returns whether it was
+    /// done; where it cannot be, nothing is, and the caller exports instead.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::export`].
+    fn link(&self, id: BlobId, to: &Path) -> Result<bool, StoreError> {
+        let _ = (id, to);
+        Ok(false)
+    }
+}
+
+/// Writes what `reader` yields to `to`, as [`Store::export`] promises.
+fn export_by_reading(mut reader: impl Read, id: BlobId, to: &Path, executable: bool) -> Result<(), StoreError> {
+    let unread = |error| StoreError::from_read(error, Kind::Blob, id.digest());
+    disk::write_out(to, executable, |file| {
+        pass_on(&mut reader, unread, |piece| Ok(file.write_all(piece).map_err(DiskError::on("write", to))?))
+    })
 }
 
 /// What became of a put.

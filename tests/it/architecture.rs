@@ -65,7 +65,7 @@ fn sources() -> Vec<Source> {
             let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
             let text = std::fs::read_to_string(entry.path()).unwrap();
             let is_test_file = relative.file_stem().is_some_and(|stem| {
-                ["tests", "contract", "crash", "disturbance", "recorder"].iter().any(|name| stem == *name)
+                ["tests", "contract", "crash", "disturbance", "frozen", "recorder"].iter().any(|name| stem == *name)
             });
             let code = if is_test_file { "" } else { text.split("\nmod tests {").next().unwrap() };
             let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
