@@ -51,17 +51,25 @@ impl FromStr for Pointer {
     type Err = NotAPointer;
 
     fn from_str(text: &str) -> Result<Self, NotAPointer> {
+        let pointer = Self::read(text).ok_or(NotAPointer)?;
+        // One pointer has one text; a number with a sign or zeros in front is none that `pv` writes.
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        if pointer.to_string().strip_suffix('\n') == Some(line) { Ok(pointer) } else { Err(NotAPointer) }
+    }
+}
+
+impl Pointer {
+    fn read(text: &str) -> Option<Self> {
         let words: Vec<_> = text.strip_suffix('\n').unwrap_or(text).split(' ').collect();
-        let [MAGIC, kind, digest, files, bytes] = words[..] else { return Err(NotAPointer) };
-        let digest = digest.parse::<crate::hash::Digest>().map_err(|_| NotAPointer)?;
-        let number = |text: &str| text.parse::<u64>().map_err(|_| NotAPointer);
-        let sized = Sized { files: number(files)?, bytes: number(bytes)? };
+        let [MAGIC, kind, digest, files, bytes] = words[..] else { return None };
+        let digest = digest.parse::<crate::hash::Digest>().ok()?;
+        let sized = Sized { files: files.parse().ok()?, bytes: bytes.parse().ok()? };
         match kind {
             "file" | "executable" if sized.files == 1 => {
-                Ok(Self(DataRoot::File { executable: kind == "executable", size: sized.bytes, id: digest.into() }))
+                Some(Self(DataRoot::File { executable: kind == "executable", size: sized.bytes, id: digest.into() }))
             }
-            "directory" => Ok(Self(DataRoot::Directory { sized, id: digest.into() })),
-            _ => Err(NotAPointer),
+            "directory" => Some(Self(DataRoot::Directory { sized, id: digest.into() })),
+            _ => None,
         }
     }
 }

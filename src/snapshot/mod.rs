@@ -12,6 +12,21 @@ mod load;
 mod roots;
 mod tree;
 
+#[doc(hidden)]
+pub mod fuzz {
+    //! What a fuzzer may throw bytes at. Panics if a law is broken.
+
+    use super::Pointer;
+
+    /// A text that is a pointer is the text of that pointer.
+    pub fn pointer(bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(pointer) = text.parse::<Pointer>() {
+            assert_eq!(pointer.to_string().trim_end_matches('\n'), text.strip_suffix('\n').unwrap_or(&text));
+        }
+    }
+}
+
 use std::path::PathBuf;
 
 use crate::disk::DiskError;

@@ -32,6 +32,9 @@ mod source;
 mod staging;
 mod verified;
 
+#[doc(hidden)]
+pub mod fuzz;
+
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 

@@ -11,13 +11,10 @@ mod record;
 mod scan;
 mod write;
 
-pub(super) use index::Entry;
+pub(super) use index::{Entry, Index, TRAILER_BYTES, Trailer};
 pub(super) use read::{BadPack, Pack, read_stored};
-#[cfg(test)]
-pub(super) use record::HEADER_BYTES;
-pub(super) use record::{RECORD_MAX_BYTES, Tag};
-#[expect(unused_imports, reason = "for the repair of packs")]
-pub(super) use scan::{Found, scan};
+pub(super) use record::{HEADER_BYTES, Header, RECORD_MAX_BYTES, Tag};
+pub(super) use scan::scan;
 pub(super) use write::{Record, Segment, file_name, is_pack};
 
 /// What a pack begins with.
