@@ -229,7 +229,9 @@ mod tests {
     fn noise_is_told_from_everything_that_could_shrink() {
         let tensor = noise(4 * 50_000).chunks(4).flat_map(|number| [number[0], number[1], number[2], 0x3f]).collect();
         let skewed = noise(200_000).into_iter().map(|byte| if byte < 90 { 7 } else { byte }).collect();
-        for bytes in [table(5000), half_noise(5000), tensor, skewed] {
+        // 7.3 bits a byte: it shrinks by 8 %, which is hardly worth it and still is.
+        let barely = noise(200_000).into_iter().map(|byte| byte % 170).collect();
+        for bytes in [table(5000), half_noise(5000), tensor, skewed, barely] {
             assert!(!looks_random(&bytes) && encode(&bytes).0 == Codec::Zstd, "{}", bytes.len());
         }
         for length in [1024, 4096, 300_000, 1_000_000] {
@@ -288,8 +290,9 @@ mod tests {
 
     #[test]
     fn a_frame_of_more_than_was_promised_never_gets_more_memory() {
-        // 15 MiB of zeros take some hundred bytes of disk.
-        let (codec, stored) = encode(&[0; 15 * 1024 * 1024]);
+        // They take some hundred bytes of disk.
+        let zeros = vec![0; 15 * 1024 * 1024];
+        let (codec, stored) = encode(&zeros);
         assert!(codec == Codec::Zstd && stored.len() < 2000);
         let mut buffer = Vec::new();
         assert!(matches!(decode_into(codec, &stored, 1000, &mut buffer), Err(DecodeError::Frame(_))));

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::codec::{self, Codec};
 use super::commit::{self, Publication, Step};
+use super::flusher::Flusher;
 use super::layout::Layout;
 use super::pack::{RECORD_MAX_BYTES, Record, Tag};
 use super::packs::{Packs, Place};
@@ -30,6 +31,8 @@ use crate::object::{BlobId, Kind};
 
 /// Blobs below this size are one record; larger ones are kept in pieces, or as files where the file system can share them.
 const SMALL_MAX_BYTES: u64 = 64 * 1024;
+/// Files from this size on are flushed while they are taken in.
+const HUGE_MIN_BYTES: u64 = 64 << 20;
 /// Up to this many things are flushed one by one.
 const FLUSH_EACH_MAX: usize = 64;
 
@@ -136,11 +139,13 @@ impl LocalStore {
         &self,
         reader: &mut (dyn Read + Send),
         failed: &(dyn Fn(io::Error) -> StoreError + Sync),
+        wrote: &(dyn Fn(u64) + Sync),
     ) -> Result<Put, StoreError> {
         let keep = |digest: Digest, bytes: &[u8]| -> Result<(), StoreError> {
             let length = bytes.len() as u64;
             if self.length_of_record(digest, Tag::Chunk)? != Some(length) {
                 self.append(Tag::Chunk, digest, bytes, length)?;
+                wrote(length);
             }
             Ok(())
         };
@@ -155,7 +160,7 @@ impl LocalStore {
             let taken = if size < SMALL_MAX_BYTES || kind != Kind::Blob {
                 Taken::Bytes(source::read(file, size, path)?)
             } else {
-                Taken::Kept(self.put_large(file, path)?)
+                Taken::Kept(self.put_large(file, size, path)?)
             };
             let read = match &taken {
                 Taken::Bytes(bytes) => bytes.len() as u64,
@@ -169,7 +174,7 @@ impl LocalStore {
         }
     }
 
-    fn put_large(&self, file: &File, path: &Path) -> Result<Put, StoreError> {
+    fn put_large(&self, file: &File, size: u64, path: &Path) -> Result<Put, StoreError> {
         if let Some(put) = self.put_shared(file, path)? {
             return Ok(put);
         }
@@ -181,7 +186,12 @@ impl LocalStore {
             }
             (&*file).rewind().map_err(|error| source::unreadable(path, error))?;
         }
-        self.put_in_pieces(&mut &*file, &|error| source::unreadable(path, error))
+        let failed = |error| source::unreadable(path, error);
+        if size < HUGE_MIN_BYTES {
+            return self.put_in_pieces(&mut &*file, &failed, &|_| ());
+        }
+        let flush = || Ok(self.staging.flush_written()?);
+        Flusher::beside(flush, |wrote| self.put_in_pieces(&mut &*file, &failed, wrote))
     }
 
     /// Keeps a file by letting the file system share its bytes, which costs no space and no copy. `None` where it cannot.
@@ -383,7 +393,7 @@ impl Store for LocalStore {
             Source::File(path) => self.put_file(kind, path),
             Source::Bytes(mut bytes) if kind == Kind::Blob && bytes.len() as u64 >= SMALL_MAX_BYTES => {
                 let failed = |error| self.unreadable(error);
-                self.put_in_pieces(&mut bytes, &failed)
+                self.put_in_pieces(&mut bytes, &failed, &|_| ())
             }
             Source::Bytes(bytes) => self.put_small(kind, bytes),
         }

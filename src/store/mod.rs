@@ -17,6 +17,7 @@ mod crash;
 #[cfg(test)]
 mod disturbance;
 mod dry;
+mod flusher;
 #[cfg(test)]
 mod frozen;
 mod ingest;

@@ -9,7 +9,7 @@ use super::commit::Publication;
 use super::layout::Layout;
 use super::pack::{Entry, Pack, Record, Segment, Tag, file_name};
 use super::packs::{Packs, Place};
-use crate::disk::{Disk, DiskError};
+use crate::disk::{self, Disk, DiskError, Flush};
 use crate::hash::Digest;
 use crate::object::Kind;
 
@@ -146,6 +146,18 @@ impl Staging {
         for entry in entries {
             lock(self.shard(entry.digest)).remove(&(entry.digest, entry.tag));
         }
+        Ok(())
+    }
+
+    /// Flushes what is written of the open segment, and lets the system forget it: it will hardly be read soon.
+    pub(super) fn flush_written(&self) -> Result<(), DiskError> {
+        let Some((path, file)) =
+            lock(&self.open).segment.as_ref().map(|open| (open.path().to_owned(), Arc::clone(open.file())))
+        else {
+            return Ok(());
+        };
+        self.or_break(self.disk.flush(Flush::File(&path)))?;
+        disk::forget_cached(&file);
         Ok(())
     }
 
