@@ -155,7 +155,8 @@ fn write(
         let place = Pointer::place(path);
         let text = Pointer(*data).to_string();
         if disk::read_if_there(&place.under(root))?.as_deref() != Some(text.as_bytes()) {
-            disk::write_whole(&place.under(root), text.as_bytes(), Durability::Deferred)?;
+            // An empty pointer, which is what a power cut may leave of one, would stand in the way of every command.
+            disk::write_whole(&place.under(root), text.as_bytes(), Durability::Synced)?;
             changed.push(place.clone());
         }
         wanted.push(place);
