@@ -60,7 +60,7 @@ fn two_hundred_sudden_deaths_beside_others_at_work_lose_nothing_that_was_acknowl
             assert!(output.status.success(), "round {round}: {}", text_of(&output));
         }
         if round % ROUNDS_PER_FULL_CHECK == ROUNDS_PER_FULL_CHECK - 1 {
-            place.assert_listed(&[]);
+            place.assert_listed(&kept, 10);
             check_some(&place, &kept, &mut numbers);
         }
         let left = left_over(&place);
@@ -70,7 +70,7 @@ fn two_hundred_sudden_deaths_beside_others_at_work_lose_nothing_that_was_acknowl
     let files = files_of(20_000, 20_000, 4);
     place.lay(&files);
     kept.push(Kept { what: "after all".to_owned(), snapshot: place.keep(&["snapshot"]), files });
-    place.assert_listed(&kept);
+    place.assert_listed(&kept, 20);
     place.assert_comes_out(kept.last().unwrap());
     place.sh("git fsck --strict");
 }
