@@ -206,7 +206,8 @@ fn write_files<'a>(
             return Err(GitError::UnsupportedPath { path: escape(path).into_owned() });
         }
         let failed = GitError::on(format!("add to `{reference}`"));
-        let blob = writer.write(&gix::objs::BlobRef::from_bytes(content).expect("any bytes are a blob")).map_err(failed)?;
+        let blob =
+            writer.write(&gix::objs::BlobRef::from_bytes(content).expect("any bytes are a blob")).map_err(failed)?;
         if blobs.insert(path, blob).is_some_and(|other| other != blob) {
             return Err(conflict(reference, path));
         }

@@ -9,6 +9,7 @@ mod damage;
 mod full;
 mod killed;
 mod limits;
+mod ordinary_user;
 mod place;
 mod power;
 mod reflink;

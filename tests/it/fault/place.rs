@@ -169,13 +169,21 @@ impl Place {
         snapshot_in(&output)
     }
 
+    /// Returns the regular files in which the store keeps objects, whatever they are called, sorted.
+    pub(super) fn stored_files(&self) -> Vec<PathBuf> {
+        let below = |name: &str| walkdir::WalkDir::new(self.path(name)).sort_by_file_name().into_iter().flatten();
+        let found = below(".git/pv/objects").chain(below(".git/pv/packs"));
+        found.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
+    }
+
     /// Checks that what was acknowledged comes out whole, into a working tree that has nothing of it.
     pub(super) fn assert_comes_out(&self, kept: &Kept) {
         self.clear();
         let output = end_of(self.pv(&["checkout", "--force", &kept.snapshot]).spawn().unwrap());
         assert!(output.status.success(), "{} of {}: {}", kept.snapshot, kept.what, text_of(&output));
         for (path, content) in &kept.files {
-            let found = std::fs::read(self.path(path)).unwrap_or_else(|error| panic!("{path} of {}: {error}", kept.what));
+            let found =
+                std::fs::read(self.path(path)).unwrap_or_else(|error| panic!("{path} of {}: {error}", kept.what));
             assert!(found == *content, "`{path}` of {} has other bytes than were kept", kept.what);
         }
     }

@@ -46,11 +46,12 @@ fn a_power_cut_on_xfs_loses_nothing_that_was_acknowledged() {
 }
 
 /// A program that is ready to cut the power.
-fn armed(place: &Place) -> Child {
+pub(super) fn armed(place: &Place) -> Child {
     place.command("python3", &["-c", CUT]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn fire(mut armed: Child) {
+/// Cuts the power now.
+pub(super) fn fire(mut armed: Child) {
     armed.stdin.take().unwrap().write_all(b"\n").unwrap();
     let output = end_of(armed);
     assert!(output.status.success(), "the power was not cut: {}", text_of(&output));
