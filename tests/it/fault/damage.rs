@@ -13,7 +13,7 @@ const DAMAGED_MAX: usize = 10;
 type Damage = fn(&Path, &[u8]);
 
 fn stored(seed: u64) -> (Place, Kept, Vec<PathBuf>) {
-    let place = Place::plain();
+    let place = Place::in_memory();
     let files = files_of(seed, 30_000, 4);
     place.lay(&files);
     let kept = Kept { what: "the snapshot".to_owned(), snapshot: place.keep(&["snapshot"]), files };

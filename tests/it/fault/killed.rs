@@ -24,7 +24,7 @@ fn left_over(place: &Place) -> usize {
 
 #[test]
 fn two_hundred_sudden_deaths_beside_others_at_work_lose_nothing_that_was_acknowledged() {
-    let place = Place::plain();
+    let place = Place::in_memory();
     let mut numbers = Numbers::new(9);
     let mut kept: Vec<Kept> = Vec::new();
     let start = |verb: &str| place.pv(&["--json", verb]).spawn().unwrap();
@@ -86,7 +86,7 @@ fn check_some(place: &Place, kept: &[Kept], numbers: &mut Numbers) {
 
 #[test]
 fn a_stopped_writer_stops_nobody_else_and_may_go_on_later() {
-    let place = Place::plain();
+    let place = Place::in_memory();
     place.lay(&files_of(0, 2_000_000, 20));
     place.keep(&["snapshot"]);
     let mut numbers = Numbers::new(4);
@@ -116,7 +116,7 @@ fn signal(name: &str, child: &Child) {
 
 #[test]
 fn a_store_takes_snapshots_of_two_worktrees_at_once() {
-    let place = Place::plain();
+    let place = Place::in_memory();
     place.sh("git worktree add --quiet -b other ../other");
     let other = place.path("../other");
     for round in 0..6 {

@@ -6,7 +6,7 @@ use super::place::{Place, end_of, snapshot_in, text_of};
 
 #[test]
 fn with_few_open_files_allowed_it_works_or_says_so_and_loses_nothing() {
-    let place = Place::plain();
+    let place = Place::in_memory();
     let mut kept = Vec::new();
     for (round, limit) in [8, 12, 16, 20, 24, 32, 48, 64, 256].into_iter().enumerate() {
         let files = files_of(u64::try_from(round).unwrap(), 10_000, 60);

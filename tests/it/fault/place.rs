@@ -33,6 +33,11 @@ impl Place {
         place
     }
 
+    /// Returns a project in memory, where that is allowed: for what does not depend on the disk, which would only be slow.
+    pub(super) fn in_memory() -> Self {
+        Self::mounted("mount -t tmpfs -o size=256m none $ROOT").unwrap_or_else(|_| Self::plain())
+    }
+
     /// Returns a project below `$ROOT`, on which the shell's `script` mounts a file system; `$IMAGE` is a file it may use.
     ///
     /// Fails with what was said where this machine does not allow that.

@@ -13,9 +13,9 @@ use super::place::{Place, end_of, snapshot_in, text_of};
 
 const ROUNDS: u64 = 12;
 const LARGE_BYTES: usize = 200_000;
-const SMALL_COUNT: u64 = 12;
+const SMALL_COUNT: u64 = 6;
 /// So many of the newest snapshots are looked at in each round, all of them at the end.
-const SHOWN: usize = 3;
+const SHOWN: usize = 1;
 
 /// Waits for a line, then stops the file system: the shutdown call of XFS, which ext4 has too, without flushing the log.
 const CUT: &str = "import fcntl, os, struct, sys
