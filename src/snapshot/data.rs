@@ -19,6 +19,8 @@ use crate::pipeline;
 /// The directory of the pointer files, relative to the project.
 pub const POINTERS: &str = ".pipeline/data";
 const MAGIC: &str = "pv-data-1";
+/// Another process can only get in between so often: it sweeps once in its life.
+const WRITE_TRIES: u32 = 16;
 
 /// The content of a pointer file: kind, digest, files, bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,7 +119,11 @@ fn pointers_on_disk(root: &Path) -> Result<BTreeMap<ProjectPath, Vec<u8>>, Snaps
     let directory = root.join(POINTERS);
     if disk::look(&directory)?.is_some() {
         for entry in disk::walk(&directory) {
-            let (path, found) = entry?;
+            let (path, found) = match entry {
+                // A temporary file of another `pv`, finished meanwhile.
+                Err(error) if error.is_missing() => continue,
+                entry => entry?,
+            };
             if let (Some(place), disk::Found::File { .. }) = (ProjectPath::below(root, &path), found) {
                 pointers.insert(place, disk::read_if_there(&path)?.unwrap_or_default());
             }
@@ -163,7 +169,7 @@ fn write(
         let place = Pointer::place(path);
         let text = Pointer(*data).to_string();
         if disk::read_if_there(&place.under(root))?.as_deref() != Some(text.as_bytes()) {
-            disk::write_whole(&place.under(root), text.as_bytes(), Durability::Deferred)?;
+            put(&place.under(root), &text)?;
             changed.push(place.clone());
         }
         wanted.push(place);
@@ -176,6 +182,18 @@ fn write(
     }
     changed.sort_unstable();
     Ok(changed)
+}
+
+/// Writes a pointer, durably: an empty one, which a power cut may leave, would stand in the way of every command.
+fn put(path: &Path, text: &str) -> Result<(), DiskError> {
+    let mut tries = 0;
+    loop {
+        match disk::write_whole(path, text.as_bytes(), Durability::Synced) {
+            // Another `pv` has taken the temporary file for the pointer of a root that is no more.
+            Err(error) if error.is_missing() && tries < WRITE_TRIES => tries += 1,
+            result => return result,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod checkout;
 mod data;
 mod diff;
 mod fuzz;
+mod fault;
 mod git_link;
 mod hooks;
 mod identity;
