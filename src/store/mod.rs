@@ -7,6 +7,7 @@
 //! objects on disk, [`MemoryStore`] is for trouble in tests, [`DryStore`]
 //! answers "what would be stored" without writing.
 
+mod check;
 mod chunk;
 mod codec;
 mod commit;
@@ -38,6 +39,7 @@ use crate::disk::{self, DiskError};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 
+pub use check::{Checked, Damaged, Flaw};
 pub use dry::DryStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;

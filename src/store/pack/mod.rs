@@ -12,12 +12,9 @@ mod scan;
 mod write;
 
 pub(super) use index::Entry;
-pub(super) use read::{BadPack, Pack, read_record, read_stored};
-#[cfg(test)]
-pub(super) use record::HEADER_BYTES;
-pub(super) use record::{RECORD_MAX_BYTES, Tag};
-#[expect(unused_imports, reason = "for the repair of packs")]
-pub(super) use scan::{Found, scan};
+pub(super) use read::{BadPack, Pack, is_record, read_record, read_stored};
+pub(super) use record::{HEADER_BYTES, RECORD_MAX_BYTES, Tag};
+pub(super) use scan::scan;
 pub(super) use write::{Record, Segment, file_name, is_pack};
 
 /// What a pack begins with.

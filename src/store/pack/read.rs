@@ -88,7 +88,8 @@ impl Pack {
         &self.file
     }
 
-    fn holds(&self, entry: &Entry) -> bool {
+    /// Returns whether the entry leads to where records are.
+    pub(in crate::store) fn holds(&self, entry: &Entry) -> bool {
         let end = entry.offset.checked_add(HEADER_BYTES as u64 + u64::from(entry.stored));
         entry.offset >= START.len() as u64 && end.is_some_and(|end| end <= self.trailer.at)
     }
@@ -130,10 +131,15 @@ pub(in crate::store) fn read_stored(file: &File, entry: &Entry) -> io::Result<Re
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Err(Vec::new())),
         read => read?,
     }
-    let is_it = Header::decode(&record).is_some_and(|header| {
-        let expected = (entry.tag, entry.codec, entry.stored, entry.digest);
-        (header.tag, header.codec, header.stored, header.digest) == expected && header.fits(&record)
-    });
+    let is_it = is_record(&record, entry);
     record.drain(..HEADER_BYTES);
     Ok(if is_it { Ok(record) } else { Err(record) })
+}
+
+/// Returns whether `record`, header and stored bytes, is the one that should lie at `entry`, as far as its header tells.
+pub(in crate::store) fn is_record(record: &[u8], entry: &Entry) -> bool {
+    Header::decode(record).is_some_and(|header| {
+        let expected = (entry.tag, entry.codec, entry.stored, entry.digest);
+        (header.tag, header.codec, header.stored, header.digest) == expected && header.fits(record)
+    })
 }
