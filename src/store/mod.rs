@@ -31,6 +31,7 @@ mod session;
 mod source;
 mod staging;
 mod verified;
+mod wanted;
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,7 @@ pub use dry::DryStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use source::Source;
+pub use wanted::WantedStore;
 
 /// Bytes are passed on in pieces of this size, whatever the size of the object.
 const BUFFER_BYTES: usize = 64 * 1024;

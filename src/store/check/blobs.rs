@@ -58,14 +58,19 @@ impl LocalStore {
                 checked.lost.insert((Kind::Blob, digest), length);
             }
         }
-        let candidates = std::mem::take(&mut checked.lost);
-        let lost = candidates.into_par_iter().filter(|((kind, digest), _)| !self.reads_well(*kind, *digest));
-        checked.lost = lost.collect();
+        self.find_whole(checked);
         Ok(())
     }
 
+    /// Notes no longer as lost what can be read again, because it was put since. Costs a read of what is noted.
+    pub fn find_whole(&self, checked: &mut Checked) {
+        let candidates = std::mem::take(&mut checked.lost);
+        let lost = candidates.into_par_iter().filter(|((kind, digest), _)| !self.reads_well(*kind, *digest));
+        checked.lost = lost.collect();
+    }
+
     /// Returns whether the object is here and its bytes match its name. Costs a read of it.
-    pub(super) fn reads_well(&self, kind: Kind, digest: Digest) -> bool {
+    fn reads_well(&self, kind: Kind, digest: Digest) -> bool {
         let Ok(mut reader) = self.open(kind, digest) else { return false };
         io::copy(&mut reader, &mut io::sink()).is_ok()
     }
