@@ -84,23 +84,33 @@ pub fn examine(
     let Subjects { store, journal, .. } = subjects;
     let mut checked = store.check(progress)?;
     let mut mended: Vec<Mended> = Vec::new();
+    let mut tried = BTreeSet::new();
     let hits = loop {
         let hits = hits::hits(journal, store, &checked.lost)?;
-        let done: BTreeSet<_> = mended.iter().map(|mended| (mended.kind, mended.digest)).collect();
-        let mut wanted = mend::Wanted::new();
-        wanted.extend(checked.lost.iter().map(|(name, size)| (*name, Some(*size))));
-        wanted.extend(hits.iter().flat_map(|hit| &hit.gaps).map(|gap| ((gap.kind, gap.digest), gap.size)));
-        wanted.retain(|name, _| !done.contains(name));
+        let mut wanted = wanted(&checked, &hits);
+        wanted.retain(|name, _| !tried.contains(name));
         let found = if wanted.is_empty() { Vec::new() } else { mend::mend(subjects, &wanted, &hits)? };
         if found.is_empty() {
             break hits;
         }
         // A directory that is there again may lead to more that is missing.
+        tried.extend(found.iter().map(|found| (found.kind, found.digest)));
         mended.extend(found);
         store.find_whole(&mut checked);
     };
+    mended.retain(|mended| !checked.lost.contains_key(&(mended.kind, mended.digest)));
     if !is_dry {
         store.settle(&mut checked)?;
     }
     Ok(Report { checked, mended, hits })
+}
+
+/// Returns what is to be looked for, with the length that whoever needs it says it has.
+fn wanted(checked: &Checked, hits: &[Hit]) -> mend::Wanted {
+    let mut wanted: mend::Wanted = checked.lost.iter().map(|(name, size)| (*name, Some(*size))).collect();
+    for gap in hits.iter().flat_map(|hit| &hit.gaps) {
+        let size = wanted.entry((gap.kind, gap.digest)).or_insert(gap.size);
+        *size = gap.size.or(*size);
+    }
+    wanted
 }

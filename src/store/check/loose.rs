@@ -1,6 +1,7 @@
 //! Objects that are files of their own.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -10,6 +11,7 @@ use super::{Checked, Damaged, Flaw, Progress, Unit};
 use crate::disk::{self, DiskError};
 use crate::hash::Digest;
 use crate::object::Kind;
+use crate::store::pack::Tag;
 use crate::store::{LocalStore, StoreError, source};
 
 impl LocalStore {
@@ -50,18 +52,19 @@ impl LocalStore {
             self.unusable.write().unwrap_or_else(PoisonError::into_inner).insert((kind, digest));
             let path = self.relative(&path);
             checked.damaged.push(Damaged { path, flaw: Flaw::Content, saved: 0, bad: 1, quarantined: None });
-            checked.note_bad(crate::store::pack::Tag::Object(kind), digest, found.map_or(0, |(_, size)| size));
+            checked.note_bad(Tag::Object(kind), digest, found.map_or(0, |(_, size)| size));
         }
         Ok(())
     }
 }
 
-/// Returns what the bytes of the file hash to, and their number; `None` if they cannot be read.
+/// Returns what the bytes of the file hash to, and their number; `None` if it is no file, or has bytes that cannot be read.
 fn hash_of(kind: Kind, path: &Path) -> Result<Option<(Digest, u64)>, DiskError> {
-    match disk::look(path)? {
-        Some(disk::Found::File { .. }) => {
-            Ok(File::open(path).ok().and_then(|file| source::digest_of(kind, &file, path).ok()))
-        }
-        _ => Ok(None),
+    let Some(disk::Found::File { .. }) = disk::look(path)? else { return Ok(None) };
+    match File::open(path) {
+        // What another user protects is not damaged.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(DiskError::on("read", path)(error)),
+        Err(_) => Ok(None),
+        Ok(file) => Ok(source::digest_of(kind, &file, path).ok()),
     }
 }
