@@ -307,21 +307,21 @@ fn a_clone_with_the_records_alone_gets_back_what_git_has_and_names_the_rest() {
 #[test]
 fn a_snapshot_of_which_nothing_is_left_is_told_with_the_machine_that_has_it() {
     let project = project();
+    project.write("src/extra.txt", "not committed\n");
+    project.pv_ok(&["snapshot", "--tag", "draft"]);
+    project.write("src/extra.txt", "edited since\n");
     for pack in packs(&project) {
         fs::remove_file(pack).unwrap();
     }
-    project.write(".pipeline/pipeline.yaml", "no: [pipeline");
-    fs::remove_dir_all(project.path("src")).unwrap();
     let (answer, code) = project.json(&["fsck"]);
     let host = answer["hit"][0]["host"].as_str().unwrap().to_owned();
-    assert_eq!((code, &answer["hit"][0]["version"]), (4, &json!("v1")));
+    assert_eq!((code, &answer["hit"][0]["version"]), (4, &json!("draft")));
     let told = fsck(&project, &[]).replace(&format!("taken on {host}"), "taken on <host>");
     insta::assert_snapshot!(told, @"
-    hit: v1 (snapshot 0c50fbcd00df): 1 object missing
-      data/
+    hit: draft (snapshot baed8e7c99a7): nothing of it is here; it was taken on <host>
     hit: run [RUN] of 2026-01-31 09:30: 1 object missing
       a log
-    Checked 1 pack, 11 objects, 1.4 KiB: what is hit above stays lost
+    Checked 1 pack, 14 objects, 1.7 KiB: what is hit above stays lost
     --- stderr
     hint: put a lost file back where it was and check again; `pv run` makes lost outputs again
     --- exit 4
@@ -339,16 +339,14 @@ fn a_command_that_meets_damage_points_here() {
     hint: `pv fsck` repairs it where its bytes are still found, and names everything that needs it
     --- exit 4
     ");
-    fs::remove_file(packs(&project).remove(0)).unwrap();
-    fs::remove_file(packs(&project).remove(0)).unwrap();
-    insta::assert_snapshot!(project.pv(&["show", "v1"]), @"
-    snapshot 0c50fbcd00dfa031459e1b026835d42f4e899df6e457dc665195f198c6a3cbd2  v1
-    taken    2026-01-31 09:30 by Ada <ada@example.org> at no commit
-    taken    2026-01-31 09:30 by Ada <ada@example.org> at commit cf38023adc
-    tree     3 files, 188 B
-    data     data  2 files, 37 B
-    step     count
-    run      [RUN]  2026-01-31 09:30  done  [TIME]
+    for pack in packs(&project) {
+        fs::remove_file(pack).unwrap();
+    }
+    insta::assert_snapshot!(project.pv(&["checkout", "v1", "data/a.csv"]), @"
+    --- stderr
+    error: data `data` is not in the store
+    hint: copy it here from where the snapshot was taken; `pv run` takes it in
+    --- exit 4
     ");
 }
 
