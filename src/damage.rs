@@ -68,6 +68,8 @@ impl Report {
 
 /// Checks the store, mends what can be mended, and tells what is hit by the rest. Changes nothing if it `is_dry`.
 ///
+/// In a store that cannot be written nothing can be mended, not even on trial.
+///
 /// `progress` is told of objects and bytes; once it returns `false`, no further part of the store is begun.
 ///
 /// Costs a read of what is checked, a read of every distinct directory on record, and a lookup of every file in
@@ -89,7 +91,8 @@ pub fn examine(
         let hits = hits::hits(journal, store, &checked.lost)?;
         let mut wanted = wanted(&checked, &hits);
         wanted.retain(|name, _| !tried.contains(name));
-        let found = if wanted.is_empty() { Vec::new() } else { mend::mend(subjects, &wanted, &hits)? };
+        let found =
+            if wanted.is_empty() || !store.is_writable()? { Vec::new() } else { mend::mend(subjects, &wanted, &hits)? };
         if found.is_empty() {
             break hits;
         }

@@ -17,9 +17,10 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::pack::Tag;
+use super::pack::{Entry, Tag};
 use super::{LocalStore, StoreError};
 use crate::hash::Digest;
 use crate::object::Kind;
@@ -92,8 +93,8 @@ impl fmt::Display for Flaw {
 impl LocalStore {
     /// Checks the structure of all packs and the content of as many units as `progress` lets it, at least of one.
     ///
-    /// What is whole in a damaged file is staged for a new pack, so it can be read
-    /// through this value; nothing is moved before [`LocalStore::settle`]. Without
+    /// What is whole in a damaged file is staged for a new pack, where the store can be written, so it can be
+    /// read through this value; nothing is moved before [`LocalStore::settle`]. Without
     /// that, dropping the store leaves everything as it was.
     ///
     /// Costs one read, one decoding and one hash of everything, on all processors, and a second
@@ -132,12 +133,34 @@ impl LocalStore {
         Ok(checked)
     }
 
+    /// Returns whether anything can be written into the store: one on a medium that is only read can be checked, too.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`] if that fails for another reason than a lack of rights.
+    pub fn is_writable(&self) -> Result<bool, StoreError> {
+        match self.session_directory() {
+            Ok(_) => Ok(true),
+            Err(StoreError::Disk(error)) => match error.source.kind() {
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Ok(false),
+                _ => Err(error.into()),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
     fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(self.layout.root()).unwrap_or(path).to_owned()
     }
 }
 
 impl Checked {
+    /// Notes a pack of which `bad` records are damaged.
+    fn note_damage(&mut self, path: PathBuf, flaw: Flaw, saved: u64, bad: &[Entry]) {
+        self.damaged.push(Damaged { path, flaw, saved, bad: bad.len() as u64, quarantined: None });
+        bad.iter().for_each(|entry| self.note_bad(entry.tag, entry.digest, entry.length));
+    }
+
     /// Notes that a record is damaged.
     fn note_bad(&mut self, tag: Tag, digest: Digest, length: u64) {
         match tag {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::records::{State, record_bytes, states};
-use super::{Checked, Damaged, Flaw, Progress, Unit};
+use super::{Checked, Flaw, Progress, Unit};
 use crate::disk::{self, DiskError};
 use crate::store::pack::{BadPack, Entry, HEADER_BYTES, Pack, Record, Tag, file_name, is_pack, read_stored, scan};
 use crate::store::recipe::Recipe;
@@ -102,22 +102,25 @@ impl LocalStore {
         found: &[(Entry, State)],
         checked: &mut Checked,
     ) -> Result<(), StoreError> {
+        if !self.is_writable()? {
+            let bad: Vec<_> = found.iter().filter(|(_, state)| *state == State::Bad).map(|(entry, _)| *entry).collect();
+            checked.note_damage(self.relative(path), flaw, (found.len() - bad.len()) as u64, &bad);
+            return Ok(());
+        }
         // First, because what is staged may become a pack of the same name.
         self.packs.forget(path);
         let of = |wanted: State| found.iter().filter(move |(_, state)| *state == wanted).map(|(entry, _)| *entry);
         let copied = copy_entries(self, file, of(State::Whole))?;
-        let mut damaged = Damaged { path: self.relative(path), flaw, saved: copied.records, bad: 0, quarantined: None };
+        let mut saved = copied.records;
         let mut bad: Vec<_> = of(State::Bad).chain(copied.damaged).collect();
         for entry in of(State::HeaderDamaged) {
             if self.copy_content(file, &entry)? {
-                damaged.saved += 1;
+                saved += 1;
             } else {
                 bad.push(entry);
             }
         }
-        damaged.bad = bad.len() as u64;
-        bad.iter().for_each(|entry| checked.note_bad(entry.tag, entry.digest, entry.length));
-        checked.damaged.push(damaged);
+        checked.note_damage(self.relative(path), flaw, saved, &bad);
         Ok(())
     }
 

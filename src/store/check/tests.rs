@@ -456,6 +456,26 @@ fn a_store_that_does_not_exist_is_whole_and_stays_away() {
 }
 
 #[test]
+fn a_damaged_store_that_cannot_be_written_is_checked_and_says_what_could_be_saved() {
+    let root = tempfile::tempdir().unwrap();
+    let objects = objects();
+    let pack = packed(root.path(), &objects);
+    let entry = entries(&pack).into_iter().find(|entry| entry.tag == Tag::Object(Kind::Tree)).unwrap();
+    flip(&pack, entry.offset + HEADER_BYTES as u64, 1);
+    let read_only = || Err(std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem));
+    let disk = Arc::new(Recorder::guarded(Box::new(move |_, _| read_only())));
+    let store = LocalStore::open_on(disk, root.path()).unwrap();
+    let mut checked = store.check(&|_, _| true).unwrap();
+    let count = Pack::open(&pack).unwrap().count() as u64;
+    assert_eq!((checked.damaged[0].saved, checked.damaged[0].bad), (count - 1, 1));
+    assert_eq!(checked.lost.keys().collect::<Vec<_>>(), [&(Kind::Tree, entry.digest)]);
+    assert!(!root.path().join("verified").exists());
+    let error = store.settle(&mut checked).unwrap_err();
+    assert!(matches!(&error, StoreError::Disk(error) if error.source.kind() == std::io::ErrorKind::ReadOnlyFilesystem));
+    assert!(pack.is_file());
+}
+
+#[test]
 fn a_write_that_fails_while_saving_is_an_error_and_the_damaged_pack_stays() {
     let root = tempfile::tempdir().unwrap();
     let objects = objects();
