@@ -86,6 +86,11 @@ impl Recorder {
         Self::guarded(Box::new(|_, _| Ok(())))
     }
 
+    /// Returns a disk that does the first `count` effects and refuses all later ones.
+    pub(crate) fn stopping_after(count: usize) -> Self {
+        Self::guarded(Box::new(move |number, _| if number < count { Ok(()) } else { Err(io::Error::other("stopped")) }))
+    }
+
     /// Returns a disk that asks `guard` before each effect, with its number from 0.
     pub(crate) fn guarded(guard: Guard) -> Self {
         Self { log: Mutex::default(), guard }

@@ -10,6 +10,7 @@ mod gather;
 mod lay_out;
 mod load;
 mod roots;
+mod survey;
 mod tree;
 
 #[doc(hidden)]
@@ -44,6 +45,7 @@ pub use data::{POINTERS, Pointer, differing_pointers, same_pointers, write_point
 pub use lay_out::{CheckoutMode, lay_out, place_entry, place_file};
 pub use load::load_pipeline;
 pub use roots::{capture_data, capture_path, read_pointers};
+pub use survey::{Gap, Survey};
 pub use tree::{Change, View, changes, for_each_file, read_snapshot};
 
 /// Why a snapshot could not be taken, read or laid out.

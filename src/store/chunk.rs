@@ -49,6 +49,7 @@ static GEAR: LazyLock<Gear> = LazyLock::new(Gear::derived);
 /// What is passed must reach to the end of the file or be at least
 /// [`MAX_BYTES`] long, or its end passes for a cut. Never looks further than
 /// [`MAX_BYTES`].
+#[cfg(test)]
 pub(super) fn first_cut(bytes: &[u8]) -> usize {
     found_cut(bytes).unwrap_or(bytes.len())
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::codec::{self, Codec};
 use super::commit::{self, Publication, Step};
@@ -40,11 +40,11 @@ const FLUSH_EACH_MAX: usize = 64;
 ///
 /// Any number of processes and threads may use one directory at once.
 pub struct LocalStore {
-    disk: Arc<dyn Disk>,
-    layout: Layout,
-    packs: Packs,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) layout: Layout,
+    pub(super) packs: Packs,
     session: Mutex<Option<Session>>,
-    staging: Staging,
+    pub(super) staging: Staging,
     /// Held during a commit, so that no sync returns while another is committing what it waits for.
     committing: Mutex<()>,
     flush_each_max: usize,
@@ -52,6 +52,8 @@ pub struct LocalStore {
     may_share: AtomicBool,
     /// Whether any object lies in a file of its own; looked up when it is first asked.
     has_loose: OnceLock<bool>,
+    /// Objects in files of their own that were found damaged, and count as absent.
+    pub(super) unusable: RwLock<BTreeSet<(Kind, Digest)>>,
 }
 
 impl LocalStore {
@@ -83,6 +85,7 @@ impl LocalStore {
             flush_each_max: FLUSH_EACH_MAX,
             may_share: AtomicBool::new(true),
             has_loose: OnceLock::new(),
+            unusable: RwLock::default(),
         })
     }
 
@@ -256,13 +259,13 @@ impl LocalStore {
     }
 
     /// Returns the recipe of a large blob; `None` if there is none, or only a damaged one.
-    fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, StoreError> {
+    pub(super) fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, StoreError> {
         let Some(place) = self.place(digest, Tag::Recipe)? else { return Ok(None) };
         let bytes = place.stored().map_err(|error| self.unreadable(error))?;
         Ok(bytes.ok().and_then(|bytes| Recipe::decode(&bytes)))
     }
 
-    fn place(&self, digest: Digest, tag: Tag) -> Result<Option<Place>, StoreError> {
+    pub(super) fn place(&self, digest: Digest, tag: Tag) -> Result<Option<Place>, StoreError> {
         if let Some(place) = self.packs.find(digest, tag)? {
             return Ok(Some(place));
         }
@@ -305,7 +308,8 @@ impl LocalStore {
     fn open_loose(&self, kind: Kind, digest: Digest) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
         let staged = self.staging.loose(kind, digest).map(|loose| loose.path);
         // In this order: what is committed between the two looks is in its place at the second.
-        for path in staged.into_iter().chain([self.layout.object(kind, digest)]) {
+        let published = (!self.is_unusable(kind, digest)).then(|| self.layout.object(kind, digest));
+        for path in staged.into_iter().chain(published) {
             match File::open(&path) {
                 Ok(file) => {
                     return Ok(Some(Box::new(Verified::new(ObjectFile { file, path }, kind, digest))));
@@ -332,7 +336,14 @@ impl LocalStore {
         }
     }
 
+    fn is_unusable(&self, kind: Kind, digest: Digest) -> bool {
+        self.unusable.read().unwrap_or_else(PoisonError::into_inner).contains(&(kind, digest))
+    }
+
     fn loose_length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
+        if self.is_unusable(kind, digest) {
+            return Ok(None);
+        }
         Ok(match disk::look(&self.layout.object(kind, digest))? {
             // An empty file under another name is what a power cut can leave on some systems; it holds nothing.
             Some(Found::File { size: 0, .. }) if digest != kind.digest(b"") => None,
@@ -349,7 +360,8 @@ impl LocalStore {
         Ok(*self.has_loose.get_or_init(|| has))
     }
 
-    fn session_directory(&self) -> Result<PathBuf, StoreError> {
+    /// Returns the directory for temporary files of this process; makes the store and a session where there is none.
+    pub(super) fn session_directory(&self) -> Result<PathBuf, StoreError> {
         let mut session = lock(&self.session);
         let started = if let Some(started) = session.take() {
             started
@@ -366,7 +378,8 @@ impl LocalStore {
         Ok(directory.join(session.as_ref().map_or_else(String::new, Session::next_name)))
     }
 
-    fn unreadable(&self, error: io::Error) -> StoreError {
+    /// Returns the error of a pack that cannot be read.
+    pub(super) fn unreadable(&self, error: io::Error) -> StoreError {
         DiskError::on("read", &self.layout.packs())(error).into()
     }
 

@@ -7,6 +7,7 @@
 //! objects on disk, [`MemoryStore`] is for trouble in tests, [`DryStore`]
 //! answers "what would be stored" without writing.
 
+mod check;
 mod chunk;
 mod codec;
 mod commit;
@@ -28,10 +29,12 @@ mod pack;
 mod packs;
 mod pieces;
 mod recipe;
+mod rewrite;
 mod session;
 mod source;
 mod staging;
 mod verified;
+mod wanted;
 
 #[doc(hidden)]
 pub mod fuzz;
@@ -43,10 +46,12 @@ use crate::disk::{self, DiskError};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 
+pub use check::{Checked, Damaged, Flaw};
 pub use dry::DryStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use source::Source;
+pub use wanted::WantedStore;
 
 /// Bytes are passed on in pieces of this size, whatever the size of the object.
 const BUFFER_BYTES: usize = 64 * 1024;

@@ -72,6 +72,13 @@ impl Packs {
         known.packs.push(pack);
     }
 
+    /// Uses the pack at `path` no more: it is damaged.
+    pub(super) fn forget(&self, path: &Path) {
+        let mut known = self.write();
+        known.packs.retain(|pack| pack.path() != path);
+        known.bad.extend(path.file_name().map(OsString::from));
+    }
+
     /// Returns all packs that are known.
     pub(super) fn all(&self) -> Result<Vec<Arc<Pack>>, DiskError> {
         self.list_once()?;

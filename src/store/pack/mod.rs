@@ -12,7 +12,7 @@ mod scan;
 mod write;
 
 pub(super) use index::{Entry, Index, TRAILER_BYTES, Trailer};
-pub(super) use read::{BadPack, Pack, read_stored};
+pub(super) use read::{BadPack, Pack, is_record, read_record, read_stored};
 pub(super) use record::{HEADER_BYTES, Header, RECORD_MAX_BYTES, Tag};
 pub(super) use scan::scan;
 pub(super) use write::{Record, Segment, file_name, is_pack};

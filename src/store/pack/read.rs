@@ -88,7 +88,8 @@ impl Pack {
         &self.file
     }
 
-    fn holds(&self, entry: &Entry) -> bool {
+    /// Returns whether the entry leads to where records are.
+    pub(in crate::store) fn holds(&self, entry: &Entry) -> bool {
         let end = entry.offset.checked_add(HEADER_BYTES as u64 + u64::from(entry.stored));
         entry.offset >= START.len() as u64 && end.is_some_and(|end| end <= self.trailer.at)
     }
@@ -97,6 +98,28 @@ impl Pack {
         let at = usize::try_from(self.trailer.at).expect("it was mapped");
         Index(&self.mapped[at..self.mapped.len() - TRAILER_BYTES])
     }
+}
+
+/// A record as it lies in a pack.
+pub(in crate::store) struct Stored {
+    /// How many bytes the stored ones stand for.
+    pub(in crate::store) raw: u32,
+    /// The bytes behind the header.
+    pub(in crate::store) bytes: Vec<u8>,
+}
+
+/// Returns the record at `entry` of `file` as it is stored; `None` if another record lies there, or none.
+///
+/// What it decodes to is not verified, except that a recipe is what was written.
+pub(in crate::store) fn read_record(file: &File, entry: &Entry) -> io::Result<Option<Stored>> {
+    let mut header = [0; HEADER_BYTES];
+    match file.read_exact_at(&mut header, entry.offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let raw = Header::decode(&header).map(|header| header.raw);
+    let stored = if raw.is_some() { read_stored(file, entry)?.ok() } else { None };
+    Ok(raw.zip(stored).map(|(raw, bytes)| Stored { raw, bytes }))
 }
 
 /// Returns the stored bytes of the record at `entry` of `file`; `Err` with what lies there if that is another record, or none.
@@ -108,10 +131,15 @@ pub(in crate::store) fn read_stored(file: &File, entry: &Entry) -> io::Result<Re
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Err(Vec::new())),
         read => read?,
     }
-    let is_it = Header::decode(&record).is_some_and(|header| {
-        let expected = (entry.tag, entry.codec, entry.stored, entry.digest);
-        (header.tag, header.codec, header.stored, header.digest) == expected && header.fits(&record)
-    });
+    let is_it = is_record(&record, entry);
     record.drain(..HEADER_BYTES);
     Ok(if is_it { Ok(record) } else { Err(record) })
+}
+
+/// Returns whether `record`, header and stored bytes, is the one that should lie at `entry`, as far as its header tells.
+pub(in crate::store) fn is_record(record: &[u8], entry: &Entry) -> bool {
+    Header::decode(record).is_some_and(|header| {
+        let expected = (entry.tag, entry.codec, entry.stored, entry.digest);
+        (header.tag, header.codec, header.stored, header.digest) == expected && header.fits(record)
+    })
 }
