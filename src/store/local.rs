@@ -388,7 +388,7 @@ impl LocalStore {
         for step in commit::plan(self.layout.root(), files, touched, self.flush_each_max) {
             if let Err(error) = step.perform(&*self.disk, self.layout.root()) {
                 if step.is_flush() {
-                    self.staging.break_down();
+                    self.staging.break_down(&error);
                 }
                 return Err(error.into());
             }

@@ -39,7 +39,15 @@ struct Rest {
     sealed: Vec<Arc<Pack>>,
     loose: BTreeMap<(Kind, Digest), Loose>,
     touched: BTreeSet<PathBuf>,
-    broken: bool,
+    /// The first write or flush that failed.
+    broken: Option<Broken>,
+}
+
+/// A failure after which nothing that was put can be relied on.
+struct Broken {
+    path: PathBuf,
+    /// What the system said, by its number, because an error cannot be told twice.
+    number: Option<i32>,
 }
 
 /// A large file that was taken in.
@@ -117,6 +125,8 @@ impl Staging {
     pub(super) fn place(&self, digest: Digest, tag: Tag) -> Result<Option<Place>, DiskError> {
         let mut open = lock(&self.open);
         let (Some(segment), Some(entry)) = (open.segment.as_mut(), self.entry(digest, tag)) else { return Ok(None) };
+        // After a failed write, what is in the file is not what was appended.
+        self.check()?;
         let piece = segment.take_piece();
         let _all_written = self.in_flight.write().unwrap_or_else(PoisonError::into_inner);
         self.or_break(piece.write(&*self.disk))?;
@@ -204,20 +214,22 @@ impl Staging {
     }
 
     /// Lets nothing more be acknowledged: a write or a flush failed, and the system may tell that only once.
-    pub(super) fn break_down(&self) {
-        lock(&self.rest).broken = true;
+    pub(super) fn break_down(&self, error: &DiskError) {
+        let number = error.source.raw_os_error();
+        lock(&self.rest).broken.get_or_insert_with(|| Broken { path: error.path.clone(), number });
     }
 
+    /// Returns the failure that came before, if there was one.
     fn check(&self) -> Result<(), DiskError> {
-        if lock(&self.rest).broken {
-            let source = io::Error::other("an earlier write failed");
-            return Err(DiskError { action: "write into", path: PathBuf::from("the store"), source });
-        }
-        Ok(())
+        let rest = lock(&self.rest);
+        let Some(Broken { path, number }) = &rest.broken else { return Ok(()) };
+        let unknown = || io::Error::other("an earlier write failed");
+        let source = number.map_or_else(unknown, io::Error::from_raw_os_error);
+        Err(DiskError { action: "write", path: path.clone(), source })
     }
 
     fn or_break<T>(&self, result: Result<T, DiskError>) -> Result<T, DiskError> {
-        result.inspect_err(|_| self.break_down())
+        result.inspect_err(|error| self.break_down(error))
     }
 
     fn shard(&self, digest: Digest) -> &Mutex<BTreeMap<(Digest, Tag), Entry>> {
