@@ -1,0 +1,52 @@
+//! What a reader must know about the machine to make sense of a time.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::scratch::target;
+
+/// Returns the day in UTC: `2026-01-31`.
+pub(crate) fn today() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
+}
+
+/// Returns what the machine is: processors, memory, kernel, file system. What cannot be found is left out.
+pub(crate) fn machine() -> Vec<String> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = field("/proc/cpuinfo", "model name").map_or(String::new(), |model| format!(" ({model})"));
+    let memory = field("/proc/meminfo", "MemTotal").and_then(|kib| kib.split(' ').next()?.parse::<u64>().ok());
+    let system = first_line(Command::new("uname").arg("-sr"));
+    [
+        Some(format!("{processors} processors{model}")),
+        memory.map(|kib| format!("{:.0} GiB of memory", kib.div_ceil(1 << 20))),
+        file_system(&target()),
+        system,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Returns the first line that a program prints; none if it is not there or does not succeed.
+pub(crate) fn first_line(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+fn field(file: &str, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let (_, value) = text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name)?;
+    Some(value.trim().to_owned())
+}
+
+/// The type of the file system that holds a path: that of the deepest mount above it.
+fn file_system(path: &Path) -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let holds = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let place = Path::new(mount.split(' ').nth(4)?);
+        path.starts_with(place).then(|| (place.components().count(), kind.split(' ').next().map(str::to_owned)))
+    };
+    mounts.lines().filter_map(holds).max_by_key(|(depth, _)| *depth)?.1
+}

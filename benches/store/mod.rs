@@ -1,0 +1,107 @@
+//! Which rows there are, which of them are asked for, and the report of them.
+
+use std::time::Instant;
+
+use ground::Ground;
+
+use crate::common::facts::first_line;
+use crate::common::report::Report;
+use crate::common::row::Row;
+use crate::common::size::Size;
+
+pub(crate) mod data;
+pub(crate) mod floors;
+pub(crate) mod ground;
+mod large;
+mod million;
+mod peers;
+mod small;
+
+/// Each group of rows by its name, in the order in which they are measured.
+const GROUPS: [(&str, fn(&Ground) -> Vec<Row>); 8] = [
+    ("files", small::files),
+    ("status", small::status),
+    ("again", small::again),
+    ("diff", small::diff),
+    ("checkout", small::checkout),
+    ("csv", large::csv),
+    ("random", large::random),
+    ("million", million::million),
+];
+
+/// The name by which the other programs are left out.
+const PEERS: &str = "peers";
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) size: Size,
+    /// Groups whose name contains one of these; all, if there are none.
+    pub(crate) only: Vec<String>,
+    /// Groups that are left out, or `peers`.
+    pub(crate) skip: Vec<String>,
+}
+
+impl Choice {
+    /// Reads arguments: names of groups, and `--skip NAME`.
+    pub(crate) fn from_arguments(size: Size, arguments: impl Iterator<Item = String>) -> Self {
+        let mut choice = Self { size, only: Vec::new(), skip: Vec::new() };
+        // `cargo bench` adds an argument of its own.
+        let mut arguments = arguments.filter(|argument| argument != "--bench");
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--skip" => choice.skip.push(arguments.next().expect("`--skip` is followed by a name")),
+                option if option.starts_with('-') => panic!("`{option}` is not known; there is `--skip NAME`"),
+                _ => choice.only.push(argument),
+            }
+        }
+        let groups = GROUPS.map(|(name, _)| name);
+        for name in choice.only.iter().chain(choice.skip.iter().filter(|name| *name != PEERS)) {
+            let is_known = groups.iter().any(|known| known.contains(name.as_str()));
+            assert!(is_known, "`{name}` is none of: {}", groups.join(", "));
+        }
+        choice
+    }
+
+    /// Whether all is measured that is not left out on purpose.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.only.is_empty()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let is_among = |list: &[String]| list.iter().any(|part| name.contains(part.as_str()));
+        (self.only.is_empty() || is_among(&self.only)) && !is_among(&self.skip)
+    }
+}
+
+/// Measures what is chosen. Says on the way what it is at, by the function given.
+pub(crate) fn measure(choice: &Choice, say: &dyn Fn(&str)) -> Report {
+    let start = Instant::now();
+    let (found, missing) = peers::installed();
+    let with_peers = !choice.skip.iter().any(|name| name == PEERS);
+    let versions: Vec<_> = found.iter().map(|(peer, version)| (peer.name.to_owned(), version.clone())).collect();
+    let ground = Ground::new(choice.size, if with_peers { found } else { Vec::new() });
+    let mut rows = Vec::new();
+    let mut not_measured = Vec::new();
+    for (name, group) in GROUPS {
+        if choice.has(name) {
+            say(&format!("{name} ..."));
+            rows.extend(group(&ground));
+        } else {
+            not_measured.push(format!("rows `{name}`: left out by an argument"));
+        }
+    }
+    let mut report = Report::of(rows, choice.size, start.elapsed().as_secs());
+    if with_peers {
+        report.versions.extend(versions);
+        not_measured.extend(missing.iter().map(|name| format!("{name}: not installed")));
+    } else {
+        not_measured.push("other programs: left out by an argument".to_owned());
+    }
+    for program in ["cp", "zstd"] {
+        let version = first_line(ground.scratch.command(&ground.scratch.root, program).arg("--version"));
+        report.versions.insert(program.to_owned(), version.unwrap_or_else(|| "unknown".to_owned()));
+    }
+    report.not_measured = not_measured;
+    report
+}
