@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::child::{self, Cost};
 
 /// Files above this are removed with what is thrown away: they are few, and the disk is not endless.
 const LARGE_BYTES: u64 = 64 << 20;
+
+/// How many remove at once. On some file systems each removed file is a request to the disk that is waited for.
+const REMOVERS: usize = 16;
 
 const PV: &str = env!("CARGO_BIN_EXE_pv");
 
@@ -18,7 +22,23 @@ pub(crate) fn target() -> PathBuf {
 /// A directory that is removed at the end, and not before.
 pub(crate) struct Scratch {
     pub(crate) root: PathBuf,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let entries = || walkdir::WalkDir::new(self.directory.path()).into_iter().filter_map(Result::ok);
+        let directories: Vec<_> = entries().filter(|entry| entry.file_type().is_dir()).collect();
+        let next = AtomicUsize::new(0);
+        let remove = || {
+            while let Some(directory) = directories.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let files = std::fs::read_dir(directory.path()).into_iter().flatten().filter_map(Result::ok);
+                // What cannot be removed here is tried again, or left, by the directory itself.
+                files.for_each(|file| _ = std::fs::remove_file(file.path()));
+            }
+        };
+        std::thread::scope(|scope| (0..REMOVERS).for_each(|_| _ = scope.spawn(remove)));
+    }
 }
 
 impl Scratch {
@@ -29,7 +49,7 @@ impl Scratch {
         let root = directory.path().to_owned();
         std::fs::create_dir_all(root.join("home")).unwrap();
         std::fs::create_dir_all(root.join("thrown-away")).unwrap();
-        Self { root, _directory: directory }
+        Self { root, directory }
     }
 
     /// Returns a program in a directory, with nothing of the user's but the `PATH`.

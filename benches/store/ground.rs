@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::data::{self, MIB};
 use super::floors::warm;
-use super::peers::{self, OnFiles, Peer};
+use super::peers::{OnFiles, Peer};
 use crate::common::child::Cost;
 use crate::common::scratch::Scratch;
 use crate::common::size::Size;
