@@ -21,7 +21,10 @@ mod store;
 
 fn main() {
     let choice = Choice::from_arguments(Size::from_environment(), std::env::args().skip(1));
-    let say = |line: &str| writeln!(std::io::stderr(), "{line}").unwrap();
+    let say = |line: &str| {
+        let mut error = std::io::stderr().lock();
+        writeln!(error, "{line}").unwrap();
+    };
     let report = store::measure(&choice, &say);
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}\n{}", table(&report.rows), peers_table(&report.rows)).unwrap();

@@ -78,6 +78,18 @@ impl Ground {
         })
     }
 
+    /// Returns how many microseconds it takes to create one small file, on average.
+    pub(crate) fn creation_us(&self) -> f64 {
+        const PROBED_FILES: u16 = 1000;
+        let place = self.fresh_directory("probe");
+        let cost = self.act(|| {
+            for number in 0..PROBED_FILES {
+                std::fs::write(place.join(number.to_string()), [0; data::FILE_BYTES]).unwrap();
+            }
+        });
+        cost.ms * 1000.0 / f64::from(PROBED_FILES)
+    }
+
     /// Returns what the peers needed for the small files.
     pub(crate) fn peers_on_files(&self) -> &[OnFiles] {
         self.peers_on_files

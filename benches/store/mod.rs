@@ -32,6 +32,9 @@ const GROUPS: [(&str, fn(&Ground) -> Vec<Row>); 8] = [
 /// The name by which the other programs are left out.
 const PEERS: &str = "peers";
 
+/// Above this, the file system is still busy with what was removed before, and all rows of many files suffer from it.
+const SLOW_CREATION_US: f64 = 100.0;
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
@@ -81,17 +84,25 @@ pub(crate) fn measure(choice: &Choice, say: &dyn Fn(&str)) -> Report {
     let with_peers = !choice.skip.iter().any(|name| name == PEERS);
     let versions: Vec<_> = found.iter().map(|(peer, version)| (peer.name.to_owned(), version.clone())).collect();
     let ground = Ground::new(choice.size, if with_peers { found } else { Vec::new() });
+    let creation = ground.creation_us();
+    if creation > SLOW_CREATION_US {
+        say(&format!(
+            "creating one file takes {creation:.0} µs: wait for minutes after many were removed, or others work"
+        ));
+    }
     let mut rows = Vec::new();
     let mut not_measured = Vec::new();
     for (name, group) in GROUPS {
         if choice.has(name) {
-            say(&format!("{name} ..."));
+            say(&format!("{:4} s: {name}", start.elapsed().as_secs()));
             rows.extend(group(&ground));
         } else {
             not_measured.push(format!("rows `{name}`: left out by an argument"));
         }
     }
+    say(&format!("{:4} s: done; what was made is removed", start.elapsed().as_secs()));
     let mut report = Report::of(rows, choice.size, start.elapsed().as_secs());
+    report.machine.push(format!("{creation:.0} µs to create a file of 4 KiB"));
     if with_peers {
         report.versions.extend(versions);
         not_measured.extend(missing.iter().map(|name| format!("{name}: not installed")));

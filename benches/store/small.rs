@@ -7,6 +7,9 @@ use super::peers::OnFiles;
 use crate::common::child::in_turns;
 use crate::common::row::{Hold, Row, Series};
 
+/// Changes other files than any round does.
+const ROUND_OF_NO_OTHER: usize = 100;
+
 /// The first snapshot, and the store after it.
 pub(crate) fn files(ground: &Ground) -> Vec<Row> {
     let rounds = ground.size.rounds(3);
@@ -141,7 +144,6 @@ pub(crate) fn checkout(ground: &Ground) -> Vec<Row> {
 /// What changed between two snapshots.
 pub(crate) fn diff(ground: &Ground) -> Vec<Row> {
     let (project, count, changes) = (ground.settled(), ground.size.of(FILES), ground.size.of(CHANGED_FILES));
-    const ROUND_OF_NO_OTHER: usize = 100;
     ground.scratch.pv(project, &["snapshot", "--tag", "before", "--force"]);
     change_files(&project.join(DATA), count, changes, ROUND_OF_NO_OTHER);
     ground.scratch.pv(project, &["snapshot", "--tag", "after", "--force"]);
