@@ -1,7 +1,7 @@
-//! Draws the page of the benchmarks from what they last measured: `cargo bench --bench page -- DIRECTORY`.
+//! Draws the page of the benchmarks from what they last measured: `cargo bench --bench page`.
 //!
-//! Writes `benchmarks.md` and `benchmarks.svg` into the directory, `docs` without an argument. What a quick run
-//! measured says nothing about speed, and is never drawn into `docs`.
+//! Writes `benchmarks.md` and `benchmarks.svg` into `docs`; `-- REPORTS DIRECTORY` reads and writes elsewhere. What a
+//! quick run measured says nothing about speed, and is never drawn into `docs`.
 
 #![expect(clippy::disallowed_methods, reason = "the drawing of a page reads the environment and writes files")]
 #![expect(clippy::unwrap_used, reason = "a page that cannot be drawn should stop where it stands")]
@@ -18,10 +18,13 @@ mod common;
 mod page;
 
 fn main() {
-    let size = Size::from_environment();
-    let chosen = std::env::args().skip(1).find(|argument| argument != "--bench");
-    let directory = chosen.map_or_else(page::documentation, PathBuf::from);
-    let written = page::draw(&report::directory(size), &directory);
+    let places: Vec<PathBuf> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").map(PathBuf::from).collect();
+    let written = match places.as_slice() {
+        [] => page::draw(&report::directory(Size::from_environment()), &page::documentation()),
+        [reports, directory] => page::draw(reports, directory),
+        _ => panic!("it takes no arguments, or two: REPORTS DIRECTORY"),
+    };
     for file in written {
         writeln!(std::io::stdout(), "written to {}", file.display()).unwrap();
     }

@@ -65,7 +65,7 @@ pub(crate) fn csv(ground: &Ground) -> Vec<Row> {
             all.push(found);
             found[0].0
         },
-        |_| compressed(ground, &table),
+        |_| if ground.has_zstd { compressed(ground, &table) } else { Cost::of(|| {}) },
     );
     all.remove(0);
     let of_peers: Vec<OnTable> = ground
@@ -85,14 +85,14 @@ pub(crate) fn csv(ground: &Ground) -> Vec<Row> {
     let mut rows = Vec::new();
     for (at, (what, (ratio, most_mib))) in whats.into_iter().zip(holds).enumerate() {
         let floor = match at {
-            0 => Series::times("`zstd -1 -T2`", &floors),
-            _ => Series::times(FIRST, &times(0)),
+            0 => ground.has_zstd.then(|| Series::times("`zstd -1 -T2`", &floors)),
+            _ => Some(Series::times(FIRST, &times(0))),
         };
         rows.push(Row {
             name: "csv".to_owned(),
             what: what.clone(),
             measured: Series::times("pv", &times(at)),
-            floor: Some(floor),
+            floor,
             hold: Hold::Ratio(ratio),
             hold_peak_mib: None,
             peers: of_peers.iter().map(|peer| Series::times(peer.name, &[peer.snapshots[at].0])).collect(),

@@ -1,5 +1,6 @@
 //! Which rows there are, which of them are asked for, and the report of them.
 
+use std::process::Command;
 use std::time::Instant;
 
 use ground::Ground;
@@ -83,7 +84,9 @@ pub(crate) fn measure(choice: &Choice, say: &dyn Fn(&str)) -> Report {
     let (found, missing) = peers::installed();
     let with_peers = !choice.skip.iter().any(|name| name == PEERS);
     let versions: Vec<_> = found.iter().map(|(peer, version)| (peer.name.to_owned(), version.clone())).collect();
-    let ground = Ground::new(choice.size, if with_peers { found } else { Vec::new() });
+    let programs = ["cp", "zstd"].map(|program| (program, first_line(Command::new(program).arg("--version"))));
+    let has_zstd = programs.iter().any(|(program, version)| *program == "zstd" && version.is_some());
+    let ground = Ground::new(choice.size, if with_peers { found } else { Vec::new() }, has_zstd);
     let creation = ground.creation_us();
     if creation > SLOW_CREATION_US {
         say(&format!(
@@ -109,10 +112,11 @@ pub(crate) fn measure(choice: &Choice, say: &dyn Fn(&str)) -> Report {
     } else {
         not_measured.push("other programs: left out by an argument".to_owned());
     }
-    for program in ["cp", "zstd"] {
-        let version = first_line(ground.scratch.command(&ground.scratch.root, program).arg("--version"));
-        report.versions.insert(program.to_owned(), version.unwrap_or_else(|| "unknown".to_owned()));
+    if !has_zstd {
+        not_measured.push("the floor of the table: zstd is not installed".to_owned());
     }
+    let known = |(program, version): (&str, Option<String>)| Some((program.to_owned(), version?));
+    report.versions.extend(programs.into_iter().filter_map(known));
     report.not_measured = not_measured;
     report
 }
