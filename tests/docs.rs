@@ -100,9 +100,9 @@ fn this_projects_own_pipeline_is_good_and_lists_its_steps() {
     }
     place.commit();
     let plan = place.run("pv run --dry-run");
-    let steps = ["build  ", "test   ", "measure", "page   "];
-    let shown: String = steps.iter().map(|step| format!("run    {step}  it has not run before\n")).collect();
-    assert_eq!(plan, (0, shown));
+    let shown =
+        ["build  ", "test   ", "measure", "page   "].map(|step| format!("run    {step}  it has not run before\n"));
+    assert_eq!(plan, (0, shown.concat()));
     let (code, json) = place.run("pv --json status");
     assert_eq!(code, 0, "{json}");
     let ignored = std::fs::read_to_string(root().join(".gitignore")).unwrap();

@@ -93,6 +93,12 @@ impl Ground {
         cost.ms * 1000.0 / f64::from(PROBED_FILES)
     }
 
+    /// Returns the space that is free where it is measured.
+    pub(crate) fn free_mib(&self) -> usize {
+        let facts = rustix::fs::statvfs(&self.scratch.root).unwrap();
+        usize::try_from((facts.f_bavail * facts.f_frsize) >> 20).unwrap()
+    }
+
     /// Returns what the peers needed for the small files.
     pub(crate) fn peers_on_files(&self) -> &[OnFiles] {
         self.peers_on_files

@@ -7,7 +7,7 @@ use ground::Ground;
 
 use crate::common::facts::first_line;
 use crate::common::report::Report;
-use crate::common::row::Row;
+use crate::common::row::{Row, table};
 use crate::common::size::Size;
 
 pub(crate) mod data;
@@ -18,16 +18,24 @@ mod million;
 mod peers;
 mod small;
 
-/// Each group of rows by its name, in the order in which they are measured.
-const GROUPS: [(&str, fn(&Ground) -> Vec<Row>); 8] = [
-    ("files", small::files),
-    ("status", small::status),
-    ("again", small::again),
-    ("diff", small::diff),
-    ("checkout", small::checkout),
-    ("csv", large::csv),
-    ("random", large::random),
-    ("million", million::million),
+/// Rows that are measured together.
+struct Group {
+    name: &'static str,
+    /// The free space without which it is not begun, so that no disk is filled. In full size, other programs included.
+    needs_mib: usize,
+    measure: fn(&Ground) -> Vec<Row>,
+}
+
+/// All groups, in the order in which they are measured.
+const GROUPS: [Group; 8] = [
+    Group { name: "files", needs_mib: 10_000, measure: small::files },
+    Group { name: "status", needs_mib: 6000, measure: small::status },
+    Group { name: "again", needs_mib: 3000, measure: small::again },
+    Group { name: "diff", needs_mib: 3000, measure: small::diff },
+    Group { name: "checkout", needs_mib: 9000, measure: small::checkout },
+    Group { name: "csv", needs_mib: 8000, measure: large::csv },
+    Group { name: "random", needs_mib: 14_000, measure: large::random },
+    Group { name: "million", needs_mib: 16_000, measure: million::million },
 ];
 
 /// The name by which the other programs are left out.
@@ -59,7 +67,7 @@ impl Choice {
                 _ => choice.only.push(argument),
             }
         }
-        let groups = GROUPS.map(|(name, _)| name);
+        let groups = GROUPS.map(|group| group.name);
         for name in choice.only.iter().chain(choice.skip.iter().filter(|name| *name != PEERS)) {
             let is_known = groups.iter().any(|known| known.contains(name.as_str()));
             assert!(is_known, "`{name}` is none of: {}", groups.join(", "));
@@ -95,12 +103,16 @@ pub(crate) fn measure(choice: &Choice, say: &dyn Fn(&str)) -> Report {
     }
     let mut rows = Vec::new();
     let mut not_measured = Vec::new();
-    for (name, group) in GROUPS {
-        if choice.has(name) {
-            say(&format!("{:4} s: {name}", start.elapsed().as_secs()));
-            rows.extend(group(&ground));
-        } else {
-            not_measured.push(format!("rows `{name}`: left out by an argument"));
+    for group in &GROUPS {
+        match refusal(group, choice, &ground) {
+            Some(reason) => not_measured.push(format!("rows `{}`: {reason}", group.name)),
+            None => {
+                say(&format!("{:4} s: {}", start.elapsed().as_secs(), group.name));
+                let found = (group.measure)(&ground);
+                // Said at once: what was measured is not lost if the rest cannot be.
+                say(&table(&found));
+                rows.extend(found);
+            }
         }
     }
     say(&format!("{:4} s: done; what was made is removed", start.elapsed().as_secs()));
@@ -119,4 +131,13 @@ pub(crate) fn measure(choice: &Choice, say: &dyn Fn(&str)) -> Report {
     report.versions.extend(programs.into_iter().filter_map(known));
     report.not_measured = not_measured;
     report
+}
+
+/// Returns why a group is not measured; none if it is.
+fn refusal(group: &Group, choice: &Choice, ground: &Ground) -> Option<String> {
+    if !choice.has(group.name) {
+        return Some("left out by an argument".to_owned());
+    }
+    let (free, needed) = (ground.free_mib(), choice.size.of(group.needs_mib));
+    (free < needed).then(|| format!("{free} MiB are free on the disk, and {needed} needed"))
 }
