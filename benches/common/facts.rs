@@ -27,11 +27,27 @@ pub(crate) fn machine() -> Vec<String> {
     .collect()
 }
 
+/// Returns what is measured: its version, and the commit where it was built from one.
+pub(crate) fn measured_version() -> String {
+    let commit = first_line(Command::new("git").args([
+        "-C",
+        env!("CARGO_MANIFEST_DIR"),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]));
+    let commit = commit.map_or_else(String::new, |commit| format!(", commit {commit}"));
+    format!("pv {}{commit}", env!("CARGO_PKG_VERSION"))
+}
+
 /// Returns the first line that a program prints; none if it is not there or does not succeed.
 pub(crate) fn first_line(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+    // One of them sets its name between stars.
+    let line = text.lines().next()?.trim_matches([' ', '*']);
+    (!line.is_empty()).then(|| line.to_owned())
 }
 
 fn field(file: &str, name: &str) -> Option<String> {

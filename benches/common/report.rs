@@ -35,7 +35,7 @@ impl Report {
             day: facts::today(),
             took_s,
             machine: facts::machine(),
-            versions: BTreeMap::new(),
+            versions: BTreeMap::from([("pv".to_owned(), facts::measured_version())]),
             not_measured: Vec::new(),
             rows,
         }

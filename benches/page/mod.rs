@@ -47,7 +47,7 @@ pub(crate) fn text(numbers: &Report, store: &Report) -> String {
         none if none.is_empty() => "None was installed where this was measured.\n".to_owned(),
         table => table,
     };
-    let quick = "A quick run: everything is smaller, few rounds are taken, and no number says anything about speed. \
+    let quick = "A quick run: everything is smaller, few rounds are taken, and no number says anything about speed.\n\
                  It only shows that the benchmark works.\n\n";
     let values = [
         ("{quick}", if store.size == "full" { String::new() } else { quick.to_owned() }),

@@ -2,9 +2,9 @@
 
 use crate::common::row::{Row, Unit};
 
-const WIDTH: f64 = 960.0;
+const WIDTH: f64 = 1080.0;
 const LABELS: f64 = 400.0;
-const BARS: f64 = 330.0;
+const BARS: f64 = 340.0;
 const ROW: f64 = 24.0;
 const BAR: f64 = 12.0;
 const TOP: f64 = 44.0;
@@ -61,12 +61,12 @@ fn bar(row: &Row, top: f64) -> String {
         "  <text x=\"{}\" y=\"{baseline}\" text-anchor=\"end\">{}{kind}</text>\n  \
          <rect x=\"{LABELS}\" y=\"{bar_top}\" width=\"{BARS}\" height=\"{BAR}\" rx=\"2\" class=\"track\"/>\n  \
          <rect x=\"{LABELS}\" y=\"{bar_top}\" width=\"{length:.1}\" height=\"{BAR}\" rx=\"2\" class=\"{class}\"/>\n  \
-         <text x=\"{}\" y=\"{baseline}\" class=\"quiet\">{}, {}{verdict}</text>\n",
+         <text x=\"{}\" y=\"{baseline}\" class=\"quiet\">{} of {}{verdict}</text>\n",
         LABELS - 10.0,
         escaped(&row.what.replace('`', "")),
         LABELS + BARS + 10.0,
         escaped(&row.measured_shown()),
-        escaped(&row.hold_shown().replace("<=", "≤")),
+        escaped(&row.hold_shown().replace("<= ", "")),
     )
 }
 
