@@ -129,6 +129,17 @@ fn what_does_not_hold_is_shown_as_such() {
 }
 
 #[test]
+fn a_size_is_full_unless_it_is_named_and_never_nothing() {
+    assert_eq!((Size::named(""), Size::named("full")), (Size::full(), Size::full()));
+    assert_eq!(Size::named("1/10"), Size::divided_by(10));
+    assert!(!Size::named("quick").is_full());
+    assert_eq!((Size::named("1/10").of(100), Size::named("1/10").of(3)), (10, 1));
+    for mistake in ["fast", "1/0", "1/1", "1/", "2/3", "10"] {
+        assert!(std::panic::catch_unwind(|| Size::named(mistake)).is_err(), "{mistake}");
+    }
+}
+
+#[test]
 fn rows_are_chosen_by_name_and_a_name_that_is_none_is_refused() {
     let only = choice(&["--bench", "csv", "--skip", "peers"]);
     assert!(!only.is_whole());

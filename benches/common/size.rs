@@ -23,12 +23,20 @@ impl Size {
         Self { divisor }
     }
 
-    /// Reads `PV_BENCH`: nothing or `full`, or `quick`. Anything else is a mistake, and said to be one.
+    /// Reads `PV_BENCH`: nothing or `full`, `quick`, or a part like `1/10`. Anything else is said to be a mistake.
     pub(crate) fn from_environment() -> Self {
-        match std::env::var("PV_BENCH").as_deref() {
-            Err(_) | Ok("" | "full") => Self::full(),
-            Ok("quick") => Self::divided_by(QUICK_DIVISOR),
-            Ok(other) => panic!("PV_BENCH is `full` or `quick`, not `{other}`"),
+        Self::named(&std::env::var("PV_BENCH").unwrap_or_default())
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
+        let part = |name: &str| name.strip_prefix("1/")?.parse().ok().filter(|divisor| *divisor > 1);
+        match name {
+            "" | "full" => Self::full(),
+            "quick" => Self::divided_by(QUICK_DIVISOR),
+            other => match part(other) {
+                Some(divisor) => Self::divided_by(divisor),
+                None => panic!("PV_BENCH is `full`, `quick` or a part like `1/10`, not `{other}`"),
+            },
         }
     }
 
