@@ -44,7 +44,7 @@ pub(crate) fn text(numbers: &Report, store: &Report) -> String {
         verdict += &format!("; of {} it could not be told", count(None));
     }
     let peers = match peers_table(&store.rows) {
-        none if none.is_empty() => "None was installed where this was measured.\n".to_owned(),
+        none if none.is_empty() => "None was measured this time.\n".to_owned(),
         table => table,
     };
     let quick = "A quick run: everything is smaller, few rounds are taken, and no number says anything about speed.\n\
