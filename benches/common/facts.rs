@@ -27,6 +27,12 @@ pub(crate) fn machine() -> Vec<String> {
     .collect()
 }
 
+/// Returns how many programs wanted a processor in the last minute, on average; none where that is not to be had.
+pub(crate) fn load() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next().map(str::to_owned)
+}
+
 /// Returns what is measured: its version, and the commit where it was built from one.
 pub(crate) fn measured_version() -> String {
     let commit = first_line(Command::new("git").args([

@@ -44,13 +44,13 @@ pub(crate) fn text(numbers: &Report, store: &Report) -> String {
         verdict += &format!("; of {} it could not be told", count(None));
     }
     let peers = match peers_table(&store.rows) {
-        none if none.is_empty() => "None was measured this time.\n".to_owned(),
-        table => table,
+        none if none.is_empty() => "None was measured this time.".to_owned(),
+        table => format!("The same data, in the same job, one round each; *1.0x* is what `pv` takes.\n\n{table}"),
     };
     let quick = "A quick run: everything is smaller, few rounds are taken, and no number says anything about speed.\n\
                  It only shows that the benchmark works.\n\n";
+    let quick = if store.size == "full" { "" } else { quick };
     let values = [
-        ("{quick}", if store.size == "full" { String::new() } else { quick.to_owned() }),
         ("{verdict}", verdict),
         ("{day}", store.day.clone()),
         ("{took}", format!("{} minutes", (numbers.took_s + store.took_s).div_ceil(60))),
@@ -61,7 +61,7 @@ pub(crate) fn text(numbers: &Report, store: &Report) -> String {
         ("{numbers}", table(&numbers.rows)),
         ("{not measured}", list(store.not_measured.iter().chain(&numbers.not_measured))),
     ];
-    values.iter().fold(FRAME.to_owned(), |text, (name, value)| text.replace(name, value.trim_end()))
+    values.iter().fold(FRAME.replace("{quick}\n\n", quick), |text, (name, value)| text.replace(name, value.trim_end()))
 }
 
 fn versions(numbers: &Report, store: &Report) -> String {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ground::Ground;
 
-use crate::common::facts::first_line;
+use crate::common::facts::{first_line, load};
 use crate::common::report::Report;
 use crate::common::row::{Row, table};
 use crate::common::size::Size;
@@ -88,7 +88,7 @@ impl Choice {
 
 /// Measures what is chosen. Says on the way what it is at, by the function given.
 pub(crate) fn measure(choice: &Choice, say: &dyn Fn(&str)) -> Report {
-    let start = Instant::now();
+    let (start, load) = (Instant::now(), load());
     let (found, missing) = peers::installed();
     let with_peers = !choice.skip.iter().any(|name| name == PEERS);
     let versions: Vec<_> = found.iter().map(|(peer, version)| (peer.name.to_owned(), version.clone())).collect();
@@ -118,6 +118,7 @@ pub(crate) fn measure(choice: &Choice, say: &dyn Fn(&str)) -> Report {
     say(&format!("{:4} s: done; what was made is removed", start.elapsed().as_secs()));
     let mut report = Report::of(rows, choice.size, start.elapsed().as_secs());
     report.machine.push(format!("{creation:.0} µs to create a file of 4 KiB"));
+    report.machine.extend(load.map(|load| format!("load {load} when it began")));
     if with_peers {
         report.versions.extend(versions);
         not_measured.extend(missing.iter().map(|name| format!("{name}: not installed")));
