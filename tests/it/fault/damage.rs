@@ -37,7 +37,9 @@ fn refusals(seed: u64, damage: Damage) -> Vec<i32> {
         let told = text_of(&output);
         for (name, content) in &kept.files {
             match std::fs::read(place.path(name)) {
-                Ok(found) => assert!(found == *content, "wrong bytes in `{name}` with a damaged {path:?}: {told}"),
+                Ok(found) => {
+                    assert!(found == *content, "wrong bytes in `{name}` with a damaged `{}`: {told}", path.display())
+                }
                 Err(_) => assert!(!output.status.success(), "`{name}` is missing, yet: {told}"),
             }
         }
