@@ -156,7 +156,8 @@ fn a_pack_that_was_cut_off_anywhere_gives_back_what_is_left_of_it() {
     let objects = objects();
     let original = fs::read(packed(&root.path().join("original"), &objects)).unwrap();
     let all = entries(&pack_of(&root.path().join("original")));
-    let ends: Vec<_> = all.iter().map(|entry| entry.offset as usize + HEADER_BYTES + entry.stored as usize).collect();
+    let end = |entry: &Entry| usize::try_from(entry.offset).unwrap() + HEADER_BYTES + entry.stored as usize;
+    let ends: Vec<_> = all.iter().map(end).collect();
     let mut cuts = vec![0, 1, 16, 40, original.len() - 1, original.len() - 64, original.len() - 65];
     cuts.extend(ends.iter().flat_map(|end| [end - 1, *end]));
     for cut in cuts {
