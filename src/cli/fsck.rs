@@ -315,6 +315,33 @@ fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
+    /// An answer in which so many files of one version are lost.
+    fn lost(count: usize) -> Answer {
+        let path = |number| ProjectPath::new(format!("data/{number}.csv")).unwrap();
+        let gap = |number| Gap { kind: Kind::Blob, digest: Digest::of(b"x"), size: Some(1), path: Some(path(number)) };
+        let (id, pipeline, host) = (SnapshotId::of(b"s"), "pipeline".to_owned(), "host".to_owned());
+        let subject = Subject::Snapshot { id, version: Some("v1".to_owned()), commit: None, pipeline, host };
+        let hit = hit_record(Hit { subject, gaps: (0..count).map(gap).collect() });
+        let (damaged, found, unneeded) = Default::default();
+        Answer { dry_run: false, packs: 1, objects: 0, bytes: 0, left: 2, damaged, found, hit: vec![hit], unneeded }
+    }
+
+    #[test]
+    fn people_see_some_of_many_paths_and_programs_all_of_them() {
+        let answer = lost(51);
+        let text = anstream::adapter::strip_str(&answer.to_string()).to_string();
+        assert_eq!(text.matches("data/").count(), LISTED_MAX);
+        insta::assert_snapshot!(text.split_once("data/9.csv").unwrap().1, @"
+
+          ... and 41 more
+        Checked 1 pack, 0 objects, 0 B: what is hit above stays lost
+        2 parts of the store left for the next time
+        ");
+        let object = serde_json::to_value(&answer).unwrap();
+        assert_eq!(object["hit"][0]["missing"].as_array().unwrap().len(), 51);
+        assert!(!lost(LISTED_MAX).to_string().contains("more"));
+    }
+
     #[test]
     fn a_time_has_a_number_and_a_unit() {
         let seconds = |text| duration(text).map(|duration| duration.as_secs()).ok();

@@ -47,6 +47,11 @@ impl Layout {
         self.0.join("packs")
     }
 
+    /// Returns the lock of whoever takes packs away.
+    pub(super) fn collecting(&self) -> PathBuf {
+        self.0.join("gc").join("lock")
+    }
+
     /// Returns where damaged files are kept.
     pub(super) fn quarantine(&self) -> PathBuf {
         self.0.join("quarantine")

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::Checked;
-use crate::disk::{self, Change, DiskError, Flush};
+use crate::disk::{self, Change, DiskError, Flush, Lock};
 use crate::store::pack::file_name;
 use crate::store::{LocalStore, Store, StoreError};
 
@@ -25,6 +25,8 @@ impl LocalStore {
         if checked.damaged.is_empty() {
             return self.sync();
         }
+        // Whoever takes packs away must not take one for whole that is about to go.
+        let _collecting = Lock::exclusive(&self.layout.collecting())?;
         self.make_quarantine()?;
         self.staging.seal(&self.packs, false)?;
         let sealed: Vec<_> = self.staging.work()?.packs.iter().map(|pack| file_name(pack.name())).collect();
