@@ -37,11 +37,11 @@ const FLUSH_EACH_MAX: usize = 64;
 ///
 /// Any number of processes and threads may use one directory at once.
 pub struct LocalStore {
-    disk: Arc<dyn Disk>,
-    layout: Layout,
-    packs: Packs,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) layout: Layout,
+    pub(super) packs: Packs,
     session: Mutex<Option<Session>>,
-    staging: Staging,
+    pub(super) staging: Staging,
     /// Held during a commit, so that no sync returns while another is committing what it waits for.
     committing: Mutex<()>,
     flush_each_max: usize,
@@ -339,7 +339,8 @@ impl LocalStore {
         Ok(*self.has_loose.get_or_init(|| has))
     }
 
-    fn session_directory(&self) -> Result<PathBuf, StoreError> {
+    /// Returns the directory for temporary files of this process; makes the store and a session where there is none.
+    pub(super) fn session_directory(&self) -> Result<PathBuf, StoreError> {
         let mut session = lock(&self.session);
         let started = if let Some(started) = session.take() {
             started
@@ -356,7 +357,8 @@ impl LocalStore {
         Ok(directory.join(session.as_ref().map_or_else(String::new, Session::next_name)))
     }
 
-    fn unreadable(&self, error: io::Error) -> StoreError {
+    /// Returns the error of a pack that cannot be read.
+    pub(super) fn unreadable(&self, error: io::Error) -> StoreError {
         DiskError::on("read", &self.layout.packs())(error).into()
     }
 

@@ -27,6 +27,7 @@ mod pack;
 mod packs;
 mod pieces;
 mod recipe;
+mod rewrite;
 mod session;
 mod source;
 mod staging;

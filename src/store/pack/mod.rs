@@ -12,7 +12,7 @@ mod scan;
 mod write;
 
 pub(super) use index::Entry;
-pub(super) use read::{BadPack, Pack, read_stored};
+pub(super) use read::{BadPack, Pack, read_record, read_stored};
 #[cfg(test)]
 pub(super) use record::HEADER_BYTES;
 pub(super) use record::{RECORD_MAX_BYTES, Tag};

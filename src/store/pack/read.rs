@@ -99,6 +99,28 @@ impl Pack {
     }
 }
 
+/// A record as it lies in a pack.
+pub(in crate::store) struct Stored {
+    /// How many bytes the stored ones stand for.
+    pub(in crate::store) raw: u32,
+    /// The bytes behind the header.
+    pub(in crate::store) bytes: Vec<u8>,
+}
+
+/// Returns the record at `entry` of `file` as it is stored; `None` if another record lies there, or none.
+///
+/// What it decodes to is not verified, except that a recipe is what was written.
+pub(in crate::store) fn read_record(file: &File, entry: &Entry) -> io::Result<Option<Stored>> {
+    let mut header = [0; HEADER_BYTES];
+    match file.read_exact_at(&mut header, entry.offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let raw = Header::decode(&header).map(|header| header.raw);
+    let stored = if raw.is_some() { read_stored(file, entry)?.ok() } else { None };
+    Ok(raw.zip(stored).map(|(raw, bytes)| Stored { raw, bytes }))
+}
+
 /// Returns the stored bytes of the record at `entry` of `file`; `Err` with what lies there if that is another record, or none.
 ///
 /// What they decode to is not verified yet, except that a recipe is what was written.
