@@ -47,6 +47,26 @@ impl Layout {
         self.0.join("packs")
     }
 
+    /// Returns the directory of what a collection of garbage has to remember.
+    pub(super) fn collection(&self) -> PathBuf {
+        self.0.join("gc")
+    }
+
+    /// Returns the lock of whoever takes packs away: a collection of garbage, or a merge.
+    pub(super) fn collecting(&self) -> PathBuf {
+        self.collection().join("lock")
+    }
+
+    /// Returns the file that says what is going to be taken away.
+    pub(super) fn condemned(&self) -> PathBuf {
+        self.collection().join("condemned")
+    }
+
+    /// Returns the directory of what was taken away and can still be put back.
+    pub(super) fn trash(&self) -> PathBuf {
+        self.0.join("trash")
+    }
+
     /// Returns the directory of the sessions.
     pub(super) fn sessions(&self) -> PathBuf {
         self.0.join("tmp")

@@ -9,7 +9,9 @@
 
 mod chunk;
 mod codec;
+mod collect;
 mod commit;
+mod condemned;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
@@ -19,10 +21,12 @@ mod disturbance;
 mod dry;
 #[cfg(test)]
 mod frozen;
+mod garbage;
 mod ingest;
 mod layout;
 mod local;
 mod memory;
+mod merge;
 mod pack;
 mod packs;
 mod pieces;
@@ -31,6 +35,7 @@ mod rewrite;
 mod session;
 mod source;
 mod staging;
+mod trash;
 mod verified;
 
 use std::io::{self, Read, Write};
@@ -40,10 +45,13 @@ use crate::disk::{self, DiskError};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 
+pub use collect::{Collected, Terms, collect, preview};
 pub use dry::DryStore;
+pub use garbage::Live;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use source::Source;
+pub use trash::put_back;
 
 /// Bytes are passed on in pieces of this size, whatever the size of the object.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -194,6 +202,12 @@ pub enum StoreError {
         expected: Digest,
         /// What its bytes hash to.
         actual: Digest,
+    },
+    /// A pack is damaged, so it is not known what it holds.
+    #[error("pack `{}` is damaged", path.display())]
+    BadPack {
+        /// The file.
+        path: PathBuf,
     },
     /// A source file was written to whenever it was read.
     #[error("`{}` changed while it was read", path.display())]

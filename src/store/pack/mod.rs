@@ -13,9 +13,7 @@ mod write;
 
 pub(super) use index::Entry;
 pub(super) use read::{BadPack, Pack, read_record, read_stored};
-#[cfg(test)]
-pub(super) use record::HEADER_BYTES;
-pub(super) use record::{RECORD_MAX_BYTES, Tag};
+pub(super) use record::{HEADER_BYTES, RECORD_MAX_BYTES, Tag};
 #[expect(unused_imports, reason = "for the repair of packs")]
 pub(super) use scan::{Found, scan};
 pub(super) use write::{Record, Segment, file_name, is_pack};
