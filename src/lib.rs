@@ -27,6 +27,7 @@ pub mod snapshot;
 
 // Floor 4
 pub mod diff;
+pub mod retention;
 pub mod revision;
 pub mod run;
 

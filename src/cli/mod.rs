@@ -8,6 +8,7 @@ mod checkout;
 mod completions;
 mod diff;
 mod fail;
+mod gc;
 mod hooks;
 mod init;
 mod log;
@@ -75,6 +76,7 @@ enum Verb {
     Log(log::Args),
     Show(show::Args),
     Checkout(checkout::Args),
+    Gc(gc::Args),
     Hooks(hooks::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
         Verb::Log(args) => log::run(&mut ui, &cli.global, args),
         Verb::Show(args) => show::run(&mut ui, &cli.global, args),
         Verb::Checkout(args) => checkout::run(&mut ui, &cli.global, args),
+        Verb::Gc(args) => gc::run(&mut ui, &cli.global, args),
         Verb::Hooks(args) => hooks::run(&mut ui, &cli.global, args),
         Verb::Schema(args) => schema::run(&mut ui, &cli.global, args),
         Verb::Completions(args) => completions::run(&mut ui, &cli.global, args),

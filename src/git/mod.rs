@@ -12,6 +12,7 @@ mod commit_files;
 mod conversion;
 mod encoding;
 mod error;
+mod everywhere;
 pub mod hooks;
 mod ident;
 mod message;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; rooms on one floor do not know each other.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("hash", 0),
     ("path", 0),
     ("disk", 0),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, u8); 19] = [
     ("run", 4),
     ("diff", 4),
     ("revision", 4),
+    ("retention", 4),
     ("project", 5),
     ("cli", 6),
     ("main", 7),

@@ -262,8 +262,8 @@ fn nothing_that_lives_is_lost_wherever_a_collection_stops_and_the_next_one_finis
 
 #[test]
 fn what_writers_acknowledge_beside_collections_stays() {
-    const WRITERS: u32 = 3;
-    const ROUNDS: u32 = 25;
+    const WRITERS: usize = 3;
+    const ROUNDS: usize = 25;
     let root = tempfile::tempdir().unwrap();
     let recorded: Mutex<Live> = Mutex::default();
     let done = AtomicBool::new(false);
@@ -316,7 +316,7 @@ fn what_writers_acknowledge_beside_collections_stays() {
         collector.join().unwrap();
     });
     let recorded = recorded.into_inner().unwrap();
-    assert!(recorded.len() > (WRITERS * ROUNDS) as usize);
+    assert!(recorded.len() > WRITERS * ROUNDS);
     for (kind, digest) in recorded {
         let store = open(root.path());
         assert!(store.length(kind, digest).unwrap().is_some() && store.get(kind, digest).is_ok(), "{digest} is lost");
