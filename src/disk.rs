@@ -38,6 +38,11 @@ impl DiskError {
         move |source| Self { action, path, source }
     }
 
+    /// Returns whether this user may not do it, or nobody on this file system.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+    }
+
     /// Returns whether the file or directory is simply not there.
     pub fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound

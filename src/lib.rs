@@ -28,6 +28,7 @@ pub mod snapshot;
 // Floor 4
 pub mod damage;
 pub mod diff;
+pub mod retention;
 pub mod revision;
 pub mod run;
 

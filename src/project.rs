@@ -10,6 +10,7 @@ use crate::git::{GitError, Repository};
 use crate::host;
 use crate::path::ProjectPath;
 use crate::record::Journal;
+use crate::retention::User;
 use crate::revision::Names;
 use crate::snapshot::Site;
 use crate::store::{LocalStore, StoreError};
@@ -127,6 +128,11 @@ impl Project {
     /// Returns the directory that remembers which snapshot a commit has.
     pub fn commits(&self) -> PathBuf {
         self.directory.join("commits")
+    }
+
+    /// Returns who uses the store. `memory` is [`Project::commits`].
+    pub fn user<'a>(&'a self, memory: &'a Path) -> User<'a> {
+        User { repository: &self.repository, journal: &self.journal, memory }
     }
 
     /// Returns the directory of the locks of steps.

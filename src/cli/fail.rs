@@ -14,6 +14,7 @@ use crate::exec::ExecError;
 use crate::git::GitError;
 use crate::project::ProjectError;
 use crate::record::RecordError;
+use crate::retention::RetentionError;
 use crate::revision::RevisionError;
 use crate::run::RunError;
 use crate::snapshot::SnapshotError;
@@ -169,8 +170,19 @@ fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
         StoreError::Changed { .. } => (USAGE, Some("wait until nothing writes to it, then try again")),
         StoreError::Source { .. } => (USAGE, None),
         StoreError::Disk(error) => (USAGE, disk_hint(error)),
-        #[expect(unreachable_patterns, reason = "the store may learn to fail in new ways")]
-        _ => (STORE, None),
+        StoreError::BadPack { .. } => (STORE, Some("look at the store with `pv fsck`")),
+    }
+}
+
+impl From<RetentionError> for CliError {
+    fn from(error: RetentionError) -> Self {
+        let hint = match &error {
+            RetentionError::Pointer { .. } => "nothing was taken away; put the pointer right, or use a newer `pv`",
+            RetentionError::Git(_) => "nothing was taken away; `git fsck` tells what is wrong with the repository",
+            RetentionError::Record(_) | RetentionError::Disk(_) => "nothing was taken away",
+            _ => "nothing was taken away; look at the store with `pv fsck`",
+        };
+        Self::new(error, STORE, Some(hint))
     }
 }
 

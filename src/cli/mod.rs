@@ -9,6 +9,7 @@ mod completions;
 mod diff;
 mod fail;
 mod fsck;
+mod gc;
 mod hooks;
 mod init;
 mod log;
@@ -77,6 +78,7 @@ enum Verb {
     Show(show::Args),
     Checkout(checkout::Args),
     Fsck(fsck::Args),
+    Gc(gc::Args),
     Hooks(hooks::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Show(args) => show::run(&mut ui, &cli.global, args),
         Verb::Checkout(args) => checkout::run(&mut ui, &cli.global, args),
         Verb::Fsck(args) => fsck::run(&mut ui, &cli.global, args),
+        Verb::Gc(args) => gc::run(&mut ui, &cli.global, args),
         Verb::Hooks(args) => hooks::run(&mut ui, &cli.global, args),
         Verb::Schema(args) => schema::run(&mut ui, &cli.global, args),
         Verb::Completions(args) => completions::run(&mut ui, &cli.global, args),

@@ -13,6 +13,7 @@ mod conversion;
 mod durable;
 mod encoding;
 mod error;
+mod everywhere;
 pub mod hooks;
 mod ident;
 mod message;

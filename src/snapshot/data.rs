@@ -76,6 +76,18 @@ impl Pointer {
     }
 }
 
+/// Returns what the pointers in the bytes of a pointer file say, also in one that a merge left half done.
+///
+/// # Errors
+///
+/// [`NotAPointer`] if a line begins as a pointer does and is none that this version knows.
+pub fn pointers_in(bytes: &[u8]) -> Result<Vec<DataRoot>, NotAPointer> {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().map(|line| line.trim_end_matches('\r'));
+    let lines = lines.filter(|line| line.starts_with(MAGIC.trim_end_matches(|digit: char| digit.is_ascii_digit())));
+    lines.map(|line| line.parse().map(|pointer: Pointer| pointer.0)).collect()
+}
+
 /// Writes the pointers of `roots` and removes those of roots that are no more, unless another
 /// pipeline of the project has them. Returns the pointer files that changed, sorted.
 ///
@@ -222,6 +234,17 @@ mod tests {
         {
             assert_eq!(text.parse::<Pointer>(), Err(NotAPointer), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_merge_left_half_done_still_keeps_both_sides() {
+        let one = DataRoot::Directory { sized: Sized::default(), id: empty_tree_id() };
+        let two = DataRoot::File { executable: false, size: 1, id: BlobId::of(b"x") };
+        let text = format!("<<<<<<< HEAD\n{}=======\n{}>>>>>>> x\n", Pointer(one), Pointer(two));
+        assert_eq!(pointers_in(text.as_bytes()), Ok(vec![one, two]));
+        assert_eq!(pointers_in(b"a note\n"), Ok(vec![]));
+        assert_eq!(pointers_in(b"pv-data-2 of a later version\n"), Err(NotAPointer));
+        assert_eq!(pointers_in(b"pv-data-1 file"), Err(NotAPointer));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use capture::{
     Captured, Progress, Site, capture_commit, capture_working, check_committed_definition, check_definition,
     definition_path, excluded,
 };
-pub use data::{POINTERS, Pointer, differing_pointers, same_pointers, write_pointers};
+pub use data::{NotAPointer, POINTERS, Pointer, differing_pointers, pointers_in, same_pointers, write_pointers};
 pub use lay_out::{CheckoutMode, lay_out, place_entry, place_file};
 pub use load::load_pipeline;
 pub use roots::{capture_data, capture_path, read_pointers};

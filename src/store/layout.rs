@@ -47,9 +47,24 @@ impl Layout {
         self.0.join("packs")
     }
 
-    /// Returns the lock of whoever takes packs away.
+    /// Returns the directory of what a collection of garbage has to remember.
+    pub(super) fn collection(&self) -> PathBuf {
+        self.0.join("gc")
+    }
+
+    /// Returns the lock of whoever takes packs away: a collection of garbage, or a merge.
     pub(super) fn collecting(&self) -> PathBuf {
-        self.0.join("gc").join("lock")
+        self.collection().join("lock")
+    }
+
+    /// Returns the file that says what is going to be taken away.
+    pub(super) fn condemned(&self) -> PathBuf {
+        self.collection().join("condemned")
+    }
+
+    /// Returns the directory of what was taken away and can still be put back.
+    pub(super) fn trash(&self) -> PathBuf {
+        self.0.join("trash")
     }
 
     /// Returns where damaged files are kept.

@@ -14,17 +14,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::codec::{self, Codec};
 use super::commit::{self, Publication, Step};
+use super::condemned::Condemned;
 use super::flusher::Flusher;
 use super::layout::Layout;
-use super::pack::{RECORD_MAX_BYTES, Record, Tag};
+use super::pack::{Pack, RECORD_MAX_BYTES, Record, Tag};
 use super::packs::{Packs, Place};
 use super::pieces::Pieces;
 use super::recipe::Recipe;
 use super::session::Session;
 use super::source::{self, steady};
 use super::staging::{Loose, Staging, lock, publications};
+use super::trash::Trash;
 use super::verified::Verified;
-use super::{Put, Source, Store, StoreError, export_by_reading, has_prefix, ingest, pass_on};
+use super::{Put, Source, Store, StoreError, export_by_reading, has_prefix, ingest, merge, pass_on};
 use crate::disk::{self, Change, Disk, DiskError, Found, RealDisk};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
@@ -87,6 +89,18 @@ impl LocalStore {
             has_loose: OnceLock::new(),
             unusable: RwLock::default(),
         })
+    }
+
+    /// Lets nothing that is found from now on be taken away as long as this value lives.
+    ///
+    /// Whoever is going to record that something is in the store calls this first, then looks. What is about to be
+    /// taken away already counts as absent from then on. [`Store::put`] does it too. Makes the store if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be written to.
+    pub fn hold(&self) -> Result<(), StoreError> {
+        self.session_directory().map(drop)
     }
 
     /// Returns where the object of this kind and name would lie as a file of its own.
@@ -216,6 +230,11 @@ impl LocalStore {
             self.disk.change(Change::Remove(&to))?;
             return Ok(Some(Put { digest, size, new: false }));
         }
+        if self.packs.condemned().loose.contains(&(Kind::Blob, digest)) {
+            // The file of this name is about to be taken away, and another in its place would be taken for it.
+            self.disk.change(Change::Remove(&to))?;
+            return Ok(None);
+        }
         self.disk.change(Change::Protect(&to))?;
         let new = self.staging.keep(Kind::Blob, digest, Loose { path: to, size });
         Ok(Some(Put { digest, size, new }))
@@ -260,7 +279,13 @@ impl LocalStore {
 
     /// Returns the recipe of a large blob; `None` if there is none, or only a damaged one.
     pub(super) fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, StoreError> {
-        let Some(place) = self.place(digest, Tag::Recipe)? else { return Ok(None) };
+        match self.place(digest, Tag::Recipe)? {
+            Some(place) => self.recipe_at(&place),
+            None => Ok(None),
+        }
+    }
+
+    fn recipe_at(&self, place: &Place) -> Result<Option<Recipe>, StoreError> {
         let bytes = place.stored().map_err(|error| self.unreadable(error))?;
         Ok(bytes.ok().and_then(|bytes| Recipe::decode(&bytes)))
     }
@@ -285,24 +310,58 @@ impl LocalStore {
 
     /// Opens an object by what is known of the packs.
     fn open_known(&self, kind: Kind, digest: Digest) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
-        if let Some(place) = self.place(digest, Tag::Object(kind))? {
+        match self.open_records(kind, digest, &|digest, tag| self.place(digest, tag))? {
+            Some(reader) => Ok(Some(reader)),
+            None => self.open_loose(kind, digest),
+        }
+    }
+
+    /// Opens an object that was taken away while somebody was about to read it. What is written never relies on that.
+    fn open_in_trash(&self, kind: Kind, digest: Digest) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
+        let trash = Trash::open(&self.layout)?;
+        let place = |digest, tag| match self.place(digest, tag)? {
+            Some(place) => Ok(Some(place)),
+            None => Ok(trash.find(digest, tag)),
+        };
+        if let Some(reader) = self.open_records(kind, digest, &place)? {
+            return Ok(Some(reader));
+        }
+        let Some(path) = trash.files(&self.layout, kind, digest).next() else { return Ok(None) };
+        let file = File::open(&path).map_err(DiskError::on("read", &path))?;
+        Ok(Some(Box::new(Verified::new(ObjectFile { file, path }, kind, digest))))
+    }
+
+    /// Opens an object that is one record or several; `place` tells where each is.
+    fn open_records(
+        &self,
+        kind: Kind,
+        digest: Digest,
+        place: &dyn Fn(Digest, Tag) -> Result<Option<Place>, StoreError>,
+    ) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
+        if let Some(place) = place(digest, Tag::Object(kind))? {
             let reader = place.reader(|error| self.unreadable(error))?;
             return Ok(Some(Box::new(Verified::new(reader, kind, digest))));
         }
         if kind == Kind::Blob
-            && let Some(recipe) = self.recipe(digest)?
+            && let Some(found) = place(digest, Tag::Recipe)?
+            && let Some(recipe) = self.recipe_at(&found)?
         {
-            let places: Option<Vec<_>> = recipe
-                .chunks
-                .iter()
-                .map(|(chunk, _)| self.place(*chunk, Tag::Chunk).transpose())
-                .map(Option::transpose)
-                .collect::<Result<_, _>>()?;
+            let places = recipe.chunks.iter().map(|(chunk, _)| place(*chunk, Tag::Chunk).transpose());
+            let places: Option<Vec<_>> = places.map(Option::transpose).collect::<Result<_, _>>()?;
             if let Some(places) = places {
                 return Ok(Some(Box::new(Verified::new(Pieces::new(places), kind, digest))));
             }
         }
-        self.open_loose(kind, digest)
+        Ok(None)
+    }
+
+    /// Returns whether the object is published, whole, in a pack or as a file of its own.
+    pub(super) fn has_published(&self, kind: Kind, digest: Digest) -> Result<bool, StoreError> {
+        let has_record = self.packs.find(digest, Tag::Object(kind))?.is_some()
+            || (kind == Kind::Blob
+                && self.packs.find(digest, Tag::Recipe)?.is_some()
+                && self.has_all_pieces(digest)?);
+        Ok(has_record || self.loose_length(kind, digest)?.is_some())
     }
 
     fn open_loose(&self, kind: Kind, digest: Digest) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
@@ -341,7 +400,7 @@ impl LocalStore {
     }
 
     fn loose_length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
-        if self.is_unusable(kind, digest) {
+        if self.is_unusable(kind, digest) || self.packs.condemned().loose.contains(&(kind, digest)) {
             return Ok(None);
         }
         Ok(match disk::look(&self.layout.object(kind, digest))? {
@@ -363,13 +422,15 @@ impl LocalStore {
     /// Returns the directory for temporary files of this process; makes the store and a session where there is none.
     pub(super) fn session_directory(&self) -> Result<PathBuf, StoreError> {
         let mut session = lock(&self.session);
-        let started = if let Some(started) = session.take() {
-            started
-        } else {
+        if session.is_none() {
             self.layout.establish(&*self.disk)?;
-            Session::start(&*self.disk, &self.layout.sessions())?
-        };
-        Ok(session.insert(started).directory().to_owned())
+            *session = Some(Session::start(&*self.disk, &self.layout.sessions())?);
+            // In this order: what was condemned and is gone from the list is gone from the packs, too. What was found
+            // before this session may have been taken away since, so it is looked up again.
+            let condemned = Condemned::read(&self.layout)?.unwrap_or_default();
+            self.packs.start_over(condemned)?;
+        }
+        Ok(session.as_ref().expect("it was just started").directory().to_owned())
     }
 
     fn session_file(&self) -> Result<PathBuf, StoreError> {
@@ -402,6 +463,11 @@ impl LocalStore {
 
 impl Store for LocalStore {
     fn put(&self, kind: Kind, source: Source<'_>) -> Result<Put, StoreError> {
+        match self.hold() {
+            // Where nobody can write, a known object is put all the same; whoever records that holds first.
+            Err(StoreError::Disk(error)) if error.is_refused() => {}
+            held => held?,
+        }
         match source {
             Source::File(path) => self.put_file(kind, path),
             Source::Bytes(mut bytes) if kind == Kind::Blob && bytes.len() as u64 >= SMALL_MAX_BYTES => {
@@ -418,7 +484,11 @@ impl Store for LocalStore {
         }
         // Another process may have published it since the packs were listed.
         let again = if self.packs.refresh()? { self.open_known(kind, digest)? } else { None };
-        again.ok_or(StoreError::Missing { kind, digest })
+        let found = match again {
+            None if lock(&self.session).is_none() => self.open_in_trash(kind, digest)?,
+            again => again,
+        };
+        found.ok_or(StoreError::Missing { kind, digest })
     }
 
     fn length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
@@ -494,6 +564,17 @@ impl Store for LocalStore {
     /// After a write or a flush has failed, every later sync of this value fails too:
     /// open the store anew and put everything again.
     fn sync(&self) -> Result<(), StoreError> {
+        if !self.publish()?.is_empty() {
+            // Everything is acknowledged already; a merge that fails is done by the next one who can.
+            let _ = merge::merge_small(self);
+        }
+        Ok(())
+    }
+}
+
+impl LocalStore {
+    /// Makes everything that was put before durable and visible; returns the packs that were published.
+    pub(super) fn publish(&self) -> Result<Vec<Arc<Pack>>, StoreError> {
         let _committing = lock(&self.committing);
         self.staging.seal(&self.packs, false)?;
         let work = self.staging.work()?;
@@ -502,11 +583,10 @@ impl Store for LocalStore {
             // What was published already is not flushed yet; the next sync must do it.
             files.iter().for_each(|file| self.staging.touch(disk::parent(&file.to)));
             work.touched.iter().for_each(|directory| self.staging.touch(directory));
-        })
+        })?;
+        Ok(work.packs)
     }
-}
 
-impl LocalStore {
     /// Lets the file system share the bytes of an object that is a file of its own; verified. Returns whether it could.
     fn export_shared(&self, loose: &File, id: BlobId, to: &Path, executable: bool) -> Result<bool, StoreError> {
         if !self.may_share.load(Ordering::Relaxed) {

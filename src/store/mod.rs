@@ -10,7 +10,9 @@
 mod check;
 mod chunk;
 mod codec;
+mod collect;
 mod commit;
+mod condemned;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
@@ -21,10 +23,12 @@ mod dry;
 mod flusher;
 #[cfg(test)]
 mod frozen;
+mod garbage;
 mod ingest;
 mod layout;
 mod local;
 mod memory;
+mod merge;
 mod pack;
 mod packs;
 mod pieces;
@@ -33,6 +37,7 @@ mod rewrite;
 mod session;
 mod source;
 mod staging;
+mod trash;
 mod verified;
 mod wanted;
 
@@ -47,10 +52,13 @@ use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 
 pub use check::{Checked, Damaged, Flaw};
+pub use collect::{Collected, Terms, collect, preview};
 pub use dry::DryStore;
+pub use garbage::Live;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use source::Source;
+pub use trash::put_back;
 pub use wanted::WantedStore;
 
 /// Bytes are passed on in pieces of this size, whatever the size of the object.
@@ -202,6 +210,12 @@ pub enum StoreError {
         expected: Digest,
         /// What its bytes hash to.
         actual: Digest,
+    },
+    /// A pack is damaged, so it is not known what it holds.
+    #[error("pack `{}` is damaged", path.display())]
+    BadPack {
+        /// The file.
+        path: PathBuf,
     },
     /// A source file was written to whenever it was read.
     #[error("`{}` changed while it was read", path.display())]

@@ -7,9 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::condemned::Condemned;
 use super::pack::{BadPack, Entry, Pack, Tag, file_name, is_pack};
 use crate::disk::DiskError;
 use crate::hash::Digest;
+
+/// A directory in which packs come and go all the time is listed so many times, then what was found has to do.
+const LISTED_AT_MOST: usize = 8;
 
 /// All packs that this process knows of.
 pub(super) struct Packs {
@@ -24,6 +28,8 @@ struct Known {
     /// Files that are named as packs and are none: `fsck` deals with them.
     bad: BTreeSet<OsString>,
     is_listed: bool,
+    /// What whoever writes must not rely on; it counts as absent.
+    condemned: Arc<Condemned>,
 }
 
 /// Where a record is: a file and a place in it.
@@ -31,6 +37,16 @@ struct Known {
 pub(super) struct Place {
     pub(super) file: Arc<File>,
     pub(super) entry: Entry,
+}
+
+/// What became of opening a pack.
+enum Opened {
+    /// It was known before, or is no pack.
+    Known,
+    /// It was not known.
+    New,
+    /// There is no such file any more.
+    Gone,
 }
 
 impl Packs {
@@ -47,6 +63,25 @@ impl Packs {
 
     /// Looks for packs that have come since. Returns whether there are any.
     pub(super) fn refresh(&self) -> Result<bool, DiskError> {
+        let mut has_new = false;
+        for _ in 0..LISTED_AT_MOST {
+            let before = self.changed();
+            // A pack that goes while they are listed was merged into another, which the next listing has.
+            if !self.list(&mut has_new)? && self.changed() == before {
+                break;
+            }
+        }
+        self.write().is_listed = true;
+        Ok(has_new)
+    }
+
+    /// Returns when a name in the directory changed last.
+    fn changed(&self) -> Option<std::time::SystemTime> {
+        fs::metadata(&self.directory).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    /// Opens every pack that is listed and not known. Returns whether one was gone before it could be opened.
+    fn list(&self, has_new: &mut bool) -> Result<bool, DiskError> {
         let listed = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             listed => listed.map_err(DiskError::on("read", &self.directory))?,
@@ -57,12 +92,31 @@ impl Packs {
             .map_err(|error| DiskError::on("read", &self.directory)(io::Error::new(error.kind(), error.to_string())))?;
         paths.retain(|path| is_pack(path));
         paths.sort_unstable();
-        let mut has_new = false;
+        let mut is_gone = false;
         for path in paths {
-            has_new |= self.open(path)?;
+            match self.open(path)? {
+                Opened::Known => {}
+                Opened::New => *has_new = true,
+                Opened::Gone => is_gone = true,
+            }
         }
-        self.write().is_listed = true;
-        Ok(has_new)
+        Ok(is_gone)
+    }
+
+    /// Lists the packs anew, forgets those that are gone, and from now on finds nothing that is condemned.
+    pub(super) fn start_over(&self, condemned: Condemned) -> Result<(), DiskError> {
+        {
+            let mut known = self.write();
+            known.condemned = Arc::new(condemned);
+            known.packs.clear();
+            known.bad.clear();
+        }
+        self.refresh().map(drop)
+    }
+
+    /// Returns what counts as absent.
+    pub(super) fn condemned(&self) -> Arc<Condemned> {
+        Arc::clone(&self.read().condemned)
     }
 
     /// Adds a pack of this process, or names it anew after it was published.
@@ -77,6 +131,17 @@ impl Packs {
         let mut known = self.write();
         known.packs.retain(|pack| pack.path() != path);
         known.bad.extend(path.file_name().map(OsString::from));
+    }
+
+    /// Forgets the packs whose files are gone; what was found in them stays readable to who found it.
+    pub(super) fn forget_gone(&self) {
+        let is_there = |pack: &Arc<Pack>| pack.path().exists() || self.directory.join(file_name(pack.name())).exists();
+        self.write().packs.retain(is_there);
+    }
+
+    /// Returns the files that are named as packs and are none.
+    pub(super) fn bad(&self) -> Vec<OsString> {
+        self.read().bad.iter().cloned().collect()
     }
 
     /// Returns all packs that are known.
@@ -96,12 +161,13 @@ impl Packs {
         let known = self.read();
         known.packs.iter().rev().find_map(|pack| {
             let entry = pack.find(digest, tag)?;
-            Some(Place { file: Arc::clone(pack.file()), entry })
+            let counts = !known.condemned.has_record(pack.name(), digest, tag);
+            counts.then(|| Place { file: Arc::clone(pack.file()), entry })
         })
     }
 
-    /// Opens the pack at `path` unless it is known. Returns whether it is new.
-    fn open(&self, path: &Path) -> Result<bool, DiskError> {
+    /// Opens the pack at `path` unless it is known.
+    fn open(&self, path: &Path) -> Result<Opened, DiskError> {
         let is_known = {
             let known = self.read();
             path.file_name().is_some_and(|name| {
@@ -109,19 +175,18 @@ impl Packs {
             })
         };
         if is_known {
-            return Ok(false);
+            return Ok(Opened::Known);
         }
         match Pack::open(path) {
             Ok(pack) => {
                 self.add(Arc::new(pack));
-                Ok(true)
+                Ok(Opened::New)
             }
             Err(BadPack::Damaged) => {
                 self.write().bad.extend(path.file_name().map(OsString::from));
-                Ok(false)
+                Ok(Opened::Known)
             }
-            // It was merged into another one, which the listing that comes next finds.
-            Err(BadPack::Disk(error)) if error.is_missing() => Ok(true),
+            Err(BadPack::Disk(error)) if error.is_missing() => Ok(Opened::Gone),
             Err(BadPack::Disk(error)) => Err(error),
         }
     }

@@ -29,7 +29,6 @@ pub(super) struct Copied {
 /// # Errors
 ///
 /// [`StoreError::Disk`] if the pack cannot be read or the copy not be written.
-#[cfg_attr(not(test), expect(dead_code, reason = "for those who rewrite packs that are whole"))]
 pub(super) fn copy_records(
     store: &LocalStore,
     pack: &Pack,

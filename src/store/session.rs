@@ -5,7 +5,9 @@
 //! a directory whose lock is free is a leftover and is removed when the next
 //! session starts. No one ever has to do that by hand.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,7 +28,7 @@ impl Session {
     pub(super) fn start(disk: &dyn Disk, directory: &Path) -> Result<Self, DiskError> {
         disk::make_directories(disk, directory)?;
         // Without this lock, a session could be taken for dead between making its directory and locking it.
-        let _starting = Lock::exclusive(&directory.join(LOCK_NAME))?;
+        let _starting = starting(directory)?;
         remove_dead(directory)?;
         let own = make_new(disk, directory)?;
         let alive = Lock::exclusive(&own.join(LOCK_NAME))?;
@@ -47,6 +49,29 @@ impl Session {
     pub(super) fn end(self) -> Result<(), DiskError> {
         disk::remove_tree(&self.directory)
     }
+}
+
+/// Returns a lock in whose time no session starts, so that what is done meanwhile comes before or after each start.
+pub(super) fn starting(directory: &Path) -> Result<Lock, DiskError> {
+    Lock::exclusive(&directory.join(LOCK_NAME))
+}
+
+/// Returns the names of the sessions that are alive. Whoever asks holds the lock on [`starting`].
+///
+/// One that cannot be looked at (another user's) counts as alive.
+pub(super) fn living(directory: &Path) -> Result<BTreeSet<String>, DiskError> {
+    let listed = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        listed => listed.map_err(DiskError::on("read", directory))?,
+    };
+    let mut names = BTreeSet::new();
+    for entry in listed {
+        let path = entry.map_err(DiskError::on("read", directory))?.path();
+        if matches!(disk::look(&path)?, Some(Found::Directory)) && !is_dead(&path) {
+            names.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
+        }
+    }
+    Ok(names)
 }
 
 /// Removes the leftovers of dead sessions. One that cannot be removed (another user's) only takes room.

@@ -148,7 +148,9 @@ impl Staging {
         let entries = segment.entries().to_vec();
         let pack = {
             let _all_written = self.in_flight.write().unwrap_or_else(PoisonError::into_inner);
-            Arc::new(self.or_break(segment.seal(&*self.disk))?)
+            let condemned = packs.condemned();
+            let is_taken = |name| condemned.packs.contains_key(&name);
+            Arc::new(self.or_break(segment.seal(&*self.disk, &is_taken))?)
         };
         // Found in the pack before it is no longer found here.
         packs.add(Arc::clone(&pack));

@@ -35,7 +35,8 @@ impl Pack {
     /// Opens the pack at `path`. Reads only its ends: that the index is whole is told by [`Pack::index_is_whole`].
     pub(in crate::store) fn open(path: &Path) -> Result<Self, BadPack> {
         let file = File::open(path).map_err(DiskError::on("read", path))?;
-        let mapped = disk::map_file(path)?.ok_or(BadPack::Damaged)?;
+        let gone = || DiskError::on("read", path)(io::ErrorKind::NotFound.into());
+        let mapped = disk::map_file(path)?.ok_or_else(gone)?;
         let bytes: &[u8] = &mapped;
         let is_pack = bytes.len() >= START.len() + FANOUT_BYTES + TRAILER_BYTES && bytes.starts_with(&START);
         let last = is_pack.then(|| &bytes[bytes.len() - TRAILER_BYTES..]).ok_or(BadPack::Damaged)?;

@@ -9,6 +9,7 @@ use super::record::{HEADER_BYTES, Header, Tag};
 use super::{BadPack, Pack, START};
 use crate::disk::{Change, Disk, DiskError};
 use crate::hash::Digest;
+use crate::object::Kind;
 
 /// Records are gathered up to this size before they are written.
 const BUFFER_BYTES: usize = 4 << 20;
@@ -81,6 +82,13 @@ impl Segment {
         Piece { file: Arc::clone(&self.file), path: self.path.clone(), at, bytes }
     }
 
+    /// Returns what is left to be written, the index, and the name of the pack.
+    fn finish(&mut self) -> (Piece, (Vec<u8>, Digest)) {
+        let piece = self.take_piece();
+        self.entries.sort_unstable_by_key(Entry::key);
+        (piece, index::encode(&self.entries, self.written))
+    }
+
     /// Returns whether the pack should be sealed before more is appended.
     pub(in crate::store) fn is_full(&self) -> bool {
         self.written + self.buffer.len() as u64 >= RECORDS_MAX_BYTES || self.entries.len() >= RECORDS_MAX
@@ -103,14 +111,28 @@ impl Segment {
 
     /// Writes what is left and the index, and opens the finished pack. All earlier pieces must have been written.
     ///
+    /// A name that `is_taken` is not given: an older pack of that name is about to be taken away, and the new one in
+    /// its place would go with it. A small record more makes it another one.
+    ///
     /// # Errors
     ///
     /// [`DiskError`] if it cannot be written or read back.
-    pub(in crate::store) fn seal(mut self, disk: &dyn Disk) -> Result<Pack, DiskError> {
-        let mut piece = self.take_piece();
-        let end = self.written;
-        self.entries.sort_unstable_by_key(Entry::key);
-        let (index, _) = index::encode(&self.entries, end);
+    pub(in crate::store) fn seal(
+        mut self,
+        disk: &dyn Disk,
+        is_taken: &dyn Fn(Digest) -> bool,
+    ) -> Result<Pack, DiskError> {
+        let (mut piece, mut index) = self.finish();
+        while is_taken(index.1) {
+            let filler = index.1.as_bytes();
+            let (tag, digest) = (Tag::Object(Kind::Blob), Kind::Blob.digest(filler));
+            let raw = u32::try_from(filler.len()).expect("a digest has 32 bytes");
+            self.append(&Record { tag, digest, codec: 0, stored: filler, raw, length: u64::from(raw) });
+            let (more, longer) = self.finish();
+            piece.bytes.extend_from_slice(&more.bytes);
+            index = longer;
+        }
+        let (index, _) = index;
         piece.bytes.extend_from_slice(&index);
         piece.write(disk)?;
         disk.change(Change::Protect(&self.path))?;
