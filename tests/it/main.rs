@@ -8,6 +8,7 @@ mod bad_input;
 mod checkout;
 mod data;
 mod diff;
+mod gc;
 mod git_link;
 mod hooks;
 mod identity;
