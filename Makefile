@@ -22,10 +22,12 @@ test: test-rust test-python ## run every test
 
 check: format lint docs licences $(if $(TESTED),,test) ## all that must hold before a commit; TESTED=1 leaves the tests out
 
-bench: ## run the benchmarks
-	$(CARGO) bench --locked
+bench: ## measure, and write docs/benchmarks.md; SKIP="million peers" leaves rows or other programs out
+	$(CARGO) bench --locked --bench numbers
+	$(CARGO) bench --locked --bench store -- $(addprefix --skip ,$(SKIP))
+	$(CARGO) bench --locked --bench page
 
-own: build ## run this project's own pipeline: build, test, measure
+own: build ## run this project's own pipeline: build, test, measure, draw
 	"$(TARGET)/release/pv" run
 
 clean: ## remove what was built

@@ -2,7 +2,8 @@
 //!
 //! Subject and floor take turns, so that whatever else the machine does falls on
 //! both. What counts is the ratio; nothing passes or fails by a time. The table
-//! goes to standard output, the numbers to `bench/numbers.json` below the target directory.
+//! goes to standard output, the numbers to `bench/full/numbers.json` below the target
+//! directory. `PV_BENCH=quick` takes few rounds, which prove that it works and say nothing else.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark starts programs, reads the clock and writes files")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on should stop where it stands")]
@@ -10,99 +11,95 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use common::child::in_turns;
+use common::facts;
+use common::report::{Report, directory};
+use common::row::{Hold, Row, Series, table};
+use common::scratch::Scratch;
+use common::size::Size;
+
+#[expect(dead_code, reason = "some of it serves the store alone")]
+mod common;
 
 const CHAIN_STEPS: usize = 100;
 const WIDE_STEPS: usize = 200;
 
 fn main() {
-    let scratch = Scratch::new();
-    let chain = scratch.chain();
-    let rows = [
-        version(&scratch),
-        nothing_to_do(
-            &scratch,
-            &chain,
-            "`pv status`, 100 chained steps, nothing to do",
-            &["status"],
-            ("git", &["status"]),
-            "<= 40 ms",
-        ),
-        nothing_to_do(
-            &scratch,
-            &chain,
-            "`pv run`, 100 chained steps, nothing to do",
-            &["run"],
-            ("make", &["-s", "-j2"]),
-            "<= 60 ms",
-        ),
-        wide(&scratch),
+    let (size, scratch, start) = (Size::from_environment(), Scratch::new(), Instant::now());
+    let chain = chain(&scratch);
+    let rows = vec![
+        version(&scratch, size),
+        status_of_a_chain(&scratch, size, &chain),
+        run_of_a_chain(&scratch, size, &chain),
+        wide(&scratch, size),
     ];
     let mut out = std::io::stdout().lock();
     out.write_all(table(&rows).as_bytes()).unwrap();
-    let file = scratch.target.join("bench/numbers.json");
-    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-    std::fs::write(&file, serde_json::to_string_pretty(&report(&rows)).unwrap() + "\n").unwrap();
-    writeln!(out, "\nwritten to {}", file.display()).unwrap();
+    let mut report = Report::of(rows, size, start.elapsed().as_secs());
+    let versions = ["git", "make"].map(|program| (program.to_owned(), version_of(program)));
+    report.versions.extend(versions);
+    writeln!(out, "\nwritten to {}", report.keep(&directory(size), "numbers").display()).unwrap();
 }
 
-/// What was measured of one thing.
-struct Row {
-    what: &'static str,
-    floor: &'static str,
-    hold: &'static str,
-    subject_ms: Vec<f64>,
-    floor_ms: Vec<f64>,
+fn version_of(program: &str) -> String {
+    facts::first_line(Command::new(program).arg("--version")).unwrap()
 }
 
-/// Measures two things in turns, after one round that does not count.
-fn in_turns(rounds: usize, mut subject: impl FnMut(usize), mut floor: impl FnMut(usize)) -> (Vec<f64>, Vec<f64>) {
-    let timed = |act: &mut dyn FnMut(usize), round| {
-        let start = Instant::now();
-        act(round);
-        start.elapsed().as_secs_f64() * 1000.0
-    };
-    let (mut subjects, mut floors) = (Vec::new(), Vec::new());
-    for round in 0..=rounds {
-        floors.push(timed(&mut floor, round));
-        subjects.push(timed(&mut subject, round));
-    }
-    (subjects.split_off(1), floors.split_off(1))
-}
-
-fn version(scratch: &Scratch) -> Row {
-    let (subject_ms, floor_ms) = in_turns(
-        50,
-        |_| scratch.run(&scratch.root, PV, &["--version"]),
+fn version(scratch: &Scratch, size: Size) -> Row {
+    let (subject, floor) = in_turns(
+        size.rounds(50),
+        |_| scratch.pv(&scratch.root, &["--version"]),
         |_| scratch.run(&scratch.root, "git", &["--version"]),
     );
-    Row { what: "`pv --version`", floor: "`git --version`", hold: "<= 1.5x", subject_ms, floor_ms }
+    Row {
+        name: "version".to_owned(),
+        what: "`pv --version`".to_owned(),
+        measured: Series::times("pv", &subject),
+        floor: Some(Series::times("`git --version`", &floor)),
+        hold: Hold::Ratio(1.5),
+        hold_peak_mib: None,
+        peers: Vec::new(),
+    }
 }
 
-fn nothing_to_do(
-    scratch: &Scratch,
-    chain: &Path,
-    what: &'static str,
-    arguments: &[&str],
-    (floor, floor_arguments): (&'static str, &[&str]),
-    hold: &'static str,
-) -> Row {
-    let (subject_ms, floor_ms) =
-        in_turns(20, |_| scratch.run(chain, PV, arguments), |_| scratch.run(chain, floor, floor_arguments));
-    let floor = if floor == "git" { "`git status`" } else { "`make`, nothing to do" };
-    Row { what, floor, hold, subject_ms, floor_ms }
+fn status_of_a_chain(scratch: &Scratch, size: Size, chain: &Path) -> Row {
+    let (subject, floor) =
+        in_turns(size.rounds(20), |_| scratch.pv(chain, &["status"]), |_| scratch.run(chain, "git", &["status"]));
+    Row {
+        name: "chain".to_owned(),
+        what: "`pv status`, 100 chained steps, nothing to do".to_owned(),
+        measured: Series::times("pv", &subject),
+        floor: Some(Series::times("`git status`", &floor)),
+        hold: Hold::Amount(40.0),
+        hold_peak_mib: None,
+        peers: Vec::new(),
+    }
 }
 
-fn wide(scratch: &Scratch) -> Row {
-    const ROUNDS: usize = 5;
+fn run_of_a_chain(scratch: &Scratch, size: Size, chain: &Path) -> Row {
+    let (subject, floor) =
+        in_turns(size.rounds(20), |_| scratch.pv(chain, &["run"]), |_| scratch.run(chain, "make", &["-s", "-j2"]));
+    Row {
+        name: "chain".to_owned(),
+        what: "`pv run`, 100 chained steps, nothing to do".to_owned(),
+        measured: Series::times("pv", &subject),
+        floor: Some(Series::times("`make`, nothing to do", &floor)),
+        hold: Hold::Amount(60.0),
+        hold_peak_mib: None,
+        peers: Vec::new(),
+    }
+}
+
+fn wide(scratch: &Scratch, size: Size) -> Row {
+    let rounds = size.rounds(5);
     // Made before, because files that are made while others are removed cost more on some file systems.
-    let places: Vec<_> = (0..=ROUNDS).map(|round| scratch.wide(round)).collect();
-    let (subject_ms, floor_ms) = in_turns(
-        ROUNDS,
-        |round| scratch.run(&places[round].0, PV, &["run", "--jobs", "2"]),
+    let places: Vec<_> = (0..=rounds).map(|round| wide_places(scratch, round)).collect();
+    let (subject, floor) = in_turns(
+        rounds,
+        |round| scratch.pv(&places[round].0, &["run", "--jobs", "2"]),
         |round| scratch.run(&places[round].1, "make", &["-s", "-j2"]),
     );
     for (project, made) in &places {
@@ -112,144 +109,49 @@ fn wide(scratch: &Scratch) -> Row {
         }
     }
     Row {
-        what: "`pv run`, 200 independent trivial steps, cold",
-        floor: "`make -j2`",
-        hold: "<= 3x",
-        subject_ms,
-        floor_ms,
+        name: "wide".to_owned(),
+        what: "`pv run`, 200 independent trivial steps, cold".to_owned(),
+        measured: Series::times("pv", &subject),
+        floor: Some(Series::times("`make -j2`", &floor)),
+        hold: Hold::Ratio(3.0),
+        hold_peak_mib: None,
+        peers: Vec::new(),
     }
 }
 
-const PV: &str = env!("CARGO_BIN_EXE_pv");
-
-/// A directory with a home of its own, removed at the end.
-struct Scratch {
-    target: PathBuf,
-    root: PathBuf,
-    _directory: tempfile::TempDir,
+/// Each step copies the file of the one before. Run once, by `pv` and by `make`.
+fn chain(scratch: &Scratch) -> PathBuf {
+    let steps = (1..=CHAIN_STEPS)
+        .map(|n| (format!("cp f{}.txt f{n}.txt", n - 1), format!("f{}.txt", n - 1), format!("f{n}.txt")));
+    let place = project(scratch, "chain", steps);
+    scratch.pv(&place, &["run"]);
+    scratch.run(&place, "make", &["-s", "-j2"]);
+    scratch.pv(&place, &["run", "--force"]);
+    place
 }
 
-impl Scratch {
-    fn new() -> Self {
-        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let directory = tempfile::tempdir_in(temporary).unwrap();
-        Self {
-            target: temporary.parent().unwrap().to_owned(),
-            root: directory.path().to_owned(),
-            _directory: directory,
-        }
-    }
-
-    /// Runs a program, which must succeed.
-    fn run(&self, directory: &Path, program: &str, arguments: &[&str]) {
-        let output = Command::new(program)
-            .args(arguments)
-            .current_dir(directory)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.root.join("home"))
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .envs([("GIT_AUTHOR_NAME", "Ada"), ("GIT_AUTHOR_EMAIL", "ada@example.org")])
-            .envs([("GIT_COMMITTER_NAME", "Ada"), ("GIT_COMMITTER_EMAIL", "ada@example.org")])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Each step copies the file of the one before. Run once, by `pv` and by `make`.
-    fn chain(&self) -> PathBuf {
-        let steps = (1..=CHAIN_STEPS)
-            .map(|n| (format!("cp f{}.txt f{n}.txt", n - 1), format!("f{}.txt", n - 1), format!("f{n}.txt")));
-        let place = self.project("chain", steps);
-        self.run(&place, PV, &["run"]);
-        self.run(&place, "make", &["-s", "-j2"]);
-        self.run(&place, PV, &["run", "--force"]);
-        place
-    }
-
-    /// Each step writes one file and reads none. A place for `pv` and one for `make`.
-    fn wide(&self, round: usize) -> (PathBuf, PathBuf) {
-        let steps = || (1..=WIDE_STEPS).map(|n| (format!("echo x > o{n}.txt"), String::new(), format!("o{n}.txt")));
-        (self.project(&format!("wide-{round}"), steps()), self.project(&format!("make-{round}"), steps()))
-    }
-
-    /// Makes a repository with the same steps for `pv` and for `make`: (command, input, output).
-    fn project(&self, name: &str, steps: impl Iterator<Item = (String, String, String)>) -> PathBuf {
-        let place = self.root.join(name);
-        let mut pipeline = String::from("steps:\n");
-        let (mut all, mut rules, mut ignored) = (String::from("all:"), String::new(), String::new());
-        for (number, (command, input, output)) in steps.enumerate() {
-            write!(pipeline, "  s{number}:\n    run: {command}\n    inputs: [{input}]\n    outputs: [{output}]\n")
-                .unwrap();
-            write!(all, " {output}").unwrap();
-            write!(rules, "{output}: {input}\n\t@sh -c '{command}'\n").unwrap();
-            writeln!(ignored, "/{output}").unwrap();
-        }
-        std::fs::create_dir_all(place.join(".pipeline")).unwrap();
-        std::fs::write(place.join(".pipeline/pipeline.yaml"), pipeline).unwrap();
-        std::fs::write(place.join("Makefile"), format!("{all}\n{rules}")).unwrap();
-        std::fs::write(place.join(".gitignore"), ignored).unwrap();
-        std::fs::write(place.join("f0.txt"), "start\n").unwrap();
-        std::fs::create_dir_all(self.root.join("home")).unwrap();
-        self.run(&place, "git", &["init", "--quiet"]);
-        self.run(&place, "git", &["add", "--all"]);
-        self.run(&place, "git", &["commit", "--quiet", "--message", "steps"]);
-        place
-    }
+/// Each step writes one file and reads none. A place for `pv` and one for `make`.
+fn wide_places(scratch: &Scratch, round: usize) -> (PathBuf, PathBuf) {
+    let steps = || (1..=WIDE_STEPS).map(|n| (format!("echo x > o{n}.txt"), String::new(), format!("o{n}.txt")));
+    (project(scratch, &format!("wide-{round}"), steps()), project(scratch, &format!("make-{round}"), steps()))
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
-}
-
-fn minimum(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn table(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| what | median ms | minimum ms | floor | its median ms | its minimum ms | ratio | hold | rounds |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
-    );
-    for row in rows {
-        let (subject, floor) = (median(&row.subject_ms), median(&row.floor_ms));
-        writeln!(
-            text,
-            "| {} | {subject:.1} | {:.1} | {} | {floor:.1} | {:.1} | {:.1}x | {} | {} |",
-            row.what,
-            minimum(&row.subject_ms),
-            row.floor,
-            minimum(&row.floor_ms),
-            subject / floor,
-            row.hold,
-            row.subject_ms.len(),
-        )
-        .unwrap();
+/// Makes a repository with the same steps for `pv` and for `make`: (command, input, output).
+fn project(scratch: &Scratch, name: &str, steps: impl Iterator<Item = (String, String, String)>) -> PathBuf {
+    let place = scratch.root.join(name);
+    let mut pipeline = String::from("steps:\n");
+    let (mut all, mut rules, mut ignored) = (String::from("all:"), String::new(), String::new());
+    for (number, (command, input, output)) in steps.enumerate() {
+        write!(pipeline, "  s{number}:\n    run: {command}\n    inputs: [{input}]\n    outputs: [{output}]\n").unwrap();
+        write!(all, " {output}").unwrap();
+        write!(rules, "{output}: {input}\n\t@sh -c '{command}'\n").unwrap();
+        writeln!(ignored, "/{output}").unwrap();
     }
-    text
-}
-
-fn report(rows: &[Row]) -> Value {
-    let rows: Vec<Value> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "what": row.what,
-                "hold": row.hold,
-                "ratio": median(&row.subject_ms) / median(&row.floor_ms),
-                "median_ms": median(&row.subject_ms),
-                "minimum_ms": minimum(&row.subject_ms),
-                "all_ms": row.subject_ms,
-                "floor": row.floor,
-                "floor_median_ms": median(&row.floor_ms),
-                "floor_minimum_ms": minimum(&row.floor_ms),
-                "floor_all_ms": row.floor_ms,
-            })
-        })
-        .collect();
-    json!({ "processors": std::thread::available_parallelism().map_or(1, usize::from), "measured": rows })
+    std::fs::create_dir_all(place.join(".pipeline")).unwrap();
+    std::fs::write(place.join(".pipeline/pipeline.yaml"), pipeline).unwrap();
+    std::fs::write(place.join("Makefile"), format!("{all}\n{rules}")).unwrap();
+    std::fs::write(place.join(".gitignore"), ignored).unwrap();
+    std::fs::write(place.join("f0.txt"), "start\n").unwrap();
+    scratch.commit(&place);
+    place
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# One step of this project's own pipeline: scripts/own.sh build|test|measure OUTPUT
+# One step of this project's own pipeline: scripts/own.sh build|test|measure|page OUTPUT
 #
 # A step has a home of its own, so the toolchain is looked for in the user's
 # real one, unless CARGO_HOME and RUSTUP_HOME say where it is. What is built
@@ -28,11 +28,17 @@ test)
     wc -l <"$output"
     ;;
 measure)
+    # Little data and few rounds: that it works is what a run of the pipeline is to find out. `make bench` takes its time.
+    export PV_BENCH=quick
     cargo bench --quiet --locked
-    cp "$CARGO_TARGET_DIR/bench/numbers.json" "$output"
+    mkdir -p "$output"
+    cp "$CARGO_TARGET_DIR/bench/quick/numbers.json" "$CARGO_TARGET_DIR/bench/quick/store.json" "$output/"
+    ;;
+page)
+    cargo bench --quiet --locked --bench page -- work/own "$output"
     ;;
 *)
-    echo "usage: scripts/own.sh build|test|measure OUTPUT" >&2
+    echo "usage: scripts/own.sh build|test|measure|page OUTPUT" >&2
     exit 2
     ;;
 esac

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes the Python environment of the tests: scripts/setup-tests.sh DIRECTORY
 #
-# Does nothing if DIRECTORY was made from the same lock files already. Needs
+# Does nothing if DIRECTORY was made from the same lock files already. As root, it also
+# gets the programs that make file systems. Needs
 # Python 3.10 to 3.13 with `venv`; PYTHON names one, else it is looked for.
 set -eu
 cd "$(dirname "$0")/.."
@@ -40,6 +41,20 @@ have_venv() {
     return 1
 }
 
+# Power cuts and shared blocks are tested on file systems of these kinds, which only root can mount.
+get_file_systems() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
+    missing=
+    for need in mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null 2>&1 || missing="$missing ${need#*:}"
+    done
+    [ -z "$missing" ] && return
+    say "installing$missing"
+    # shellcheck disable=SC2086
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing; } >/dev/null 2>&1 ||
+        say "they are not to be had; tests that need them say so"
+}
+
 made_from() {
     "$1" --version
     cat tests/requirements.txt tests/tools.txt
@@ -49,6 +64,7 @@ install() {
     "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes "$@"
 }
 
+get_file_systems
 python=$(find_python)
 if "$venv/bin/python3" -c '' 2>/dev/null && made_from "$python" | cmp -s - "$stamp"; then
     exit 0

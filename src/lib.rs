@@ -26,6 +26,7 @@ pub mod record;
 pub mod snapshot;
 
 // Floor 4
+pub mod damage;
 pub mod diff;
 pub mod retention;
 pub mod revision;

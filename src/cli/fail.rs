@@ -8,13 +8,14 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::ui::{BAD, GOOD, paint};
+use crate::damage::DamageError;
 use crate::disk::DiskError;
 use crate::exec::ExecError;
 use crate::git::GitError;
 use crate::project::ProjectError;
 use crate::record::RecordError;
-use crate::revision::RevisionError;
 use crate::retention::RetentionError;
+use crate::revision::RevisionError;
 use crate::run::RunError;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
@@ -160,14 +161,11 @@ impl From<StoreError> for CliError {
 fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
     match error {
         StoreError::Missing { .. } => {
-            (STORE, Some("take the snapshot again where its files are, or execute the steps again with `pv run`"))
+            (STORE, Some("`pv fsck` looks for it elsewhere, and names everything that needs it"))
         }
-        StoreError::Corrupt { .. } => (
-            STORE,
-            Some(
-                "the copy in the store is damaged; where the file still exists, remove the damaged copy and run `pv snapshot` again",
-            ),
-        ),
+        StoreError::Corrupt { .. } => {
+            (STORE, Some("`pv fsck` repairs it where its bytes are still found, and names everything that needs it"))
+        }
         StoreError::Version { .. } => (STORE, Some("use a newer `pv`")),
         StoreError::Changed { .. } => (USAGE, Some("wait until nothing writes to it, then try again")),
         StoreError::Source { .. } => (USAGE, None),
@@ -226,6 +224,17 @@ fn record_advice(error: &RecordError) -> (u8, Option<&'static str>) {
     }
 }
 
+impl From<DamageError> for CliError {
+    fn from(error: DamageError) -> Self {
+        let (code, hint) = match &error {
+            DamageError::Store(error) => owned(store_advice(error)),
+            DamageError::Record(error) => owned(record_advice(error)),
+            DamageError::Snapshot(error) => snapshot_advice(error),
+        };
+        Self { source: Some(Box::new(error)), hint, code }
+    }
+}
+
 impl From<ProjectError> for CliError {
     fn from(error: ProjectError) -> Self {
         let (code, hint) = match &error {
@@ -272,7 +281,9 @@ fn snapshot_advice(error: &SnapshotError) -> (u8, Option<String>) {
         SnapshotError::MissingData { .. } => {
             (STORE, text("copy it here from where the snapshot was taken; `pv run` takes it in"))
         }
-        SnapshotError::NotUnderstood { .. } => (STORE, None),
+        SnapshotError::NotUnderstood { .. } => {
+            (STORE, text("a newer `pv` may understand it; `pv fsck` tells whether it is damaged"))
+        }
         SnapshotError::Stopped => (INTERRUPTED, None),
         SnapshotError::Store(error) => owned(store_advice(error)),
         SnapshotError::Git(error) => owned(git_advice(error)),

@@ -117,7 +117,8 @@ fn roots(project: &Project, since: Time) -> Result<Roots, RetentionError> {
 }
 
 fn answer(args: &Args, lost: Vec<Lost>, collected: Collected) -> Answer {
-    let of_blobs: Vec<&(Kind, Digest, u64)> = collected.objects.iter().filter(|(kind, ..)| *kind == Kind::Blob).collect();
+    let of_blobs: Vec<&(Kind, Digest, u64)> =
+        collected.objects.iter().filter(|(kind, ..)| *kind == Kind::Blob).collect();
     Answer {
         dry_run: args.dry_run,
         snapshots: lost.into_iter().map(gone).collect(),
@@ -167,7 +168,8 @@ impl fmt::Display for Answer {
             writeln!(f, "removed for good: {} of the trash", bytes(self.removed_bytes))?;
         }
         if !self.waiting_for.is_empty() {
-            let processes: Vec<_> = self.waiting_for.iter().map(|name| name.split('-').next().unwrap_or(name)).collect();
+            let processes: Vec<_> =
+                self.waiting_for.iter().map(|name| name.split('-').next().unwrap_or(name)).collect();
             writeln!(f, "waiting for process {}: run `pv gc` again when it has ended", processes.join(", "))?;
         }
         Ok(())

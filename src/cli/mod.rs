@@ -8,6 +8,7 @@ mod checkout;
 mod completions;
 mod diff;
 mod fail;
+mod fsck;
 mod gc;
 mod hooks;
 mod init;
@@ -76,6 +77,7 @@ enum Verb {
     Log(log::Args),
     Show(show::Args),
     Checkout(checkout::Args),
+    Fsck(fsck::Args),
     Gc(gc::Args),
     Hooks(hooks::Args),
     Schema(schema::Args),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Verb::Log(args) => log::run(&mut ui, &cli.global, args),
         Verb::Show(args) => show::run(&mut ui, &cli.global, args),
         Verb::Checkout(args) => checkout::run(&mut ui, &cli.global, args),
+        Verb::Fsck(args) => fsck::run(&mut ui, &cli.global, args),
         Verb::Gc(args) => gc::run(&mut ui, &cli.global, args),
         Verb::Hooks(args) => hooks::run(&mut ui, &cli.global, args),
         Verb::Schema(args) => schema::run(&mut ui, &cli.global, args),

@@ -93,8 +93,13 @@ impl Ui {
 
     /// Returns a progress bar for work counted in files and bytes.
     pub(super) fn progress(&self, what: &'static str) -> Progress {
+        self.progress_of(what, "files")
+    }
+
+    /// Returns a progress bar for work counted in things of this name and bytes.
+    pub(super) fn progress_of(&self, what: &'static str, things: &'static str) -> Progress {
         let visible = !self.quiet && io::stderr().is_terminal();
-        Progress { what, visible, files: AtomicU64::new(0), since: Stopwatch::start(), bar: Mutex::new(None) }
+        Progress { what, things, visible, files: AtomicU64::new(0), since: Stopwatch::start(), bar: Mutex::new(None) }
     }
 
     /// Prints what went wrong, and returns the exit code.
@@ -111,9 +116,10 @@ impl Ui {
     }
 }
 
-/// Files and bytes done so far, drawn on a terminal once the work takes a while.
+/// Files, or other things, and bytes done so far, drawn on a terminal once the work takes a while.
 pub(super) struct Progress {
     what: &'static str,
+    things: &'static str,
     visible: bool,
     files: AtomicU64,
     since: Stopwatch,
@@ -141,7 +147,7 @@ impl Progress {
             *bar = Some(new.with_prefix(self.what));
         }
         if let Some(bar) = bar {
-            bar.set_message(format!("{files} files"));
+            bar.set_message(format!("{files} {}", self.things));
             bar.inc(bytes);
         }
     }

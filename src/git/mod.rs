@@ -10,6 +10,7 @@ mod changes;
 mod commit;
 mod commit_files;
 mod conversion;
+mod durable;
 mod encoding;
 mod error;
 mod everywhere;

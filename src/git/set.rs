@@ -15,6 +15,7 @@ use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit};
 
 use super::commit::find;
 use super::commit_files::project_path;
+use super::durable::{Writer, flush_reference, remove_blank};
 use super::set_tree::{Place, SetFiles, collect_new, look_up};
 use super::{CommitId, GitError, Identity, Repository};
 use crate::host::{Stopwatch, Time};
@@ -26,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 impl Repository {
     /// Returns the commit that the reference is at; `None` if there is no such reference.
+    ///
+    /// One that a power cut left without a value is removed, and counts as none.
     ///
     /// # Errors
     ///
@@ -56,7 +59,7 @@ impl Repository {
     ///
     /// The committer is the user, or `pv` if git knows none; the time is now, in
     /// UTC. If others add at the same time, nobody's files are lost: this waits
-    /// and tries again for up to five seconds.
+    /// and tries again for up to five seconds. When this returns, what was added survives a power cut.
     ///
     /// # Errors
     ///
@@ -81,7 +84,9 @@ impl Repository {
         message: &str,
     ) -> Result<CommitId, GitError> {
         let local = self.local();
-        let addition = Addition { local: &local, reference, files: write_files(&local, reference, files)?, message };
+        let writer = Writer::new(&local);
+        let files = write_files(&writer, reference, files)?;
+        let addition = Addition { local: &local, writer, reference, files, message };
         let identity = self.identity();
         let watch = Stopwatch::start();
         let mut pause = FIRST_PAUSE;
@@ -101,6 +106,7 @@ impl Repository {
 /// Files on their way into a set.
 struct Addition<'a> {
     local: &'a gix::Repository,
+    writer: Writer<'a>,
     reference: &'a str,
     files: BTreeMap<&'a [u8], ObjectId>,
     message: &'a str,
@@ -132,9 +138,13 @@ impl Addition<'_> {
             message: self.message.into(),
             extra_headers: Vec::new(),
         };
-        let commit = self.local.write_object(&commit).map_err(failed())?.detach();
-        let moved = self.move_reference(tip, commit, &signature)?;
-        Ok(moved.then_some(CommitId(commit)))
+        let commit = self.writer.write(&commit).map_err(failed())?;
+        self.writer.flush()?;
+        if !self.move_reference(tip, commit, &signature)? {
+            return Ok(None);
+        }
+        flush_reference(self.local, self.reference)?;
+        Ok(Some(CommitId(commit)))
     }
 
     /// Returns the files that the tree does not hold yet.
@@ -156,7 +166,7 @@ impl Addition<'_> {
         for (path, blob) in new {
             editor.upsert(path.split(|byte| *byte == b'/').map(ByteSlice::as_bstr), EntryKind::Blob, *blob)?;
         }
-        editor.write(|tree| self.local.write_object(tree).map(gix::Id::detach))
+        editor.write(|tree| self.writer.write(tree))
     }
 
     fn move_reference(
@@ -186,7 +196,7 @@ impl Addition<'_> {
 
 /// Writes the contents, checks the paths, and returns both sorted.
 fn write_files<'a>(
-    local: &gix::Repository,
+    writer: &Writer<'_>,
     reference: &str,
     files: &'a [(Vec<u8>, Vec<u8>)],
 ) -> Result<BTreeMap<&'a [u8], ObjectId>, GitError> {
@@ -196,7 +206,8 @@ fn write_files<'a>(
             return Err(GitError::UnsupportedPath { path: escape(path).into_owned() });
         }
         let failed = GitError::on(format!("add to `{reference}`"));
-        let blob = local.write_blob(content).map_err(failed)?.detach();
+        let blob =
+            writer.write(&gix::objs::BlobRef::from_bytes(content).expect("any bytes are a blob")).map_err(failed)?;
         if blobs.insert(path, blob).is_some_and(|other| other != blob) {
             return Err(conflict(reference, path));
         }
@@ -216,9 +227,12 @@ fn conflict(reference: &str, path: &[u8]) -> GitError {
 
 fn tip(local: &gix::Repository, reference: &str) -> Result<Option<CommitId>, GitError> {
     let failed = || GitError::on(format!("read `{reference}`"));
-    let Some(found) = local.try_find_reference(full_name(reference)?.as_ref()).map_err(failed())? else {
-        return Ok(None);
+    let name = full_name(reference)?;
+    let found = match local.try_find_reference(name.as_ref()) {
+        Err(_) if remove_blank(local, reference)? => local.try_find_reference(name.as_ref()),
+        found => found,
     };
+    let Some(found) = found.map_err(failed())? else { return Ok(None) };
     Ok(found.try_id().map(|id| CommitId(id.detach())))
 }
 

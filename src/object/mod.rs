@@ -9,6 +9,27 @@ mod canonical;
 mod snapshot;
 mod tree;
 
+#[doc(hidden)]
+pub mod fuzz {
+    //! What a fuzzer may throw bytes at. Each panics if a law is broken.
+
+    use super::{Node, Snapshot};
+
+    /// Bytes that are a node are the bytes of that node.
+    pub fn tree(bytes: &[u8]) {
+        if let Ok(node) = Node::decode(bytes) {
+            assert_eq!(node.encode(bytes[0]), bytes);
+        }
+    }
+
+    /// Bytes that are a snapshot are the bytes of that snapshot.
+    pub fn snapshot(bytes: &[u8]) {
+        if let Ok(snapshot) = Snapshot::decode(bytes) {
+            assert_eq!(snapshot.encode().1, bytes);
+        }
+    }
+}
+
 use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;

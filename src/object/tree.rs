@@ -181,7 +181,7 @@ impl Node {
         Ok(node)
     }
 
-    fn encode(&self, level: u8) -> Vec<u8> {
+    pub(super) fn encode(&self, level: u8) -> Vec<u8> {
         let mut out = vec![level];
         let count = match self {
             Self::Leaf(entries) => entries.len(),

@@ -66,8 +66,7 @@ impl Marking<'_> {
         }
         let Some(bytes) = self.get(Kind::Snapshot, id.digest(), Need::IfThere)? else { return Ok(()) };
         let understood = Snapshot::decode(&bytes);
-        let snapshot =
-            understood.map_err(|source| RetentionError::NotUnderstood { kind: Kind::Snapshot, source })?;
+        let snapshot = understood.map_err(|source| RetentionError::NotUnderstood { kind: Kind::Snapshot, source })?;
         self.live.insert((Kind::Definition, snapshot.definition.digest()));
         self.live.insert((Kind::Params, snapshot.params.digest()));
         self.live.insert((Kind::Environment, snapshot.environment.digest()));
@@ -138,11 +137,8 @@ pub struct Lost {
 ///
 /// What of a snapshot cannot be read is left out: it is a list for people.
 pub fn name(store: &dyn Store, objects: &[(Kind, crate::hash::Digest, u64)]) -> Vec<Lost> {
-    let mut blobs: BTreeMap<_, u64> = objects
-        .iter()
-        .filter(|(kind, ..)| *kind == Kind::Blob)
-        .map(|(_, digest, length)| (*digest, *length))
-        .collect();
+    let mut blobs: BTreeMap<_, u64> =
+        objects.iter().filter(|(kind, ..)| *kind == Kind::Blob).map(|(_, digest, length)| (*digest, *length)).collect();
     let mut lost = Vec::new();
     for (_, digest, _) in objects.iter().filter(|(kind, ..)| *kind == Kind::Snapshot) {
         let mut files = Vec::new();

@@ -19,6 +19,8 @@ use crate::pipeline;
 /// The directory of the pointer files, relative to the project.
 pub const POINTERS: &str = ".pipeline/data";
 const MAGIC: &str = "pv-data-1";
+/// Another process can only get in between so often: it sweeps once in its life.
+const WRITE_TRIES: u32 = 16;
 
 /// The content of a pointer file: kind, digest, files, bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,17 +53,25 @@ impl FromStr for Pointer {
     type Err = NotAPointer;
 
     fn from_str(text: &str) -> Result<Self, NotAPointer> {
+        let pointer = Self::read(text).ok_or(NotAPointer)?;
+        // One pointer has one text; a number with a sign or zeros in front is none that `pv` writes.
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        if pointer.to_string().strip_suffix('\n') == Some(line) { Ok(pointer) } else { Err(NotAPointer) }
+    }
+}
+
+impl Pointer {
+    fn read(text: &str) -> Option<Self> {
         let words: Vec<_> = text.strip_suffix('\n').unwrap_or(text).split(' ').collect();
-        let [MAGIC, kind, digest, files, bytes] = words[..] else { return Err(NotAPointer) };
-        let digest = digest.parse::<crate::hash::Digest>().map_err(|_| NotAPointer)?;
-        let number = |text: &str| text.parse::<u64>().map_err(|_| NotAPointer);
-        let sized = Sized { files: number(files)?, bytes: number(bytes)? };
+        let [MAGIC, kind, digest, files, bytes] = words[..] else { return None };
+        let digest = digest.parse::<crate::hash::Digest>().ok()?;
+        let sized = Sized { files: files.parse().ok()?, bytes: bytes.parse().ok()? };
         match kind {
             "file" | "executable" if sized.files == 1 => {
-                Ok(Self(DataRoot::File { executable: kind == "executable", size: sized.bytes, id: digest.into() }))
+                Some(Self(DataRoot::File { executable: kind == "executable", size: sized.bytes, id: digest.into() }))
             }
-            "directory" => Ok(Self(DataRoot::Directory { sized, id: digest.into() })),
-            _ => Err(NotAPointer),
+            "directory" => Some(Self(DataRoot::Directory { sized, id: digest.into() })),
+            _ => None,
         }
     }
 }
@@ -121,7 +131,11 @@ fn pointers_on_disk(root: &Path) -> Result<BTreeMap<ProjectPath, Vec<u8>>, Snaps
     let directory = root.join(POINTERS);
     if disk::look(&directory)?.is_some() {
         for entry in disk::walk(&directory) {
-            let (path, found) = entry?;
+            let (path, found) = match entry {
+                // A temporary file of another `pv`, finished meanwhile.
+                Err(error) if error.is_missing() => continue,
+                entry => entry?,
+            };
             if let (Some(place), disk::Found::File { .. }) = (ProjectPath::below(root, &path), found) {
                 pointers.insert(place, disk::read_if_there(&path)?.unwrap_or_default());
             }
@@ -167,7 +181,7 @@ fn write(
         let place = Pointer::place(path);
         let text = Pointer(*data).to_string();
         if disk::read_if_there(&place.under(root))?.as_deref() != Some(text.as_bytes()) {
-            disk::write_whole(&place.under(root), text.as_bytes(), Durability::Deferred)?;
+            put(&place.under(root), &text)?;
             changed.push(place.clone());
         }
         wanted.push(place);
@@ -180,6 +194,18 @@ fn write(
     }
     changed.sort_unstable();
     Ok(changed)
+}
+
+/// Writes a pointer, durably: an empty one, which a power cut may leave, would stand in the way of every command.
+fn put(path: &Path, text: &str) -> Result<(), DiskError> {
+    let mut tries = 0;
+    loop {
+        match disk::write_whole(path, text.as_bytes(), Durability::Synced) {
+            // Another `pv` has taken the temporary file for the pointer of a root that is no more.
+            Err(error) if error.is_missing() && tries < WRITE_TRIES => tries += 1,
+            result => return result,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,23 @@ mod gather;
 mod lay_out;
 mod load;
 mod roots;
+mod survey;
 mod tree;
+
+#[doc(hidden)]
+pub mod fuzz {
+    //! What a fuzzer may throw bytes at. Panics if a law is broken.
+
+    use super::Pointer;
+
+    /// A text that is a pointer is the text of that pointer.
+    pub fn pointer(bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(pointer) = text.parse::<Pointer>() {
+            assert_eq!(pointer.to_string().trim_end_matches('\n'), text.strip_suffix('\n').unwrap_or(&text));
+        }
+    }
+}
 
 use std::path::PathBuf;
 
@@ -25,10 +41,11 @@ pub use capture::{
     Captured, Progress, Site, capture_commit, capture_working, check_committed_definition, check_definition,
     definition_path, excluded,
 };
-pub use data::{POINTERS, NotAPointer, Pointer, differing_pointers, pointers_in, same_pointers, write_pointers};
+pub use data::{NotAPointer, POINTERS, Pointer, differing_pointers, pointers_in, same_pointers, write_pointers};
 pub use lay_out::{CheckoutMode, lay_out, place_entry, place_file};
 pub use load::load_pipeline;
 pub use roots::{capture_data, capture_path, read_pointers};
+pub use survey::{Gap, Survey};
 pub use tree::{Change, View, changes, for_each_file, read_snapshot};
 
 /// Why a snapshot could not be taken, read or laid out.

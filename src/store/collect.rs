@@ -95,7 +95,8 @@ pub fn collect<E: From<StoreError>>(
     let live = if choice.packs.is_empty() && choice.loose.is_empty() {
         live
     } else {
-        let condemned = condemn(store, Condemned { sessions: BTreeSet::new(), packs: choice.packs, loose: choice.loose })?;
+        let condemned =
+            condemn(store, Condemned { sessions: BTreeSet::new(), packs: choice.packs, loose: choice.loose })?;
         if !wait_for(store, &condemned, terms.wait, &mut collected)? {
             return Ok(collected);
         }

@@ -77,7 +77,8 @@ impl Condemned {
         let body = text.strip_suffix('\n')?;
         let at = body.rfind("\nend ")? + 1;
         let (body, end) = body.split_at(at);
-        (end.strip_prefix("end ")?.parse::<Digest>().ok()? == Digest::derived(CONTEXT, body.as_bytes())).then_some(())?;
+        (end.strip_prefix("end ")?.parse::<Digest>().ok()? == Digest::derived(CONTEXT, body.as_bytes()))
+            .then_some(())?;
         let mut lines = body.lines();
         (lines.next()? == MAGIC).then_some(())?;
         let (mut condemned, mut pack) = (Self::default(), None);

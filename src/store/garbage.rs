@@ -128,10 +128,8 @@ mod tests {
     fn a_pack_goes_when_half_of_it_is_garbage_or_on_demand_any() {
         let half = vec![entry(1, BLOB, 1000), entry(2, BLOB, 1000)];
         let little = vec![entry(3, BLOB, 9000), entry(4, BLOB, 1000)];
-        let inventory = Inventory {
-            packs: [(digest(100), half), (digest(101), little)].into(),
-            ..Inventory::default()
-        };
+        let inventory =
+            Inventory { packs: [(digest(100), half), (digest(101), little)].into(), ..Inventory::default() };
         assert_eq!(chosen(&inventory, &[1, 3], false), [digest(100)]);
         assert_eq!(chosen(&inventory, &[1, 3], true).len(), 2);
         assert_eq!(chosen(&inventory, &[1, 2, 3], false), []);
@@ -142,10 +140,8 @@ mod tests {
     fn what_refers_to_others_goes_no_later_than_they_do() {
         let blobs = vec![entry(1, BLOB, 1000)];
         let trees = vec![entry(2, TREE, 100), entry(3, BLOB, 9000)];
-        let inventory = Inventory {
-            packs: [(digest(100), blobs), (digest(101), trees)].into(),
-            ..Inventory::default()
-        };
+        let inventory =
+            Inventory { packs: [(digest(100), blobs), (digest(101), trees)].into(), ..Inventory::default() };
         assert_eq!(chosen(&inventory, &[3], false).len(), 2, "the tree goes because the blob does");
         assert_eq!(chosen(&inventory, &[1, 3], false), [], "nothing goes for the sake of a tree alone");
     }

@@ -72,7 +72,7 @@ pub(super) fn ingest(
         let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(|| pass.work_to_the_end())).collect();
         let read = pass.feed(source, filled);
         // The first panic is passed on as it was, not as "a scoped thread panicked".
-        for panicked in helpers.into_iter().filter_map(|helper| helper.join().err()) {
+        if let Some(panicked) = helpers.into_iter().find_map(|helper| helper.join().err()) {
             panic::resume_unwind(panicked);
         }
         read
@@ -116,7 +116,7 @@ struct Piece {
 /// What can be done without the lock.
 enum Work {
     /// Take the hash of the whole over what is new in a buffer.
-    Whole(Hasher, Arc<Filled>),
+    Whole(Box<Hasher>, Arc<Filled>),
     /// Hash a chunk and keep it.
     Chunk(Piece),
 }
@@ -130,7 +130,7 @@ struct State {
     /// Buffers in the order of the file, for the hash of the whole.
     unhashed: VecDeque<Arc<Filled>>,
     /// The hash of the whole so far; whoever takes it further has it meanwhile.
-    whole: Option<Hasher>,
+    whole: Option<Box<Hasher>>,
     unkept: VecDeque<Piece>,
     /// The chunks that were kept, by where they start.
     kept: Vec<(u64, Digest, u32)>,
@@ -148,7 +148,7 @@ impl State {
             // The first one is made before the pass begins.
             unmade: MAX_BUFFERS - 1,
             unhashed: VecDeque::new(),
-            whole: Some(Hasher::default()),
+            whole: Some(Box::default()),
             unkept: VecDeque::new(),
             kept: Vec::new(),
             complete: false,
@@ -159,9 +159,10 @@ impl State {
 
     /// Returns work that can be begun now. The whole comes first: it is in order, so it must not fall behind.
     fn next_work(&mut self) -> Option<Work> {
-        if let Some((whole, buffer)) = self.whole.take_if(|_| !self.unhashed.is_empty()).zip(self.unhashed.pop_front())
+        if !self.unhashed.is_empty()
+            && let Some(whole) = self.whole.take()
         {
-            return Some(Work::Whole(whole, buffer));
+            return self.unhashed.pop_front().map(|buffer| Work::Whole(whole, buffer));
         }
         self.unkept.pop_front().map(Work::Chunk)
     }
@@ -246,10 +247,7 @@ impl Pass<'_> {
 
     /// Returns a buffer, after working until one was free; `None` if the pass has stopped.
     fn free_buffer(&self) -> Option<Vec<u8>> {
-        self.work_until(|state| match state.stopped {
-            true => Some(None),
-            false => state.next_buffer().map(Some),
-        })
+        self.work_until(|state| if state.stopped { Some(None) } else { state.next_buffer().map(Some) })
     }
 
     /// Works until there is no work, and none will come.
@@ -327,3 +325,6 @@ impl Drop for StopOnPanic<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

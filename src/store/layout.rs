@@ -67,6 +67,23 @@ impl Layout {
         self.0.join("trash")
     }
 
+    /// Returns where damaged files are kept.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.0.join("quarantine")
+    }
+
+    /// Returns the file that remembers what was found whole, and when.
+    pub(super) fn verified(&self) -> PathBuf {
+        self.0.join("verified")
+    }
+
+    /// Returns the directories of the objects of this kind that are files of their own.
+    pub(super) fn shards(&self, kind: Kind) -> Result<Vec<PathBuf>, DiskError> {
+        let directory = self.kind(kind);
+        let shards = names(&directory)?;
+        Ok(shards.iter().filter(|name| is_shard(name)).map(|name| directory.join(name)).collect())
+    }
+
     /// Returns the directory of the sessions.
     pub(super) fn sessions(&self) -> PathBuf {
         self.0.join("tmp")

@@ -10,11 +10,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::codec::{self, Codec};
 use super::commit::{self, Publication, Step};
 use super::condemned::Condemned;
+use super::flusher::Flusher;
 use super::layout::Layout;
 use super::pack::{Pack, RECORD_MAX_BYTES, Record, Tag};
 use super::packs::{Packs, Place};
@@ -32,6 +33,8 @@ use crate::object::{BlobId, Kind};
 
 /// Blobs below this size are one record; larger ones are kept in pieces, or as files where the file system can share them.
 const SMALL_MAX_BYTES: u64 = 64 * 1024;
+/// Files from this size on are flushed while they are taken in.
+const HUGE_MIN_BYTES: u64 = 64 << 20;
 /// Up to this many things are flushed one by one.
 const FLUSH_EACH_MAX: usize = 64;
 
@@ -51,6 +54,8 @@ pub struct LocalStore {
     may_share: AtomicBool,
     /// Whether any object lies in a file of its own; looked up when it is first asked.
     has_loose: OnceLock<bool>,
+    /// Objects in files of their own that were found damaged, and count as absent.
+    pub(super) unusable: RwLock<BTreeSet<(Kind, Digest)>>,
 }
 
 impl LocalStore {
@@ -82,6 +87,7 @@ impl LocalStore {
             flush_each_max: FLUSH_EACH_MAX,
             may_share: AtomicBool::new(true),
             has_loose: OnceLock::new(),
+            unusable: RwLock::default(),
         })
     }
 
@@ -150,11 +156,13 @@ impl LocalStore {
         &self,
         reader: &mut (dyn Read + Send),
         failed: &(dyn Fn(io::Error) -> StoreError + Sync),
+        wrote: &(dyn Fn(u64) + Sync),
     ) -> Result<Put, StoreError> {
         let keep = |digest: Digest, bytes: &[u8]| -> Result<(), StoreError> {
             let length = bytes.len() as u64;
             if self.length_of_record(digest, Tag::Chunk)? != Some(length) {
                 self.append(Tag::Chunk, digest, bytes, length)?;
+                wrote(length);
             }
             Ok(())
         };
@@ -169,7 +177,7 @@ impl LocalStore {
             let taken = if size < SMALL_MAX_BYTES || kind != Kind::Blob {
                 Taken::Bytes(source::read(file, size, path)?)
             } else {
-                Taken::Kept(self.put_large(file, path)?)
+                Taken::Kept(self.put_large(file, size, path)?)
             };
             let read = match &taken {
                 Taken::Bytes(bytes) => bytes.len() as u64,
@@ -183,7 +191,7 @@ impl LocalStore {
         }
     }
 
-    fn put_large(&self, file: &File, path: &Path) -> Result<Put, StoreError> {
+    fn put_large(&self, file: &File, size: u64, path: &Path) -> Result<Put, StoreError> {
         if let Some(put) = self.put_shared(file, path)? {
             return Ok(put);
         }
@@ -195,7 +203,12 @@ impl LocalStore {
             }
             (&*file).rewind().map_err(|error| source::unreadable(path, error))?;
         }
-        self.put_in_pieces(&mut &*file, &|error| source::unreadable(path, error))
+        let failed = |error| source::unreadable(path, error);
+        if size < HUGE_MIN_BYTES {
+            return self.put_in_pieces(&mut &*file, &failed, &|_| ());
+        }
+        let flush = || Ok(self.staging.flush_written()?);
+        Flusher::beside(flush, |wrote| self.put_in_pieces(&mut &*file, &failed, wrote))
     }
 
     /// Keeps a file by letting the file system share its bytes, which costs no space and no copy. `None` where it cannot.
@@ -265,7 +278,7 @@ impl LocalStore {
     }
 
     /// Returns the recipe of a large blob; `None` if there is none, or only a damaged one.
-    fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, StoreError> {
+    pub(super) fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, StoreError> {
         match self.place(digest, Tag::Recipe)? {
             Some(place) => self.recipe_at(&place),
             None => Ok(None),
@@ -277,7 +290,7 @@ impl LocalStore {
         Ok(bytes.ok().and_then(|bytes| Recipe::decode(&bytes)))
     }
 
-    fn place(&self, digest: Digest, tag: Tag) -> Result<Option<Place>, StoreError> {
+    pub(super) fn place(&self, digest: Digest, tag: Tag) -> Result<Option<Place>, StoreError> {
         if let Some(place) = self.packs.find(digest, tag)? {
             return Ok(Some(place));
         }
@@ -345,14 +358,17 @@ impl LocalStore {
     /// Returns whether the object is published, whole, in a pack or as a file of its own.
     pub(super) fn has_published(&self, kind: Kind, digest: Digest) -> Result<bool, StoreError> {
         let has_record = self.packs.find(digest, Tag::Object(kind))?.is_some()
-            || (kind == Kind::Blob && self.packs.find(digest, Tag::Recipe)?.is_some() && self.has_all_pieces(digest)?);
+            || (kind == Kind::Blob
+                && self.packs.find(digest, Tag::Recipe)?.is_some()
+                && self.has_all_pieces(digest)?);
         Ok(has_record || self.loose_length(kind, digest)?.is_some())
     }
 
     fn open_loose(&self, kind: Kind, digest: Digest) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
         let staged = self.staging.loose(kind, digest).map(|loose| loose.path);
         // In this order: what is committed between the two looks is in its place at the second.
-        for path in staged.into_iter().chain([self.layout.object(kind, digest)]) {
+        let published = (!self.is_unusable(kind, digest)).then(|| self.layout.object(kind, digest));
+        for path in staged.into_iter().chain(published) {
             match File::open(&path) {
                 Ok(file) => {
                     return Ok(Some(Box::new(Verified::new(ObjectFile { file, path }, kind, digest))));
@@ -379,8 +395,12 @@ impl LocalStore {
         }
     }
 
+    fn is_unusable(&self, kind: Kind, digest: Digest) -> bool {
+        self.unusable.read().unwrap_or_else(PoisonError::into_inner).contains(&(kind, digest))
+    }
+
     fn loose_length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
-        if self.packs.condemned().loose.contains(&(kind, digest)) {
+        if self.is_unusable(kind, digest) || self.packs.condemned().loose.contains(&(kind, digest)) {
             return Ok(None);
         }
         Ok(match disk::look(&self.layout.object(kind, digest))? {
@@ -429,7 +449,7 @@ impl LocalStore {
         for step in commit::plan(self.layout.root(), files, touched, self.flush_each_max) {
             if let Err(error) = step.perform(&*self.disk, self.layout.root()) {
                 if step.is_flush() {
-                    self.staging.break_down();
+                    self.staging.break_down(&error);
                 }
                 return Err(error.into());
             }
@@ -452,7 +472,7 @@ impl Store for LocalStore {
             Source::File(path) => self.put_file(kind, path),
             Source::Bytes(mut bytes) if kind == Kind::Blob && bytes.len() as u64 >= SMALL_MAX_BYTES => {
                 let failed = |error| self.unreadable(error);
-                self.put_in_pieces(&mut bytes, &failed)
+                self.put_in_pieces(&mut bytes, &failed, &|_| ())
             }
             Source::Bytes(bytes) => self.put_small(kind, bytes),
         }

@@ -7,6 +7,7 @@
 //! objects on disk, [`MemoryStore`] is for trouble in tests, [`DryStore`]
 //! answers "what would be stored" without writing.
 
+mod check;
 mod chunk;
 mod codec;
 mod collect;
@@ -19,6 +20,7 @@ mod crash;
 #[cfg(test)]
 mod disturbance;
 mod dry;
+mod flusher;
 #[cfg(test)]
 mod frozen;
 mod garbage;
@@ -39,6 +41,10 @@ mod source;
 mod staging;
 mod trash;
 mod verified;
+mod wanted;
+
+#[doc(hidden)]
+pub mod fuzz;
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -47,6 +53,7 @@ use crate::disk::{self, DiskError};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 
+pub use check::{Checked, Damaged, Flaw};
 pub use collect::{Collected, Terms, collect, preview};
 pub use dry::DryStore;
 pub use garbage::Live;
@@ -54,6 +61,7 @@ pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use source::Source;
 pub use trash::put_back;
+pub use wanted::WantedStore;
 
 /// Bytes are passed on in pieces of this size, whatever the size of the object.
 const BUFFER_BYTES: usize = 64 * 1024;

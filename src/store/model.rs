@@ -22,8 +22,7 @@ struct Protocol {
     waits: bool,
 }
 
-const AS_IT_IS: Protocol =
-    Protocol { condemned_is_absent: true, marks_again: true, asks_newcomers: true, waits: true };
+const AS_IT_IS: Protocol = Protocol { condemned_is_absent: true, marks_again: true, asks_newcomers: true, waits: true };
 
 const WRITERS: u8 = 2;
 const COLLECTIONS_DIE: u8 = 1;
@@ -43,7 +42,10 @@ type Copies = BTreeSet<(Object, u8)>;
 enum Writer {
     NotStarted,
     /// Took these for absent when it started, and put so many objects so far.
-    Writing { absent: Copies, put: u8 },
+    Writing {
+        absent: Copies,
+        put: u8,
+    },
     Ended,
 }
 
@@ -234,7 +236,10 @@ impl Model for Protocol {
                 is_over && state.condemned.is_none() && state.garbage(&state.marked()).is_empty()
             }),
             Property::sometimes("a writer finds what it needs condemned", |_, state: &State| {
-                state.writers.iter().any(|writer| matches!(writer, Writer::Writing { absent, .. } if !absent.is_empty()))
+                state
+                    .writers
+                    .iter()
+                    .any(|writer| matches!(writer, Writer::Writing { absent, .. } if !absent.is_empty()))
             }),
         ]
     }

@@ -126,6 +126,13 @@ impl Packs {
         known.packs.push(pack);
     }
 
+    /// Uses the pack at `path` no more: it is damaged.
+    pub(super) fn forget(&self, path: &Path) {
+        let mut known = self.write();
+        known.packs.retain(|pack| pack.path() != path);
+        known.bad.extend(path.file_name().map(OsString::from));
+    }
+
     /// Forgets the packs whose files are gone; what was found in them stays readable to who found it.
     pub(super) fn forget_gone(&self) {
         let is_there = |pack: &Arc<Pack>| pack.path().exists() || self.directory.join(file_name(pack.name())).exists();

@@ -86,7 +86,7 @@ mod tests {
             store.sync().unwrap();
             let old = only_pack(&store);
             let copied = copy_records(&store, &old, |entry| entry.digest != dropped).unwrap();
-            assert_eq!((copied.records as usize, copied.damaged.len()), (old.count() - 1, 0));
+            assert_eq!((copied.records, copied.damaged.len()), (old.count() as u64 - 1, 0));
             store.sync().unwrap();
             (root.path().join("packs").join(super::super::pack::file_name(old.name())), kept, dropped)
         };

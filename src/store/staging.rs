@@ -9,7 +9,7 @@ use super::commit::Publication;
 use super::layout::Layout;
 use super::pack::{Entry, Pack, Record, Segment, Tag, file_name};
 use super::packs::{Packs, Place};
-use crate::disk::{Disk, DiskError};
+use crate::disk::{self, Disk, DiskError, Flush};
 use crate::hash::Digest;
 use crate::object::Kind;
 
@@ -39,7 +39,15 @@ struct Rest {
     sealed: Vec<Arc<Pack>>,
     loose: BTreeMap<(Kind, Digest), Loose>,
     touched: BTreeSet<PathBuf>,
-    broken: bool,
+    /// The first write or flush that failed.
+    broken: Option<Broken>,
+}
+
+/// A failure after which nothing that was put can be relied on.
+struct Broken {
+    path: PathBuf,
+    /// What the system said, by its number, because an error cannot be told twice.
+    number: Option<i32>,
 }
 
 /// A large file that was taken in.
@@ -117,6 +125,8 @@ impl Staging {
     pub(super) fn place(&self, digest: Digest, tag: Tag) -> Result<Option<Place>, DiskError> {
         let mut open = lock(&self.open);
         let (Some(segment), Some(entry)) = (open.segment.as_mut(), self.entry(digest, tag)) else { return Ok(None) };
+        // After a failed write, what is in the file is not what was appended.
+        self.check()?;
         let piece = segment.take_piece();
         let _all_written = self.in_flight.write().unwrap_or_else(PoisonError::into_inner);
         self.or_break(piece.write(&*self.disk))?;
@@ -148,6 +158,18 @@ impl Staging {
         for entry in entries {
             lock(self.shard(entry.digest)).remove(&(entry.digest, entry.tag));
         }
+        Ok(())
+    }
+
+    /// Flushes what is written of the open segment, and lets the system forget it: it will hardly be read soon.
+    pub(super) fn flush_written(&self) -> Result<(), DiskError> {
+        let Some((path, file)) =
+            lock(&self.open).segment.as_ref().map(|open| (open.path().to_owned(), Arc::clone(open.file())))
+        else {
+            return Ok(());
+        };
+        self.or_break(self.disk.flush(Flush::File(&path)))?;
+        disk::forget_cached(&file);
         Ok(())
     }
 
@@ -194,20 +216,22 @@ impl Staging {
     }
 
     /// Lets nothing more be acknowledged: a write or a flush failed, and the system may tell that only once.
-    pub(super) fn break_down(&self) {
-        lock(&self.rest).broken = true;
+    pub(super) fn break_down(&self, error: &DiskError) {
+        let number = error.source.raw_os_error();
+        lock(&self.rest).broken.get_or_insert_with(|| Broken { path: error.path.clone(), number });
     }
 
+    /// Returns the failure that came before, if there was one.
     fn check(&self) -> Result<(), DiskError> {
-        if lock(&self.rest).broken {
-            let source = io::Error::other("an earlier write failed");
-            return Err(DiskError { action: "write into", path: PathBuf::from("the store"), source });
-        }
-        Ok(())
+        let rest = lock(&self.rest);
+        let Some(Broken { path, number }) = &rest.broken else { return Ok(()) };
+        let unknown = || io::Error::other("an earlier write failed");
+        let source = number.map_or_else(unknown, io::Error::from_raw_os_error);
+        Err(DiskError { action: "write", path: path.clone(), source })
     }
 
     fn or_break<T>(&self, result: Result<T, DiskError>) -> Result<T, DiskError> {
-        result.inspect_err(|_| self.break_down())
+        result.inspect_err(|error| self.break_down(error))
     }
 
     fn shard(&self, digest: Digest) -> &Mutex<BTreeMap<(Digest, Tag), Entry>> {

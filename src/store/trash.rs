@@ -51,7 +51,12 @@ impl Trash {
     }
 
     /// Returns where an object that is a file of its own lies in the trash.
-    pub(super) fn files<'a>(&'a self, layout: &Layout, kind: Kind, digest: Digest) -> impl Iterator<Item = PathBuf> + 'a {
+    pub(super) fn files<'a>(
+        &'a self,
+        layout: &Layout,
+        kind: Kind,
+        digest: Digest,
+    ) -> impl Iterator<Item = PathBuf> + 'a {
         let object = layout.object(kind, digest);
         let below = object.strip_prefix(layout.root()).map(Path::to_owned).unwrap_or_default();
         self.bins.iter().map(move |bin| bin.join(&below)).filter(|path| path.is_file())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; rooms on one floor do not know each other.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 21] = [
     ("hash", 0),
     ("path", 0),
     ("disk", 0),
@@ -19,6 +19,7 @@ const FLOORS: [(&str, u8); 20] = [
     ("record", 3),
     ("environment", 3),
     ("run", 4),
+    ("damage", 4),
     ("diff", 4),
     ("revision", 4),
     ("retention", 4),

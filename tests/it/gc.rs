@@ -137,7 +137,8 @@ fn snapshots_and_runs_beside_collections_lose_nothing() {
     for round in 0..6 {
         project.write("data/x", format!("round {}\n", round % 3));
         project.write("code.py", format!("print({round})\n"));
-        let mut collection = project.pv_command(&["gc", "--keep-days", "0", "--all", "--undo-days", "0"]).spawn().unwrap();
+        let mut collection =
+            project.pv_command(&["gc", "--keep-days", "0", "--all", "--undo-days", "0"]).spawn().unwrap();
         let (answer, code) = project.json(&["snapshot", "--tag", &format!("v{round}")]);
         assert_eq!(code, 0, "{answer}");
         assert!(collection.wait().unwrap().success());

@@ -297,7 +297,8 @@ fn what_writers_acknowledge_beside_collections_stays() {
                     for round in 0..ROUNDS {
                         let store = open(root.path());
                         // Some are the same in all rounds and of all writers, some are new, some are never recorded.
-                        let texts = [format!("{}", round % 5), format!("{writer} {round}"), format!("not {writer} {round}")];
+                        let texts =
+                            [format!("{}", round % 5), format!("{writer} {round}"), format!("not {writer} {round}")];
                         let put = |text: &String| store.put_bytes(Kind::Blob, text.as_bytes()).unwrap().digest;
                         let digests: Vec<_> = texts.iter().map(put).collect();
                         let large = store.put_bytes(Kind::Blob, &long(70_000 + round % 3)).unwrap().digest;

@@ -6,11 +6,11 @@ use super::record::Tag;
 use crate::hash::Digest;
 
 /// How many bytes an entry has.
-pub(super) const ENTRY_BYTES: usize = 56;
+pub(in crate::store) const ENTRY_BYTES: usize = 56;
 /// How many bytes the table of first digest bytes has.
-pub(super) const FANOUT_BYTES: usize = 256 * 4;
+pub(in crate::store) const FANOUT_BYTES: usize = 256 * 4;
 /// How many bytes the trailer has.
-pub(super) const TRAILER_BYTES: usize = 64;
+pub(in crate::store) const TRAILER_BYTES: usize = 64;
 const END: [u8; 8] = *b"pvPACK1\n";
 const CONTEXT: &str = "pv pack v1";
 
@@ -30,7 +30,7 @@ pub(in crate::store) struct Entry {
 
 impl Entry {
     /// Returns what entries are sorted by.
-    pub(super) fn key(&self) -> (Digest, u8) {
+    pub(in crate::store) fn key(&self) -> (Digest, u8) {
         (self.digest, self.tag.number())
     }
 
@@ -59,7 +59,7 @@ impl Entry {
 /// Returns index and trailer of a pack whose records end at `at`, and the digest that names the pack.
 ///
 /// `entries` must be sorted by digest and tag.
-pub(super) fn encode(entries: &[Entry], at: u64) -> (Vec<u8>, Digest) {
+pub(in crate::store) fn encode(entries: &[Entry], at: u64) -> (Vec<u8>, Digest) {
     let mut bytes = Vec::with_capacity(FANOUT_BYTES + entries.len() * ENTRY_BYTES + TRAILER_BYTES);
     let mut counts = [0_u32; 256];
     entries.iter().for_each(|entry| counts[usize::from(entry.digest.as_bytes()[0])] += 1);
@@ -80,16 +80,16 @@ pub(super) fn encode(entries: &[Entry], at: u64) -> (Vec<u8>, Digest) {
 
 /// The trailer of a pack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Trailer {
+pub(in crate::store) struct Trailer {
     /// Where the index begins, which is where the records end.
-    pub(super) at: u64,
-    pub(super) count: usize,
-    pub(super) name: Digest,
+    pub(in crate::store) at: u64,
+    pub(in crate::store) count: usize,
+    pub(in crate::store) name: Digest,
 }
 
 impl Trailer {
     /// Returns the trailer that a file of `file_bytes` bytes ends with, if these are its last bytes and they agree.
-    pub(super) fn decode(last: &[u8], file_bytes: u64) -> Option<Self> {
+    pub(in crate::store) fn decode(last: &[u8], file_bytes: u64) -> Option<Self> {
         let last: &[u8; TRAILER_BYTES] = last.try_into().ok()?;
         let long = |at: usize| u64::from_le_bytes(last[at..at + 8].try_into().expect("eight bytes"));
         let (at, count) = (long(0), long(8));
@@ -101,13 +101,13 @@ impl Trailer {
 }
 
 /// An index in memory: the table of first bytes, then the entries.
-pub(super) struct Index<'a>(pub(super) &'a [u8]);
+pub(in crate::store) struct Index<'a>(pub(in crate::store) &'a [u8]);
 
 impl Index<'_> {
     /// Returns the entry of this digest and tag.
     ///
     /// Costs about twelve comparisons in a pack of a million records.
-    pub(super) fn find(&self, digest: Digest, tag: Tag) -> Option<Entry> {
+    pub(in crate::store) fn find(&self, digest: Digest, tag: Tag) -> Option<Entry> {
         let wanted = (digest.as_bytes().as_slice(), tag.number());
         let key = |at: usize| {
             let entry = self.bytes_of(at)?;
@@ -126,17 +126,17 @@ impl Index<'_> {
     }
 
     /// Returns every entry, in order; one that cannot be understood is left out.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+    pub(in crate::store) fn entries(&self) -> impl Iterator<Item = Entry> {
         (0..self.count()).filter_map(|at| self.get(at))
     }
 
     /// Returns every entry whose digest begins with this byte.
-    pub(super) fn starting_with(&self, byte: u8) -> impl Iterator<Item = Entry> {
+    pub(in crate::store) fn starting_with(&self, byte: u8) -> impl Iterator<Item = Entry> {
         self.bucket(byte).filter_map(|at| self.get(at))
     }
 
     /// Returns the digest that names the pack with this index.
-    pub(super) fn name(&self) -> Digest {
+    pub(in crate::store) fn name(&self) -> Digest {
         Digest::derived(CONTEXT, self.0)
     }
 

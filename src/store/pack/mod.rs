@@ -11,11 +11,10 @@ mod record;
 mod scan;
 mod write;
 
-pub(super) use index::Entry;
-pub(super) use read::{BadPack, Pack, read_record, read_stored};
-pub(super) use record::{HEADER_BYTES, RECORD_MAX_BYTES, Tag};
-#[expect(unused_imports, reason = "for the repair of packs")]
-pub(super) use scan::{Found, scan};
+pub(super) use index::{Entry, Index, TRAILER_BYTES, Trailer};
+pub(super) use read::{BadPack, Pack, is_record, read_record, read_stored};
+pub(super) use record::{HEADER_BYTES, Header, RECORD_MAX_BYTES, Tag};
+pub(super) use scan::scan;
 pub(super) use write::{Record, Segment, file_name, is_pack};
 
 /// What a pack begins with.

@@ -132,10 +132,15 @@ pub(in crate::store) fn read_stored(file: &File, entry: &Entry) -> io::Result<Re
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Err(Vec::new())),
         read => read?,
     }
-    let is_it = Header::decode(&record).is_some_and(|header| {
-        let expected = (entry.tag, entry.codec, entry.stored, entry.digest);
-        (header.tag, header.codec, header.stored, header.digest) == expected && header.fits(&record)
-    });
+    let is_it = is_record(&record, entry);
     record.drain(..HEADER_BYTES);
     Ok(if is_it { Ok(record) } else { Err(record) })
+}
+
+/// Returns whether `record`, header and stored bytes, is the one that should lie at `entry`, as far as its header tells.
+pub(in crate::store) fn is_record(record: &[u8], entry: &Entry) -> bool {
+    Header::decode(record).is_some_and(|header| {
+        let expected = (entry.tag, entry.codec, entry.stored, entry.digest);
+        (header.tag, header.codec, header.stored, header.digest) == expected && header.fits(record)
+    })
 }

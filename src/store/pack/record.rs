@@ -6,7 +6,7 @@ use crate::object::Kind;
 /// How many bytes a header has.
 pub(in crate::store) const HEADER_BYTES: usize = 56;
 /// What a header begins with: a scan finds its way back to a record by it.
-pub(super) const MAGIC: [u8; 4] = *b"pvR\x01";
+pub(in crate::store) const MAGIC: [u8; 4] = *b"pvR\x01";
 /// No record holds more than this, stored or not; what is larger is kept in pieces.
 pub(in crate::store) const RECORD_MAX_BYTES: u32 = 1 << 24;
 const CHECKED_BYTES: usize = 48;
@@ -46,20 +46,20 @@ impl Tag {
 
 /// The header of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Header {
-    pub(super) tag: Tag,
+pub(in crate::store) struct Header {
+    pub(in crate::store) tag: Tag,
     /// How the bytes are stored, a number that `codec` knows.
-    pub(super) codec: u8,
+    pub(in crate::store) codec: u8,
     /// How many bytes are stored.
-    pub(super) stored: u32,
+    pub(in crate::store) stored: u32,
     /// How many bytes they stand for.
-    pub(super) raw: u32,
-    pub(super) digest: Digest,
+    pub(in crate::store) raw: u32,
+    pub(in crate::store) digest: Digest,
 }
 
 impl Header {
     /// Returns the bytes of the header of a record with these stored bytes.
-    pub(super) fn encode(&self, payload: &[u8]) -> [u8; HEADER_BYTES] {
+    pub(in crate::store) fn encode(&self, payload: &[u8]) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = self.tag.number();
@@ -75,7 +75,7 @@ impl Header {
     /// Returns the header that `bytes` begin with, unless they are no header.
     ///
     /// The check of a recipe also covers its stored bytes: see [`Header::fits`].
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::store) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
         let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let digest: [u8; 32] = bytes[16..CHECKED_BYTES].try_into().expect("32 bytes");
@@ -97,7 +97,7 @@ impl Header {
     /// Returns whether `record`, header and stored bytes, is what was written, as far as the check tells.
     ///
     /// The stored bytes of all but recipes are told by the digest alone.
-    pub(super) fn fits(&self, record: &[u8]) -> bool {
+    pub(in crate::store) fn fits(&self, record: &[u8]) -> bool {
         record.len() == HEADER_BYTES + self.stored as usize
             && record[CHECKED_BYTES..HEADER_BYTES]
                 == check(record[..HEADER_BYTES].try_into().expect("a header"), self.tag, &record[HEADER_BYTES..])

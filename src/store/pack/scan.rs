@@ -2,7 +2,7 @@
 
 use super::START;
 use super::index::Entry;
-use super::record::{HEADER_BYTES, Header, MAGIC, Tag};
+use super::record::{HEADER_BYTES, Header, MAGIC};
 
 /// A complete record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +49,7 @@ fn next_magic(bytes: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Tag;
     use super::*;
     use crate::hash::Digest;
     use crate::object::Kind;

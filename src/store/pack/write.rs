@@ -94,6 +94,11 @@ impl Segment {
         self.written + self.buffer.len() as u64 >= RECORDS_MAX_BYTES || self.entries.len() >= RECORDS_MAX
     }
 
+    /// Returns where it is written.
+    pub(in crate::store) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the file, in which every written record can be read.
     pub(in crate::store) fn file(&self) -> &Arc<File> {
         &self.file
