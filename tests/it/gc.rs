@@ -56,21 +56,32 @@ fn what_nothing_leads_to_is_named_then_goes_and_can_be_had_back() {
     let (project, named, forgotten) = with_garbage();
     insta::assert_snapshot!(project.pv(&["gc"]), @"
     nothing to give back
-    --- stderr
-    --- exit 0
     ");
-    insta::assert_snapshot!(later(&project, &["gc", "--dry-run"]), @"");
-    assert!(project.pv(&["show", &forgotten]).ends_with("--- exit 0\n"), "a dry run removes nothing");
-    insta::assert_snapshot!(later(&project, &["gc"]), @"");
+    insta::assert_snapshot!(later(&project, &["gc", "--dry-run"]), @"
+    would go: 2 snapshots, 3 files (419 B), 1.2 KiB on disk
+      snapshot 28c0b8ece12c  0 files, 0 B
+      snapshot 2e2ed5134137  3 files, 419 B
+        data/x  400 B
+        data/deep/y  10 B
+        code.py  9 B
+    ");
+    assert!(project.pv(&["show", &forgotten]).starts_with("snapshot"), "a dry run removes nothing");
+    insta::assert_snapshot!(later(&project, &["gc"]), @"
+    gone: 2 snapshots, 3 files (419 B), 1.2 KiB on disk
+      snapshot 28c0b8ece12c  0 files, 0 B
+      snapshot 2e2ed5134137  3 files, 419 B
+        data/x  400 B
+        data/deep/y  10 B
+        code.py  9 B
+    `pv gc --undo` brings it back for 7 days
+    ");
     assert!(project.pv(&["show", &forgotten]).contains("is not in the store"));
-    assert!(project.pv(&["show", &named]).ends_with("--- exit 0\n"));
+    assert!(project.pv(&["show", &named]).starts_with("snapshot"));
     project.pv_ok(&["run", "v1"]);
-    insta::assert_snapshot!(project.pv(&["gc", "--undo"]), @"");
-    assert!(project.pv(&["show", &forgotten]).ends_with("--- exit 0\n"));
+    insta::assert_snapshot!(project.pv(&["gc", "--undo"]), @"2 files back from the trash");
+    assert!(project.pv(&["show", &forgotten]).starts_with("snapshot"));
     insta::assert_snapshot!(project.pv(&["gc", "--undo"]), @"
     nothing is in the trash
-    --- stderr
-    --- exit 0
     ");
 }
 
@@ -102,7 +113,14 @@ fn what_git_can_come_back_to_stays_however_old_it_is() {
     snapshot(&project, &[]);
     project.commit("two");
     project.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
-    insta::assert_snapshot!(later(&project, &["gc", "--all", "--undo-days", "0"]), @"");
+    insta::assert_snapshot!(later(&project, &["gc", "--all", "--undo-days", "0"]), @"
+    gone: 2 snapshots, 2 files (117 B), 1.2 KiB on disk
+      snapshot 6c0f5709df76  2 files, 117 B
+        .pipeline/pipeline.yaml  101 B
+        .gitignore  16 B
+      snapshot 9c2e62354545  0 files, 0 B
+    removed for good: 4.4 KiB of the trash
+    ");
     project.git(&["reset", "--quiet", "--hard", "HEAD@{1}"]);
     project.pv_ok(&["run", "HEAD"]);
     // Once even the reflog forgets it, it may go.
@@ -116,7 +134,12 @@ fn what_git_can_come_back_to_stays_however_old_it_is() {
 fn a_pointer_or_a_tree_that_cannot_be_read_lets_nothing_go() {
     let (project, ..) = with_garbage();
     project.write(".pipeline/data/data", "pv-data-9 of a later version\n");
-    insta::assert_snapshot!(later(&project, &["gc"]), @"");
+    insta::assert_snapshot!(later(&project, &["gc"]), @"
+    --- stderr
+    error: data pointer in `[ROOT]/project/.pipeline/data/data` cannot be understood
+    hint: nothing was taken away; put the pointer right, or use a newer `pv`
+    --- exit 4
+    ");
     std::fs::remove_file(project.path(".pipeline/data/data")).unwrap();
     let packs = project.path(".git/pv/packs");
     for pack in std::fs::read_dir(&packs).unwrap() {
