@@ -90,9 +90,13 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let now = Time::now();
     let day_ms = 1000 * DAY_SECONDS;
     let since = Time { epoch_ms: now.epoch_ms - i64::from(args.keep_days) * day_ms };
+    let mut lost = Vec::new();
+    let mut gone = |objects: &[(Kind, Digest, u64)]| lost.extend(retention::name(&project.store, objects));
     let collected = if args.dry_run {
         let live = retention::mark(&project.store, &roots(&project, since)?, &Live::new())?;
-        store::preview(&project.store, &live, args.all)?
+        let collected = store::preview(&project.store, &live, args.all)?;
+        gone(&collected.objects);
+        collected
     } else {
         let terms = Terms {
             all: args.all,
@@ -102,9 +106,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         };
         // The roots are looked up each time: what others recorded since counts.
         let mark = |also: &Live| retention::mark(&project.store, &roots(&project, since)?, also);
-        store::collect::<RetentionError>(&project.store, terms, &mark)?
+        store::collect::<RetentionError>(&project.store, terms, &mark, &mut gone)?
     };
-    ui.show(&answer(&project, args, collected))?;
+    ui.show(&answer(args, lost, collected))?;
     Ok(0)
 }
 
@@ -112,8 +116,7 @@ fn roots(project: &Project, since: Time) -> Result<Roots, RetentionError> {
     retention::roots(project.user(&project.commits()), since)
 }
 
-fn answer(project: &Project, args: &Args, collected: Collected) -> Answer {
-    let (lost, _, _) = retention::name(&project.store, &collected.objects);
+fn answer(args: &Args, lost: Vec<Lost>, collected: Collected) -> Answer {
     let of_blobs: Vec<&(Kind, Digest, u64)> =
         collected.objects.iter().filter(|(kind, ..)| *kind == Kind::Blob).collect();
     Answer {

@@ -220,6 +220,7 @@ fn link_rewritten(ui: &Ui, project: &Project) -> Result<(), CliError> {
 }
 
 fn link(ui: &Ui, project: &Project, commits: &[CommitId]) -> Result<(), CliError> {
+    project.store.hold()?;
     let memory = project.commits();
     let mut records = Vec::new();
     for commit in commits {

@@ -71,6 +71,9 @@ struct Subject {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
+    if !args.dry_run {
+        project.store.hold()?;
+    }
     let dry = DryStore::over(&project.store);
     let store: &dyn Store = if args.dry_run { &dry } else { &project.store };
     let subject = match &args.revision {

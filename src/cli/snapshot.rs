@@ -54,6 +54,7 @@ struct Answer {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
+    project.store.hold()?;
     if let Some(name) = &args.tag {
         check_name(name)?;
     }

@@ -133,10 +133,10 @@ pub struct Lost {
     pub files: Vec<(ProjectPath, u64)>,
 }
 
-/// Returns what `objects` were, as snapshots and their files; and how many files, and bytes, belong to no snapshot.
+/// Returns what `objects` were, as snapshots and their files. What belongs to no snapshot, such as a log, is left out.
 ///
 /// What of a snapshot cannot be read is left out: it is a list for people.
-pub fn name(store: &dyn Store, objects: &[(Kind, crate::hash::Digest, u64)]) -> (Vec<Lost>, u64, u64) {
+pub fn name(store: &dyn Store, objects: &[(Kind, crate::hash::Digest, u64)]) -> Vec<Lost> {
     let mut blobs: BTreeMap<_, u64> =
         objects.iter().filter(|(kind, ..)| *kind == Kind::Blob).map(|(_, digest, length)| (*digest, *length)).collect();
     let mut lost = Vec::new();
@@ -165,5 +165,5 @@ pub fn name(store: &dyn Store, objects: &[(Kind, crate::hash::Digest, u64)]) -> 
         files.sort();
         lost.push(Lost { snapshot: (*digest).into(), files });
     }
-    (lost, blobs.len() as u64, blobs.values().sum())
+    lost
 }

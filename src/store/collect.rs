@@ -59,7 +59,7 @@ pub struct Collected {
 }
 
 /// Collects garbage. `mark` returns everything that lives, and everything that can be reached from the objects that
-/// it is given; what is missing there is none of its concern.
+/// it is given; what is missing there is none of its concern. `gone` is told what went while it can still be read.
 ///
 /// Waits for another collection. Costs marking twice, and a copy of what lives in packs that go.
 ///
@@ -72,6 +72,7 @@ pub fn collect<E: From<StoreError>>(
     store: &LocalStore,
     terms: Terms,
     mark: &dyn Fn(&Live) -> Result<Live, E>,
+    gone: &mut dyn FnMut(&[(Kind, Digest, u64)]),
 ) -> Result<Collected, E> {
     let mut collected = Collected::default();
     if disk::look(store.layout.root()).map_err(StoreError::from)?.is_none() {
@@ -84,6 +85,7 @@ pub fn collect<E: From<StoreError>>(
             return Ok(collected);
         }
         known = Some(finish(store, &condemned, terms, mark, &mut collected)?);
+        gone(&collected.objects);
     }
     let live = match known {
         Some(live) => live,
@@ -98,7 +100,10 @@ pub fn collect<E: From<StoreError>>(
         if !wait_for(store, &condemned, terms.wait, &mut collected)? {
             return Ok(collected);
         }
-        finish(store, &condemned, terms, mark, &mut collected)?
+        let told = collected.objects.len();
+        let live = finish(store, &condemned, terms, mark, &mut collected)?;
+        gone(&collected.objects[told..]);
+        live
     };
     let emptied = trash::empty(store, &live, terms.now_seconds - terms.undo_seconds)?;
     collected.removed_bytes = emptied.removed_bytes;
@@ -211,7 +216,7 @@ fn inventory(store: &LocalStore, live: &Live) -> Result<Inventory, StoreError> {
                 inventory.pieces.extend(recipe.chunks.into_iter().map(|(digest, _)| digest));
             }
         }
-        inventory.packs.insert(pack.name(), (pack.bytes(), pack.entries().collect()));
+        inventory.packs.insert(pack.name(), pack.entries().collect());
     }
     for kind in Kind::ALL {
         for digest in store.layout.find(kind, "")? {
@@ -248,7 +253,7 @@ fn still_dead(inventory: &Inventory, live: &Live, condemned: &Condemned) -> Cond
 fn copy_living(store: &LocalStore, inventory: &Inventory, going: &Condemned) -> Result<(), StoreError> {
     let staying = inventory.packs.iter().filter(|(name, _)| !going.packs.contains_key(name));
     let elsewhere: BTreeSet<_> =
-        staying.flat_map(|(_, (_, entries))| entries.iter().map(|entry| (entry.digest, entry.tag))).collect();
+        staying.flat_map(|(_, entries)| entries.iter().map(|entry| (entry.digest, entry.tag))).collect();
     let copying = LocalStore::open_on(Arc::clone(&store.disk), store.layout.root())?;
     let packs = store.packs.all()?;
     for is_referring in [true, false] {
@@ -291,8 +296,7 @@ fn account(inventory: &Inventory, live: &Live, going: &Condemned) -> Collected {
     let mut collected = Collected { packs: going.packs.len() as u64, ..Collected::default() };
     let mut objects = BTreeSet::new();
     for (name, records) in &going.packs {
-        let (_, entries) = &inventory.packs[name];
-        for entry in entries.iter().filter(|entry| records.contains(&(entry.digest, entry.tag))) {
+        for entry in inventory.packs[name].iter().filter(|entry| records.contains(&(entry.digest, entry.tag))) {
             collected.freed_bytes += super::garbage::bytes_of(entry);
             if entry.tag != Tag::Chunk {
                 objects.insert((kind_of(entry.tag), entry.digest, entry.length));

@@ -17,8 +17,8 @@ pub type Live = BTreeSet<(Kind, Digest)>;
 /// What there is.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
-    /// Each pack, its length in bytes, and what is in it.
-    pub(super) packs: BTreeMap<Digest, (u64, Vec<Entry>)>,
+    /// Each pack, and what is in it.
+    pub(super) packs: BTreeMap<Digest, Vec<Entry>>,
     /// Each object that is a file of its own, and its length in bytes.
     pub(super) loose: BTreeMap<(Kind, Digest), u64>,
     /// The pieces of large blobs that must stay.
@@ -50,10 +50,11 @@ impl Inventory {
     pub(super) fn choose(&self, live: &Live, all: bool) -> Choice {
         let mut garbage: BTreeMap<Digest, BTreeSet<(Digest, Tag)>> = BTreeMap::new();
         let (mut worth, mut referring) = (BTreeSet::new(), BTreeSet::new());
-        for (name, (bytes, entries)) in &self.packs {
+        for (name, entries) in &self.packs {
+            let all_bytes: u64 = entries.iter().map(bytes_of).sum();
             let dead: Vec<_> = entries.iter().filter(|entry| !self.lives(live, entry.digest, entry.tag)).collect();
             let dead_bytes: u64 = dead.iter().map(|entry| bytes_of(entry)).sum();
-            if dead.len() == entries.len() || (!dead.is_empty() && (all || dead_bytes * 2 >= *bytes)) {
+            if dead.len() == entries.len() || (!dead.is_empty() && (all || dead_bytes * 2 >= all_bytes)) {
                 worth.insert(*name);
             }
             if dead.iter().any(|entry| refers(entry.tag)) {
@@ -74,7 +75,7 @@ impl Inventory {
     /// They came since the last choice, so what they refer to must stay with them.
     pub(super) fn newcomers(&self, live: &Live, condemned: &Condemned) -> Live {
         let mut newcomers = Live::new();
-        for (name, (_, entries)) in &self.packs {
+        for (name, entries) in &self.packs {
             for entry in entries.iter().filter(|entry| refers(entry.tag)) {
                 if !self.lives(live, entry.digest, entry.tag) && !condemned.has_record(*name, entry.digest, entry.tag) {
                     newcomers.insert((kind_of(entry.tag), entry.digest));
@@ -115,10 +116,6 @@ mod tests {
         Entry { digest: digest(number), tag, codec: 0, offset: 16, stored, length: u64::from(stored) }
     }
 
-    fn pack(entries: Vec<Entry>) -> (u64, Vec<Entry>) {
-        (entries.iter().map(bytes_of).sum(), entries)
-    }
-
     const BLOB: Tag = Tag::Object(Kind::Blob);
     const TREE: Tag = Tag::Object(Kind::Tree);
 
@@ -129,8 +126,8 @@ mod tests {
 
     #[test]
     fn a_pack_goes_when_half_of_it_is_garbage_or_on_demand_any() {
-        let half = pack(vec![entry(1, BLOB, 1000), entry(2, BLOB, 1000)]);
-        let little = pack(vec![entry(3, BLOB, 9000), entry(4, BLOB, 1000)]);
+        let half = vec![entry(1, BLOB, 1000), entry(2, BLOB, 1000)];
+        let little = vec![entry(3, BLOB, 9000), entry(4, BLOB, 1000)];
         let inventory =
             Inventory { packs: [(digest(100), half), (digest(101), little)].into(), ..Inventory::default() };
         assert_eq!(chosen(&inventory, &[1, 3], false), [digest(100)]);
@@ -141,8 +138,8 @@ mod tests {
 
     #[test]
     fn what_refers_to_others_goes_no_later_than_they_do() {
-        let blobs = pack(vec![entry(1, BLOB, 1000)]);
-        let trees = pack(vec![entry(2, TREE, 100), entry(3, BLOB, 9000)]);
+        let blobs = vec![entry(1, BLOB, 1000)];
+        let trees = vec![entry(2, TREE, 100), entry(3, BLOB, 9000)];
         let inventory =
             Inventory { packs: [(digest(100), blobs), (digest(101), trees)].into(), ..Inventory::default() };
         assert_eq!(chosen(&inventory, &[3], false).len(), 2, "the tree goes because the blob does");
@@ -153,7 +150,7 @@ mod tests {
     fn pieces_and_recipes_live_with_their_blob() {
         let entries = vec![entry(1, Tag::Recipe, 10), entry(2, Tag::Chunk, 1000), entry(3, Tag::Chunk, 1000)];
         let pieces = BTreeSet::from([digest(2)]);
-        let inventory = Inventory { packs: [(digest(100), pack(entries))].into(), pieces, ..Inventory::default() };
+        let inventory = Inventory { packs: [(digest(100), entries)].into(), pieces, ..Inventory::default() };
         let live = Live::from([(Kind::Blob, digest(1))]);
         let choice = inventory.choose(&live, true);
         assert_eq!(choice.packs[&digest(100)], BTreeSet::from([(digest(3), Tag::Chunk)]));

@@ -29,6 +29,8 @@ mod layout;
 mod local;
 mod memory;
 mod merge;
+#[cfg(test)]
+mod model;
 mod pack;
 mod packs;
 mod pieces;

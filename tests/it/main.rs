@@ -11,6 +11,7 @@ mod diff;
 mod fault;
 mod fsck;
 mod fuzz;
+mod gc;
 mod git_link;
 mod hooks;
 mod identity;

@@ -31,7 +31,7 @@ fn blobs(digests: &[Digest]) -> Live {
 /// Collects when these alone live.
 fn collect_but(directory: &Path, live: &[Digest], terms: Terms) -> Collected {
     let live = blobs(live);
-    collect::<StoreError>(&open(directory), terms, &|_| Ok(live.clone())).unwrap()
+    collect::<StoreError>(&open(directory), terms, &|_| Ok(live.clone()), &mut |_| ()).unwrap()
 }
 
 fn has(directory: &Path, digest: Digest) -> bool {
@@ -177,7 +177,7 @@ fn what_refers_to_others_and_came_since_keeps_them() {
         let reached = roots.contains(&(Kind::Tree, tree)).then_some((Kind::Blob, child));
         Ok::<_, StoreError>(reached.into_iter().collect())
     };
-    let collected = collect(&open(root.path()), TERMS, &mark).unwrap();
+    let collected = collect(&open(root.path()), TERMS, &mark, &mut |_| ()).unwrap();
     assert_eq!(collected.objects, []);
     assert!(has(root.path(), child));
     assert_eq!(asked.get(), 2);
@@ -188,13 +188,13 @@ fn a_damaged_pack_lets_nothing_go() {
     let root = tempfile::tempdir().unwrap();
     let digest = put(root.path(), &[b"a"])[0];
     disk::write_whole(&root.path().join("packs/x.pack"), b"no pack", disk::Durability::Deferred).unwrap();
-    let failed = collect::<StoreError>(&open(root.path()), TERMS, &|_| Ok(Live::new()));
+    let failed = collect::<StoreError>(&open(root.path()), TERMS, &|_| Ok(Live::new()), &mut |_| ());
     assert!(matches!(failed, Err(StoreError::BadPack { .. })));
     assert!(has(root.path(), digest));
 }
 
 #[test]
-fn a_loose_object_goes_and_one_that_is_put_anew_does_not_go_with_it() {
+fn a_loose_object_that_is_put_anew_stays_and_goes_when_nobody_needs_it() {
     let root = tempfile::tempdir().unwrap();
     let large = long(100_000);
     let digest = Digest::of(&large);
@@ -210,9 +210,15 @@ fn a_loose_object_goes_and_one_that_is_put_anew_does_not_go_with_it() {
     writer.sync().unwrap();
     drop(before);
     assert_eq!(collect_but(root.path(), &[], TERMS).waiting_for.len(), 0);
-    assert!(!path.exists(), "the file went");
     assert_eq!(writer.get(Kind::Blob, digest).unwrap(), large);
-    assert_eq!(open(root.path()).get(Kind::Blob, digest).unwrap(), large);
+    assert!(has(root.path(), digest));
+    drop(writer);
+    let collected = collect_but(root.path(), &[], TERMS);
+    assert_eq!((collected.packs, collected.objects.len()), (1, 1));
+    assert!(!path.exists() && !has(root.path(), digest));
+    assert_eq!(open(root.path()).get(Kind::Blob, digest).unwrap(), large, "in the trash");
+    assert_eq!(put_back(&open(root.path())).unwrap(), 2);
+    assert!(path.exists() && has(root.path(), digest));
 }
 
 #[test]
@@ -235,7 +241,7 @@ fn nothing_that_lives_is_lost_wherever_a_collection_stops_and_the_next_one_finis
     let live = blobs(&[kept, mixed[0]]);
     let before = disk.log().len();
     let terms = Terms { undo_seconds: 0, ..TERMS };
-    let collected = collect::<StoreError>(&open_on(&disk), terms, &|_| Ok(live.clone())).unwrap();
+    let collected = collect::<StoreError>(&open_on(&disk), terms, &|_| Ok(live.clone()), &mut |_| ()).unwrap();
     assert_eq!(collected.packs, 2);
     let log = disk.log();
     assert!(log.len() > before + 15, "only {} effects", log.len() - before);
@@ -246,7 +252,7 @@ fn nothing_that_lives_is_lost_wherever_a_collection_stops_and_the_next_one_finis
             for digest in [kept, mixed[0]] {
                 assert!(open(&left).get(Kind::Blob, digest).is_ok(), "{case}: {digest} is lost");
             }
-            let again = collect::<StoreError>(&open(&left), terms, &|_| Ok(live.clone()));
+            let again = collect::<StoreError>(&open(&left), terms, &|_| Ok(live.clone()), &mut |_| ());
             again.unwrap_or_else(|error| panic!("{case}: {error}"));
             for digest in [kept, mixed[0]] {
                 assert!(has(&left, digest), "{case}: {digest} is lost by the next collection");
@@ -276,7 +282,7 @@ fn what_writers_acknowledge_beside_collections_stays() {
                 now_seconds += 1;
                 let terms = Terms { all: now_seconds % 2 == 0, wait: is_last, now_seconds, undo_seconds: 0 };
                 let mark = |_: &Live| Ok::<_, StoreError>(recorded.lock().unwrap().clone());
-                let collected = collect(&open(root.path()), terms, &mark).unwrap();
+                let collected = collect(&open(root.path()), terms, &mark, &mut |_| ()).unwrap();
                 *went.lock().unwrap() += collected.objects.len();
                 *unfinished.lock().unwrap() += usize::from(!collected.waiting_for.is_empty());
                 if is_last {
