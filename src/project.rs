@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{self, Disk, RealDisk};
+use crate::disk::{self, Disk, DiskError, RealDisk};
 use crate::git::{GitError, Repository};
-use crate::host;
+use crate::host::{self, Time};
 use crate::path::ProjectPath;
 use crate::record::Journal;
 use crate::retention::User;
@@ -164,6 +164,24 @@ impl Project {
     /// Returns the file of this worktree that remembers which outputs were put where.
     pub fn restored(&self) -> PathBuf {
         memory_of(&self.repository, self.prefix.as_ref(), "restored")
+    }
+
+    /// Returns since when everything on record is still kept, as far as collections of garbage went.
+    pub fn kept_since(&self) -> Option<Time> {
+        let bytes = disk::read_if_there(&self.directory.join("kept-since")).ok()??;
+        let epoch_ms = std::str::from_utf8(&bytes).ok()?.trim().parse().ok()?;
+        Some(Time { epoch_ms })
+    }
+
+    /// Remembers that a collection kept only what was put on record since then.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`] if that cannot be written.
+    pub fn keep_since(&self, since: Time) -> Result<(), DiskError> {
+        let latest = self.kept_since().map_or(since.epoch_ms, |before| before.epoch_ms.max(since.epoch_ms));
+        let text = format!("{latest}\n");
+        disk::write_whole(&self.directory.join("kept-since"), text.as_bytes(), disk::Durability::Synced)
     }
 
     /// Writes what was learnt of the files of the working tree. A memory that cannot be written only costs time.

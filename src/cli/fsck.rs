@@ -1,5 +1,6 @@
 //! `pv fsck`: is everything in the store what was written; repair it, or name what is hit.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,9 +16,10 @@ use crate::damage::{self, Hit, Origin, Report, Subject, Subjects};
 use crate::disk;
 use crate::hash::Digest;
 use crate::host::Stopwatch;
-use crate::object::{Kind, RecordId, SnapshotId, StepKey};
+use crate::object::{Entry, Kind, RecordId, SnapshotId, StepKey};
 use crate::path::ProjectPath;
 use crate::project::Project;
+use crate::retention;
 use crate::snapshot::{Gap, check_definition};
 
 /// For people, at most so many of one sort are listed.
@@ -113,6 +115,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             progress.count(objects, bytes) && args.max_time.is_none_or(|most| since.elapsed() < most)
         })?
     };
+    let mut report = report;
+    forget_collected(&project, &mut report)?;
     let answer = answer(&project, report, args.dry_run);
     ui.show(&answer)?;
     if !answer.hit.is_empty() {
@@ -123,6 +127,32 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     }
     let is_damaged = !answer.hit.is_empty() || args.dry_run && !answer.damaged.is_empty();
     Ok(if is_damaged { STORE } else { 0 })
+}
+
+/// Leaves out what a collection of garbage may have taken: that it is not there any more is no damage.
+fn forget_collected(project: &Project, report: &mut Report) -> Result<(), CliError> {
+    let Some(since) = project.kept_since().filter(|_| !report.hits.is_empty()) else { return Ok(()) };
+    // Where it cannot be told what must be kept, everything counts.
+    let Ok(roots) = retention::roots(project.user(&project.commits()), since) else { return Ok(()) };
+    let outputs: BTreeSet<Digest> = roots.outputs.iter().map(Entry::digest).collect();
+    let mut kept = Vec::new();
+    for hit in std::mem::take(&mut report.hits) {
+        let is_kept = match &hit.subject {
+            Subject::Snapshot { id, .. } => roots.snapshots.contains(id),
+            Subject::Run { id, .. } => {
+                project.journal.run(*id)?.is_some_and(|run| roots.snapshots.contains(&run.snapshot))
+            }
+            Subject::Result { key, .. } => {
+                let results = project.journal.results(*key)?;
+                results.iter().flat_map(|(_, result)| &result.outputs).any(|output| outputs.contains(&output.digest))
+            }
+        };
+        if is_kept {
+            kept.push(hit);
+        }
+    }
+    report.hits = kept;
+    Ok(())
 }
 
 /// Returns where files with lost bytes may lie: the working tree, and data that is linked from elsewhere.

@@ -104,6 +104,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             now_seconds: now.epoch_ms / 1000,
             undo_seconds: i64::from(args.undo_days) * DAY_SECONDS,
         };
+        project.keep_since(since)?;
         // The roots are looked up each time: what others recorded since counts.
         let mark = |also: &Live| retention::mark(&project.store, &roots(&project, since)?, also);
         store::collect::<RetentionError>(&project.store, terms, &mark, &mut gone)?

@@ -9,6 +9,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::{DiskError, Found};
 
+/// A directory is listed in pieces of this size.
+const LISTING_BYTES: usize = 32 * 1024;
+
 /// What tells one state of a file from another. Two that are equal are the same file in the same state, but for writes
 /// so close to each other that they have the same times.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +108,9 @@ impl OpenDirectory {
     pub fn names(&self, path: &Path) -> Result<Vec<Vec<u8>>, DiskError> {
         let failed = |error: rustix::io::Errno| DiskError::on("look at", path)(error.into());
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(self.0.as_fd()).map_err(failed)? {
+        let mut buffer = Vec::with_capacity(LISTING_BYTES);
+        let mut listing = rustix::fs::RawDir::new(self.0.as_fd(), buffer.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {

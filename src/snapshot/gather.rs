@@ -102,8 +102,9 @@ pub(super) fn working_entry(
             }
             let known = meter.seen.map(|cache| known_or_read(meter, cache, &on_disk, path.as_bytes())).transpose()?;
             match known.flatten() {
-                Some(entry) => Ok(entry),
-                None => meter.file(Source::File(&on_disk), executable),
+                // Git may have been told that the bit on disk does not count.
+                Some(Entry::File { size, id, .. }) => Ok(Entry::File { executable, size, id }),
+                _ => meter.file(Source::File(&on_disk), executable),
             }
         }
         FileKind::Symlink => link_entry(&on_disk),

@@ -170,10 +170,8 @@ fn read(meter: &Meter<'_>, place: Place<'_>, name: &[u8], stat: Stat) -> Result<
 pub(super) fn read_file(meter: &Meter<'_>, path: &Path, stat: Stat) -> Result<(Entry, Option<Known>), SnapshotError> {
     // Before it is looked at for the last time, so that a later write shows.
     let before = match meter.seen.filter(|cache| cache.learns()) {
-        Some(cache) => {
-            cache.settle(path, &stat);
-            disk::stat(path)?
-        }
+        Some(cache) if cache.settle(path, &stat) => disk::stat(path)?,
+        Some(_) => Some(stat),
         None => None,
     };
     let Found::File { executable, .. } = before.unwrap_or(stat).found() else {

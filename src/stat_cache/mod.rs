@@ -119,11 +119,13 @@ impl StatCache {
     /// Makes sure that a later change of the file shows in its times. Called before it is looked at and hashed.
     ///
     /// While a page of it is dirty, a program that has it mapped can write to it
-    /// without a trace; flushing makes the system notice the next write.
-    pub fn settle(&self, path: &Path, stat: &Stat) {
+    /// without a trace; flushing makes the system notice the next write. (Where nothing is ever
+    /// written back, as on tmpfs, it does not, and such a write stays unseen until the next one.)
+    /// Returns whether it flushed, which can change the times.
+    pub fn settle(&self, path: &Path, stat: &Stat) -> bool {
         let is_recent = self.began().is_some_and(|began| stat.modified_ns + RECENT_NANOSECONDS > began);
         if !is_recent {
-            return;
+            return false;
         }
         // What cannot be flushed is not opened for writing by anybody on this machine, or is lost anyway.
         if self.flushes.fetch_add(1, Ordering::Relaxed) < SINGLE_FLUSHES_MAX {
@@ -131,6 +133,7 @@ impl StatCache {
         } else {
             self.flushed_all.get_or_init(|| drop(disk::sync_file_system(&self.root)));
         }
+        true
     }
 
     /// Remembers everything that is known of the directory at `path`: `files` in the order of their names. Those written too lately are left out.
