@@ -18,6 +18,7 @@ pub mod object;
 pub mod exec;
 pub mod git;
 pub mod pipeline;
+pub mod stat_cache;
 pub mod store;
 
 // Floor 3

@@ -13,6 +13,7 @@ use crate::record::Journal;
 use crate::retention::User;
 use crate::revision::Names;
 use crate::snapshot::Site;
+use crate::stat_cache::StatCache;
 use crate::store::{LocalStore, StoreError};
 
 #[cfg(test)]
@@ -67,6 +68,8 @@ pub struct Project {
     pub store: LocalStore,
     /// What is known.
     pub journal: Journal,
+    /// What the files of the working tree hashed to before.
+    pub seen: StatCache,
     directory: PathBuf,
 }
 
@@ -104,8 +107,11 @@ impl Project {
             .unwrap_or(&top)
             .to_owned();
         let directory = repository.common_directory().join("pv");
+        let prefix = ProjectPath::below(&top, &root);
+        let seen = memory_of(&repository, prefix.as_ref(), "seen");
         Ok(Self {
-            prefix: ProjectPath::below(&top, &root),
+            seen: StatCache::at(seen, root.clone()),
+            prefix,
             root,
             pipeline: pipeline.to_owned(),
             store: LocalStore::open_on(Arc::clone(disk), &directory)?,
@@ -117,7 +123,13 @@ impl Project {
 
     /// Returns where the pipeline lives, for taking snapshots.
     pub fn site(&self) -> Site<'_> {
-        Site { repository: &self.repository, root: &self.root, prefix: self.prefix.as_ref(), pipeline: &self.pipeline }
+        Site {
+            repository: &self.repository,
+            root: &self.root,
+            prefix: self.prefix.as_ref(),
+            pipeline: &self.pipeline,
+            seen: Some(&self.seen),
+        }
     }
 
     /// Returns what revisions are looked up in. `memory` is [`Project::commits`].
@@ -151,9 +163,12 @@ impl Project {
 
     /// Returns the file of this worktree that remembers which outputs were put where.
     pub fn restored(&self) -> PathBuf {
-        let place = self.prefix.as_ref().map(ToString::to_string).unwrap_or_default();
-        let name = format!("restored-{}", crate::hash::Digest::of(place.as_bytes()).short());
-        self.repository.git_directory().join("pv-worktree").join(name)
+        memory_of(&self.repository, self.prefix.as_ref(), "restored")
+    }
+
+    /// Writes what was learnt of the files of the working tree. A memory that cannot be written only costs time.
+    pub fn remember(&self) {
+        let _ = self.seen.save();
     }
 
     /// Returns the path inside the project of a path that the user gave relative to `from`.
@@ -179,4 +194,11 @@ impl Project {
     pub fn has_definitions(&self) -> bool {
         matches!(disk::look(&self.root.join(DEFINITIONS)), Ok(Some(disk::Found::Directory)))
     }
+}
+
+/// Returns a file of this worktree in which something about the project is remembered.
+fn memory_of(repository: &Repository, prefix: Option<&ProjectPath>, what: &str) -> PathBuf {
+    let place = prefix.map(ToString::to_string).unwrap_or_default();
+    let name = format!("{what}-{}", crate::hash::Digest::of(place.as_bytes()).short());
+    repository.git_directory().join("pv-worktree").join(name)
 }

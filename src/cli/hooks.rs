@@ -157,7 +157,9 @@ fn before_commit(ui: &Ui, project: &Project) -> Result<(), CliError> {
         Err(SnapshotError::NoPipeline { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    project.seen.learn();
     let pointed = capture_data(project.site(), &pipeline, &project.store)?;
+    project.remember();
     if !pointed.is_empty() {
         project.store.sync()?;
     }
@@ -263,7 +265,8 @@ fn follow_pointers(ui: &Ui, project: &Project) -> Result<(), CliError> {
         // A root may itself be a link to where there is room for it.
         let behind_link = place.is_symlink();
         let real = if behind_link { std::fs::canonicalize(&place).unwrap_or(place) } else { place };
-        let here = crate::snapshot::capture_path(&real, &dry)?;
+        let seen = (!behind_link).then_some((&project.seen, &path));
+        let here = crate::snapshot::capture_path(&real, seen, &dry)?;
         if here.as_ref().map(crate::object::Entry::digest) == Some(wanted.digest()) {
             continue;
         }

@@ -78,7 +78,12 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let store: &dyn Store = if args.dry_run { &dry } else { &project.store };
     let subject = match &args.revision {
         Some(revision) => named(&project, revision)?,
-        None => working(ui, &project, store)?,
+        None => {
+            if !args.dry_run {
+                project.seen.learn();
+            }
+            working(ui, &project, store)?
+        }
     };
     let pipeline = &subject.opened.pipeline;
     let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
@@ -122,6 +127,7 @@ fn working(ui: &Ui, project: &Project, store: &dyn Store) -> Result<Subject, Cli
         let progress = ui.progress("Hashing");
         capture_working(project.site(), store, &|files, bytes| progress.count(files, bytes))?
     };
+    project.remember();
     let (commit, dirty) = open::base(project, &captured)?;
     open::note_submodules(ui, &captured.submodules);
     let version = match revision::version_of(&project.names(&project.commits()), captured.id)? {
@@ -166,8 +172,13 @@ pub(super) fn restoring<'a>(
     memory: &'a std::path::Path,
     committed: &'a dyn Fn(&ProjectPath) -> Option<Digest>,
 ) -> Restoring<'a> {
-    let placing =
-        Placing { root: &project.root, store: &project.store, mode: CheckoutMode::Copy, progress: &|_, _| true };
+    let placing = Placing {
+        root: &project.root,
+        store: &project.store,
+        seen: Some(&project.seen),
+        mode: CheckoutMode::Copy,
+        progress: &|_, _| true,
+    };
     Restoring { placing, journal: &project.journal, memory, committed }
 }
 

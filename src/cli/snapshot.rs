@@ -58,6 +58,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     if let Some(name) = &args.tag {
         check_name(name)?;
     }
+    project.seen.learn();
     let captured = {
         let progress = ui.progress("Hashing");
         capture_working(project.site(), &project.store, &|files, bytes| progress.count(files, bytes))?
@@ -69,6 +70,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         None => Vec::new(),
     };
     project.store.sync()?;
+    project.remember();
     let link = Link {
         snapshot: captured.id,
         pipeline: project.pipeline.clone(),

@@ -16,6 +16,7 @@ use crate::object::Entry;
 use crate::path::ProjectPath;
 use crate::record::{Journal, Output};
 use crate::snapshot::{CheckoutMode, Progress, SnapshotError, capture_path, place_entry, place_file};
+use crate::stat_cache::StatCache;
 use crate::store::{DryStore, Store};
 
 /// What is needed to restore outputs.
@@ -37,6 +38,8 @@ pub struct Placing<'a> {
     pub root: &'a Path,
     /// Where outputs are.
     pub store: &'a dyn Store,
+    /// What files there hashed to before.
+    pub seen: Option<&'a StatCache>,
     /// How large files come out of the store.
     pub mode: CheckoutMode,
     /// Told of files and bytes as they are put in place.
@@ -114,7 +117,8 @@ pub fn restore(restoring: &Restoring<'_>, outputs: &[Output], force: bool) -> Re
 
 /// Returns what is at `path` in the working tree.
 fn here(placing: Placing<'_>, path: &ProjectPath) -> Result<Option<Entry>, RunError> {
-    Ok(capture_path(&path.under(placing.root), &DryStore::over(placing.store))?)
+    let seen = placing.seen.map(|cache| (cache, path));
+    Ok(capture_path(&path.under(placing.root), seen, &DryStore::over(placing.store))?)
 }
 
 /// Returns the paths of those that are neither what `pv` put there, nor what Git or any step is known to have.

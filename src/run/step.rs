@@ -103,7 +103,7 @@ pub(super) fn execute(
     if how.is_none() && !interrupted {
         let mut missing = Vec::new();
         for path in outputs_of(step).collect::<BTreeSet<_>>() {
-            match capture_path(&path.under(&tree), store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
+            match capture_path(&path.under(&tree), None, store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
                 Some(output) => outputs.push(output),
                 None => missing.push(format!("`{path}`")),
             }

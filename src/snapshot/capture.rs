@@ -17,6 +17,7 @@ use crate::object::{
 };
 use crate::path::ProjectPath;
 use crate::pipeline::{self, Definition, Params, Pipeline};
+use crate::stat_cache::StatCache;
 use crate::store::Store;
 
 /// Told of files and bytes as they are done, and says whether to go on; called from several threads.
@@ -33,6 +34,8 @@ pub struct Site<'a> {
     pub prefix: Option<&'a ProjectPath>,
     /// The pipeline's name: `pipeline` for `.pipeline/pipeline.yaml`.
     pub pipeline: &'a str,
+    /// What files of the working tree hashed to before, if that is to be used.
+    pub seen: Option<&'a StatCache>,
 }
 
 /// A snapshot that was taken, and what was learnt on the way.
@@ -98,7 +101,7 @@ pub fn capture_working(site: Site<'_>, store: &dyn Store, progress: Progress<'_>
     };
     let (definition, params) = read_definition(site, "the working tree", &read)?;
     let pipeline = &definition.pipeline;
-    let meter = Meter::new(store, progress);
+    let meter = Meter::new(store, site.seen, progress);
     let entries = in_parallel(&in_tree(files, pipeline), &|| Ok(None), &|reader, path, file| {
         working_entry(site, &listed, reader, path, file, &meter)
     })?;
@@ -136,7 +139,7 @@ pub fn capture_commit(
         find(files, path).map(|file| Ok(listed.reader()?.bytes(path, file)?)).transpose()
     };
     let (definition, params) = read_definition(site, &place, &read)?;
-    let meter = Meter::new(store, progress);
+    let meter = Meter::new(store, None, progress);
     let entries = in_parallel(&in_tree(files, &definition.pipeline), &|| listed.reader(), &|reader, path, file| {
         committed_entry(reader, path, file, &meter)
     })?;

@@ -10,10 +10,12 @@ use rayon::prelude::*;
 
 use super::SnapshotError;
 use super::capture::{Progress, Site};
+use super::walk::known_or_read;
 use crate::disk::DiskError;
 use crate::git::{CommitReader, FileKind, GitError, Tracked, WorkingFile, WorkingFiles, WorkingReader};
 use crate::object::{Entry, Kind, Sized, TreeBuilder, TreeId};
 use crate::path::ProjectPath;
+use crate::stat_cache::StatCache;
 use crate::store::{Source, Store, StoreError};
 
 /// Fewer files than this are hashed by one thread: starting more would cost more.
@@ -25,12 +27,14 @@ pub(super) type Listed<T> = Vec<(ProjectPath, T)>;
 pub(super) struct Meter<'a> {
     pub(super) store: &'a dyn Store,
     pub(super) progress: Progress<'a>,
+    /// What files hashed to before.
+    pub(super) seen: Option<&'a StatCache>,
     pub(super) new_bytes: AtomicU64,
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(store: &'a dyn Store, progress: Progress<'a>) -> Self {
-        Self { store, progress, new_bytes: AtomicU64::new(0) }
+    pub(super) fn new(store: &'a dyn Store, seen: Option<&'a StatCache>, progress: Progress<'a>) -> Self {
+        Self { store, progress, seen, new_bytes: AtomicU64::new(0) }
     }
 
     pub(super) fn put(&self, kind: Kind, source: Source<'_>) -> Result<crate::store::Put, StoreError> {
@@ -96,7 +100,11 @@ pub(super) fn working_entry(
                     return meter.file(Source::Bytes(&bytes), executable);
                 }
             }
-            meter.file(Source::File(&on_disk), executable)
+            let known = meter.seen.map(|cache| known_or_read(meter, cache, &on_disk, path.as_bytes())).transpose()?;
+            match known.flatten() {
+                Some(entry) => Ok(entry),
+                None => meter.file(Source::File(&on_disk), executable),
+            }
         }
         FileKind::Symlink => link_entry(&on_disk),
         FileKind::Submodule(commit) => Ok(Entry::Submodule { commit: commit.as_bytes().to_vec() }),

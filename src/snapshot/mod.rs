@@ -12,6 +12,7 @@ mod load;
 mod roots;
 mod survey;
 mod tree;
+mod walk;
 
 #[doc(hidden)]
 pub mod fuzz {

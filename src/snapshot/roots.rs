@@ -3,19 +3,17 @@
 use std::fs;
 use std::path::Path;
 
-use rayon::prelude::*;
-
 use super::SnapshotError;
 use super::capture::Site;
 use super::data::Pointer;
-use super::gather::{
-    Directory, Listed, Meter, PARALLEL_FROM_FILES, committed_entry, in_parallel, link_entry, working_entry,
-};
+use super::gather::{Directory, Listed, Meter, committed_entry, in_parallel, link_entry, working_entry};
+use super::walk::{known_or_read, take_directory};
 use crate::disk::{self, DiskError, Found};
 use crate::git::{CommitFiles, WorkingFiles};
 use crate::object::{DataRoot, Entry};
 use crate::path::ProjectPath;
 use crate::pipeline::Pipeline;
+use crate::stat_cache::StatCache;
 use crate::store::{Source, Store};
 
 /// Takes the data roots that need a pointer, and nothing else. Their content goes to `store`.
@@ -25,7 +23,7 @@ use crate::store::{Source, Store};
 /// [`SnapshotError`] if data is neither there nor pointed at, or cannot be read.
 pub fn capture_data(site: Site<'_>, pipeline: &Pipeline, store: &dyn Store) -> Result<Listed<DataRoot>, SnapshotError> {
     let listed = site.repository.working_files(site.prefix)?;
-    let meter = Meter::new(store, &|_, _| true);
+    let meter = Meter::new(store, site.seen, &|_, _| true);
     let mut pointed = Vec::new();
     for path in &pipeline.data {
         let (root, needs_pointer) = working_root(site, &listed, path, &meter)?;
@@ -52,15 +50,24 @@ pub fn read_pointers(site: Site<'_>, pipeline: &Pipeline) -> Result<Listed<DataR
 
 /// Takes what lies at `path` on disk: a file, a link, or a directory with all below it. `None` if nothing is there.
 ///
+/// `seen` is the memory of a working tree and the path in it that this is, if it is in one.
+///
 /// # Errors
 ///
 /// [`SnapshotError`] if something cannot be read, or is no file, link or directory.
-pub fn capture_path(path: &Path, store: &dyn Store) -> Result<Option<Entry>, SnapshotError> {
-    let meter = Meter::new(store, &|_, _| true);
+pub fn capture_path(
+    path: &Path,
+    seen: Option<(&StatCache, &ProjectPath)>,
+    store: &dyn Store,
+) -> Result<Option<Entry>, SnapshotError> {
+    let meter = Meter::new(store, seen.map(|(cache, _)| cache), &|_, _| true);
     Ok(match disk::look(path)? {
         None => None,
         Some(Found::Symlink) => Some(link_entry(path)?),
-        Some(_) => Some(super::tree::data_entry(&capture_root(path, &meter)?)),
+        Some(_) => {
+            let remembered = seen.map(|(_, path)| path.as_bytes());
+            Some(super::tree::data_entry(&capture_root(path, remembered, &meter)?))
+        }
     })
 }
 
@@ -84,13 +91,13 @@ pub(super) fn working_root(
     let seen: Vec<_> = listed.files().iter().filter(|(file, _)| file.is_within(path)).collect();
     // Of a root that is a link, Git sees the link and not what lies behind it.
     if seen.is_empty() || on_disk.is_symlink() || seen.len() != count_files(&on_disk)? {
-        return Ok((capture_root(&on_disk, meter)?, true));
+        return Ok((capture_root(&on_disk, Some(path.as_bytes()), meter)?, true));
     }
     let entries =
         in_parallel(&seen, &|| Ok(None), &|reader, path, file| working_entry(site, listed, reader, path, file, meter))?;
     match root_of_entries(path, entries, meter)? {
         Some(root) => Ok((root, false)),
-        None => Ok((capture_root(&on_disk, meter)?, true)),
+        None => Ok((capture_root(&on_disk, Some(path.as_bytes()), meter)?, true)),
     }
 }
 
@@ -106,31 +113,28 @@ pub(super) fn count_files(root: &Path) -> Result<usize, SnapshotError> {
 }
 
 /// Takes a data root or an output: one file, or a directory with everything in it, also empty directories.
-pub(super) fn capture_root(path: &Path, meter: &Meter<'_>) -> Result<DataRoot, SnapshotError> {
+pub(super) fn capture_root(
+    path: &Path,
+    remembered: Option<&[u8]>,
+    meter: &Meter<'_>,
+) -> Result<DataRoot, SnapshotError> {
     let metadata = fs::metadata(path).map_err(DiskError::on("look at", path))?;
+    // What a link leads to is not where the memory thinks it is.
+    let remembered = remembered.filter(|_| !path.is_symlink());
     match Found::from_metadata(&metadata) {
-        Found::File { executable, .. } => match meter.file(Source::File(path), executable)? {
-            Entry::File { executable, size, id } => Ok(DataRoot::File { executable, size, id }),
-            _ => unreachable!("`Meter::file` returns files"),
-        },
+        Found::File { executable, .. } => {
+            let known = match meter.seen.zip(remembered) {
+                Some((cache, remembered)) => known_or_read(meter, cache, path, remembered)?,
+                None => None,
+            };
+            let entry = known.map_or_else(|| meter.file(Source::File(path), executable), Ok)?;
+            match entry {
+                Entry::File { executable, size, id } => Ok(DataRoot::File { executable, size, id }),
+                _ => unreachable!("a file becomes the entry of a file"),
+            }
+        }
         Found::Directory => {
-            let found = disk::walk(path).collect::<Result<Vec<_>, _>>()?;
-            let one = |(file, found): &(std::path::PathBuf, Found)| -> Result<_, SnapshotError> {
-                let relative = ProjectPath::below(path, file).expect("a walk stays below its root");
-                let entry = match found {
-                    Found::File { executable, .. } => Some(meter.file(Source::File(file), *executable)?),
-                    Found::Symlink => Some(link_entry(file)?),
-                    Found::Directory => None,
-                    Found::Other => return Err(SnapshotError::Special { path: file.clone() }),
-                };
-                Ok((relative, entry))
-            };
-            let entries: Vec<_> = if found.len() < PARALLEL_FROM_FILES {
-                found.iter().map(one).collect::<Result<_, _>>()?
-            } else {
-                found.par_iter().map(one).collect::<Result<_, _>>()?
-            };
-            let (id, sized) = Directory::from_entries(entries)?.build(meter)?;
+            let (id, sized) = take_directory(meter, path, remembered)?;
             Ok(DataRoot::Directory { sized, id })
         }
         Found::Symlink | Found::Other => Err(SnapshotError::Special { path: path.to_owned() }),

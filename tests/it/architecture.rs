@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; rooms on one floor do not know each other.
-const FLOORS: [(&str, u8); 21] = [
+const FLOORS: [(&str, u8); 22] = [
     ("hash", 0),
     ("path", 0),
     ("disk", 0),
@@ -15,6 +15,7 @@ const FLOORS: [(&str, u8); 21] = [
     ("git", 2),
     ("pipeline", 2),
     ("exec", 2),
+    ("stat_cache", 2),
     ("snapshot", 3),
     ("record", 3),
     ("environment", 3),

@@ -22,5 +22,6 @@ mod robustness;
 mod run;
 mod run_together;
 mod sandbox;
+mod stat_cache;
 mod status;
 mod training;

@@ -255,6 +255,33 @@ fn a_recipe_whose_piece_went_with_another_pack_is_a_lost_blob() {
 }
 
 #[test]
+fn a_piece_that_two_blobs_share_is_lost_to_both_and_comes_back_with_one_of_their_files() {
+    let root = tempfile::tempdir().unwrap();
+    let shared = long(3_000_000);
+    let blobs = [b"one", b"two"].map(|end| [&shared[..], end].concat());
+    let names = blobs.each_ref().map(|bytes| (Kind::Blob, Digest::of(bytes)));
+    let pack = packed(root.path(), &names.into_iter().zip(blobs.clone()).collect());
+    // The piece that the first of them begins with: the last one, which differs, ends long after it.
+    let first = Digest::of(&shared[..crate::store::chunk::first_cut(&shared)]);
+    let entry = entries(&pack).into_iter().find(|entry| entry.digest == first).unwrap();
+    flip(&pack, entry.offset + HEADER_BYTES as u64 + 7, 1);
+    let store = LocalStore::open(root.path()).unwrap();
+    let mut checked = store.check(&|_, _| true).unwrap();
+    assert_eq!(checked.lost, names.map(|name| (name, 3_000_003)).into());
+    let file = root.path().join("one");
+    disk::write_whole(&file, &blobs[0], Durability::Deferred).unwrap();
+    store.put(Kind::Blob, crate::store::Source::File(&file)).unwrap();
+    store.find_whole(&mut checked);
+    assert_eq!(checked.lost, BTreeMap::new());
+    store.settle(&mut checked).unwrap();
+    drop(store);
+    assert_clean(root.path(), "a shared piece");
+    for ((kind, digest), bytes) in names.into_iter().zip(blobs) {
+        assert_eq!(LocalStore::open(root.path()).unwrap().get(kind, digest).unwrap(), bytes);
+    }
+}
+
+#[test]
 fn an_object_in_a_file_of_its_own_is_checked_whatever_its_mode() {
     let root = tempfile::tempdir().unwrap();
     let store = LocalStore::open(root.path()).unwrap();

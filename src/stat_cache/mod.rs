@@ -1,0 +1,252 @@
+//! What files hashed to when they were last looked at, so that unchanged ones need not be read again.
+//!
+//! An entry counts only while size, both times, inode, device and mode are all
+//! what they were, and only if the file was not written so close to its
+//! hashing that a later write could have left the same times (such files are
+//! not remembered, as Git smudges them). The change time is what makes this
+//! safe: a program can set the modification time back, but not that one.
+//!
+//! It is a memory, not a truth: it may be deleted at any time, a damaged one is
+//! passed over, and no answer depends on it.
+
+mod format;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crate::disk::{self, DiskError, Durability, Stat};
+use crate::hash::Digest;
+
+use format::{Section, Table, write};
+
+/// Writes closer than this to the start of hashing may leave the same times, on systems whose clock ticks slowly.
+const SLACK_NANOSECONDS: i64 = 20_000_000;
+/// The same where times have whole seconds only.
+const COARSE_SLACK_NANOSECONDS: i64 = 2_000_000_000;
+/// A file modified within this time may have pages that a program still writes to through a memory map.
+const RECENT_NANOSECONDS: i64 = 60_000_000_000;
+/// Up to this many recent files are flushed one by one, then all at once.
+const SINGLE_FLUSHES_MAX: u32 = 16;
+
+/// What is remembered of one file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Known {
+    /// What tells its state.
+    pub stat: Stat,
+    /// What it hashed to.
+    pub digest: Digest,
+}
+
+/// The memory of one working tree. Paths are those of directories, relative to it, as bytes.
+#[derive(Debug)]
+pub struct StatCache {
+    path: PathBuf,
+    root: PathBuf,
+    table: OnceLock<Table>,
+    /// Of each directory of the table, whether it was looked at since.
+    visited: OnceLock<Vec<AtomicBool>>,
+    /// Directories of which something is to be remembered anew, with all that is known of them.
+    changed: Mutex<BTreeMap<Vec<u8>, Section>>,
+    /// Whether anything is to be remembered: a command that only looks writes nothing.
+    learns: AtomicBool,
+    /// Directories of which all that is below was looked at.
+    walked: Mutex<Vec<Vec<u8>>>,
+    /// The file system's time when the first file was looked at.
+    began: OnceLock<Option<i64>>,
+    flushes: AtomicU32,
+    flushed_all: OnceLock<()>,
+}
+
+/// What is remembered of one directory, to be asked in the order of names.
+pub struct Directory<'a> {
+    table: Option<&'a Table>,
+    next: usize,
+    end: usize,
+}
+
+impl StatCache {
+    /// Returns the memory in the file at `path` of the tree at `root`. Reads nothing yet; a missing file is an empty memory.
+    pub fn at(path: PathBuf, root: PathBuf) -> Self {
+        Self {
+            path,
+            root,
+            table: OnceLock::new(),
+            visited: OnceLock::new(),
+            changed: Mutex::default(),
+            learns: AtomicBool::new(false),
+            walked: Mutex::default(),
+            began: OnceLock::new(),
+            flushes: AtomicU32::new(0),
+            flushed_all: OnceLock::new(),
+        }
+    }
+
+    /// Lets what is found out from now on be remembered.
+    pub fn learn(&self) {
+        self.learns.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether anything is remembered.
+    pub fn learns(&self) -> bool {
+        self.learns.load(Ordering::Relaxed)
+    }
+
+    /// Tells that all that is below the directory at `path` is looked at.
+    pub fn walk(&self, path: &[u8]) {
+        lock(&self.walked).push(path.to_vec());
+    }
+
+    /// Returns what is remembered of the directory at `path`.
+    pub fn directory(&self, path: &[u8]) -> Directory<'_> {
+        let table = self.table();
+        match table.directory(path) {
+            Some((index, range)) => {
+                self.visited.get_or_init(|| (0..table.directories()).map(|_| AtomicBool::new(false)).collect())[index]
+                    .store(true, Ordering::Relaxed);
+                Directory { table: Some(table), next: range.start, end: range.end }
+            }
+            None => Directory { table: None, next: 0, end: 0 },
+        }
+    }
+
+    /// Returns what one file hashed to, if it is still in the state it was in then.
+    pub fn digest(&self, directory: &[u8], name: &[u8], stat: &Stat) -> Option<Digest> {
+        self.directory(directory).find(name).filter(|known| known.stat == *stat).map(|known| known.digest)
+    }
+
+    /// Makes sure that a later change of the file shows in its times. Called before it is looked at and hashed.
+    ///
+    /// While a page of it is dirty, a program that has it mapped can write to it
+    /// without a trace; flushing makes the system notice the next write.
+    pub fn settle(&self, path: &Path, stat: &Stat) {
+        let is_recent = self.began().is_some_and(|began| stat.modified_ns + RECENT_NANOSECONDS > began);
+        if !is_recent {
+            return;
+        }
+        // What cannot be flushed is not opened for writing by anybody on this machine, or is lost anyway.
+        if self.flushes.fetch_add(1, Ordering::Relaxed) < SINGLE_FLUSHES_MAX {
+            let _ = disk::sync_file(path);
+        } else {
+            self.flushed_all.get_or_init(|| drop(disk::sync_file_system(&self.root)));
+        }
+    }
+
+    /// Remembers everything that is known of the directory at `path`: `files` in the order of their names. Those written too lately are left out.
+    pub fn remember<'f>(&self, path: &[u8], files: impl IntoIterator<Item = (&'f [u8], Known)>) {
+        let settled = files.into_iter().filter(|(_, known)| self.is_settled(&known.stat));
+        let section = settled.collect();
+        lock(&self.changed).insert(path.to_vec(), section);
+    }
+
+    /// Remembers one file beside what is known of its directory.
+    pub fn remember_one(&self, directory: &[u8], name: &[u8], known: Known) {
+        if !self.is_settled(&known.stat) {
+            return;
+        }
+        let mut changed = lock(&self.changed);
+        let before = changed.remove(directory).unwrap_or_else(|| self.directory(directory).all().collect());
+        let mut files: BTreeMap<&[u8], Known> = before.iter().collect();
+        files.insert(name, known);
+        let section = files.into_iter().collect();
+        changed.insert(directory.to_vec(), section);
+    }
+
+    /// Writes what was learnt. Directories below walked ones that were not seen are forgotten.
+    ///
+    /// Costs a write of all of it if there is anything new, else nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`] if it cannot be written; the old memory is then still there.
+    pub fn save(&self) -> Result<(), DiskError> {
+        let changed = lock(&self.changed);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let (table, walked) = (self.table(), lock(&self.walked));
+        let is_walked = |path: &[u8]| walked.iter().any(|root| is_within(path, root));
+        let is_visited =
+            |index: usize| self.visited.get().is_some_and(|visited| visited[index].load(Ordering::Relaxed));
+        let stays = |index: &usize| {
+            let Some((path, _)) = table.at(*index) else { return false };
+            !changed.contains_key(path) && (is_visited(*index) || !is_walked(path))
+        };
+        let kept: Vec<usize> = (0..table.directories()).filter(stays).collect();
+        disk::write_out(&self.path, false, |file| {
+            write(file, table, &kept, &changed).map_err(DiskError::on("write", &self.path))
+        })
+    }
+
+    fn is_settled(&self, stat: &Stat) -> bool {
+        let slack = if stat.modified_ns % 1_000_000_000 == 0 { COARSE_SLACK_NANOSECONDS } else { SLACK_NANOSECONDS };
+        self.began().is_some_and(|began| stat.modified_ns.max(stat.changed_ns) < began - slack)
+    }
+
+    /// Returns the file system's own time, from a file that is made for it; `None` where nothing can be written.
+    fn began(&self) -> Option<i64> {
+        *self.began.get_or_init(|| {
+            let probe = self.path.with_extension("clock");
+            disk::write_whole(&probe, b"", Durability::Deferred).ok()?;
+            let stat = disk::stat(&probe).ok()??;
+            disk::remove_tree(&probe).ok()?;
+            Some(stat.changed_ns)
+        })
+    }
+
+    fn table(&self) -> &Table {
+        self.table.get_or_init(|| Table::load(&self.path))
+    }
+}
+
+impl<'a> Directory<'a> {
+    /// Returns what is remembered of the file with this name. Names must be asked for in rising order.
+    pub fn find(&mut self, name: &[u8]) -> Option<Known> {
+        let table = self.table?;
+        while self.next < self.end {
+            let (other, known) = table.record(self.next)?;
+            match other.cmp(name) {
+                std::cmp::Ordering::Less => self.next += 1,
+                std::cmp::Ordering::Equal => return Some(known),
+                std::cmp::Ordering::Greater => return None,
+            }
+        }
+        None
+    }
+
+    /// Goes on to the first name that is not before this one.
+    pub fn seek(&mut self, name: &[u8]) {
+        let Some(table) = self.table else { return };
+        let is_before = |index: usize| table.record(index).is_some_and(|(other, _)| other < name);
+        let (mut low, mut high) = (self.next, self.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_before(middle) { low = middle + 1 } else { high = middle }
+        }
+        self.next = low;
+    }
+
+    /// Returns how many files are remembered.
+    pub fn len(&self) -> usize {
+        self.end - self.next
+    }
+
+    /// Returns whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn all(self) -> impl Iterator<Item = (&'a [u8], Known)> {
+        let table = self.table;
+        (self.next..self.end).filter_map(move |index| table?.record(index))
+    }
+}
+
+fn is_within(path: &[u8], root: &[u8]) -> bool {
+    root.is_empty() || path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
