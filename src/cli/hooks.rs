@@ -158,6 +158,8 @@ fn before_commit(ui: &Ui, project: &Project) -> Result<(), CliError> {
         Err(error) => return Err(error.into()),
     };
     project.seen.learn();
+    // The pointers rely on what is in the store already.
+    project.store.hold()?;
     let pointed = capture_data(project.site(), &pipeline, &project.store)?;
     project.remember();
     if !pointed.is_empty() {

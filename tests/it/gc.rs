@@ -172,3 +172,11 @@ fn snapshots_and_runs_beside_collections_lose_nothing() {
         project.pv_ok(&["run", &version]);
     }
 }
+
+#[test]
+fn the_help_says_what_is_kept_and_how_to_keep_more() {
+    let help = project().pv_ok(&["gc", "--help"]);
+    for said in ["every version", "reflog", "`pv snapshot --tag NAME`", "[default: 90]", "[default: 7]", "--undo"] {
+        assert!(help.contains(said), "{said}: {help}");
+    }
+}

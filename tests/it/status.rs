@@ -454,6 +454,7 @@ Commands:
   show         Show a snapshot, a run, a step's log, or an object
   checkout     Bring files, data or outputs of a version into the working tree
   fsck         Check that everything in the store is what was written, and repair what is not
+  gc           Give back the space of what nothing leads to any more
   hooks        Keep snapshots in step with commits, by Git hooks
   schema       Print the JSON schema of `.pipeline/pipeline.yaml`, for editors
   completions  Print the completion script of a shell
