@@ -86,6 +86,16 @@ fn what_nothing_leads_to_is_named_then_goes_and_can_be_had_back() {
 }
 
 #[test]
+fn what_was_collected_is_no_damage_to_fsck() {
+    let (project, named, _) = with_garbage();
+    later(&project, &["gc", "--all", "--undo-days", "0"]);
+    later(&project, &["gc", "--all", "--undo-days", "0"]);
+    let output = project.pv_command(&["fsck"]).env("PV_NOW", LATER).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", project.tell(&output));
+    assert_eq!(project.json(&["show", &named]).1, 0);
+}
+
+#[test]
 fn the_answer_for_programs_has_every_file() {
     let (project, _, forgotten) = with_garbage();
     let output = project.pv_command(&["gc", "--dry-run", "--json"]).env("PV_NOW", LATER).output().unwrap();
