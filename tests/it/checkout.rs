@@ -293,3 +293,38 @@ fn the_answer_as_json_lists_what_was_written() {
     assert_eq!(answer["written"], serde_json::json!(["src/extra.txt"]));
     assert_eq!((&answer["unchanged"], &answer["version"]), (&serde_json::json!(1), &serde_json::json!("v1")));
 }
+
+#[test]
+fn large_files_come_out_as_read_only_links_on_request_and_others_as_copies() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let project = Sandbox::with_pipeline("data: [data]\nsteps: {a: {run: 'true'}}\n");
+    project.write(".gitignore", "/data\n");
+    let large: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    project.write("data/large", &large);
+    project.write("data/program", &large[..150_000]);
+    std::fs::set_permissions(project.path("data/program"), PermissionsExt::from_mode(0o755)).unwrap();
+    project.write("data/small", "small\n");
+    project.commit("first");
+    project.pv_ok(&["snapshot", "--tag", "v1"]);
+    let out = |arguments: &[&str]| {
+        std::fs::remove_dir_all(project.path("data")).unwrap();
+        project.pv_ok(arguments);
+        assert!(std::fs::read(project.path("data/large")).unwrap() == large);
+        assert_eq!(project.read("data/small"), "small\n");
+        ["large", "program", "small"].map(|name| {
+            let found = std::fs::metadata(project.path(&format!("data/{name}"))).unwrap();
+            (found.nlink(), found.mode() & 0o777)
+        })
+    };
+    assert_eq!(out(&["checkout", "v1"]), [(1, 0o644), (1, 0o755), (1, 0o644)]);
+    assert_eq!(out(&["checkout", "v1", "--link"]), [(2, 0o444), (1, 0o755), (1, 0o644)]);
+    assert_eq!(out(&["checkout", "v1", "--link"])[0], (2, 0o444), "it is there already");
+    // A link is a file like any other to the next snapshot.
+    let taken = |name: &str| project.json(&["show", name]).0["id"].clone();
+    project.pv_ok(&["snapshot", "--tag", "v2"]);
+    assert_eq!(taken("v1"), taken("v2"));
+    // An editor that replaces the file leaves the store alone.
+    project.write("new", "edited");
+    std::fs::rename(project.path("new"), project.path("data/large")).unwrap();
+    out(&["checkout", "v1", "--force"]);
+}

@@ -675,6 +675,10 @@ Options:
   -f, --force
           Overwrite what was changed here
 
+      --link
+          Let large files be read-only links into the store, which take no room: to edit one, copy
+          it first
+
   -h, --help
           Print help (see a summary with '-h')
 
