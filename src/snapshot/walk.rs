@@ -68,13 +68,14 @@ fn walk(meter: &Meter<'_>, open: &OpenDirectory, place: Place<'_>) -> Result<(Tr
     let known_before = cache.map_or(0, |(cache, path)| cache.directory(path).len());
     let mut builder = TreeBuilder::new(|_, bytes: &[u8]| meter.object(Kind::Tree, bytes).map(drop));
     let (mut files, mut is_changed) = (Vec::new(), false);
+    let learns = cache.filter(|(cache, _)| cache.learns());
     for batch in names.chunks(BATCH_NAMES) {
         let items = take_batch(meter, open, place, batch)?;
         let mut told = Sized::default();
         for (name, (item, is_new)) in batch.iter().zip(items) {
             let Item::Done(entry, known) = item else { unreachable!("a batch is taken as a whole") };
             is_changed |= is_new;
-            if cache.is_some()
+            if learns.is_some()
                 && let Some(known) = known
             {
                 files.push((name.as_slice(), known));
@@ -88,8 +89,7 @@ fn walk(meter: &Meter<'_>, open: &OpenDirectory, place: Place<'_>) -> Result<(Tr
             return Err(SnapshotError::Stopped);
         }
     }
-    if let Some((cache, path)) = cache
-        && cache.learns()
+    if let Some((cache, path)) = learns
         && (is_changed || files.len() != known_before)
     {
         cache.remember(path, files);

@@ -63,8 +63,9 @@ impl Store for DryStore<'_> {
     }
 
     fn length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
-        match self.kept.length(kind, digest)? {
-            None => self.below.length(kind, digest),
+        // Most of what is asked for is below, and many threads ask.
+        match self.below.length(kind, digest)? {
+            None => self.kept.length(kind, digest),
             length => Ok(length),
         }
     }

@@ -302,10 +302,14 @@ impl LocalStore {
     }
 
     fn length_of_record(&self, digest: Digest, tag: Tag) -> Result<Option<u64>, StoreError> {
-        if let Some(entry) = self.staging.entry(digest, tag) {
-            return Ok(Some(entry.length));
+        if let Some(length) = self.packs.length(digest, tag)? {
+            return Ok(Some(length));
         }
-        Ok(self.packs.find(digest, tag)?.map(|place| place.entry.length))
+        // In this order: what is sealed between the two looks is in a pack at the last.
+        match self.staging.entry(digest, tag) {
+            Some(entry) => Ok(Some(entry.length)),
+            None => Ok(self.packs.length(digest, tag)?),
+        }
     }
 
     /// Opens an object by what is known of the packs.
@@ -493,7 +497,7 @@ impl Store for LocalStore {
 
     fn length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
         match self.length_known(kind, digest)? {
-            None if self.packs.refresh()? => self.length_known(kind, digest),
+            None if self.packs.refresh_if_changed()? => self.length_known(kind, digest),
             length => Ok(length),
         }
     }

@@ -28,8 +28,17 @@ struct Known {
     /// Files that are named as packs and are none: `fsck` deals with them.
     bad: BTreeSet<OsString>,
     is_listed: bool,
+    /// When a name in the directory had changed last, as of the last listing.
+    listed: Option<Option<std::time::SystemTime>>,
     /// What whoever writes must not rely on; it counts as absent.
     condemned: Arc<Condemned>,
+}
+
+impl Known {
+    /// Returns the entry of a pack that counts.
+    fn entry(&self, pack: &Pack, digest: Digest, tag: Tag) -> Option<Entry> {
+        pack.find(digest, tag).filter(|_| !self.condemned.has_record(pack.name(), digest, tag))
+    }
 }
 
 /// Where a record is: a file and a place in it.
@@ -61,18 +70,33 @@ impl Packs {
         Ok(self.find_known(digest, tag))
     }
 
+    /// Returns the length of the object or piece of this digest and tag, by what is known. Costs no more than finding it.
+    pub(super) fn length(&self, digest: Digest, tag: Tag) -> Result<Option<u64>, DiskError> {
+        self.list_once()?;
+        let known = self.read();
+        let entries = known.packs.iter().rev();
+        Ok(entries.filter_map(|pack| known.entry(pack, digest, tag)).map(|entry| entry.length).next())
+    }
+
     /// Looks for packs that have come since. Returns whether there are any.
     pub(super) fn refresh(&self) -> Result<bool, DiskError> {
-        let mut has_new = false;
+        let (mut has_new, mut before) = (false, None);
         for _ in 0..LISTED_AT_MOST {
-            let before = self.changed();
+            before = self.changed();
             // A pack that goes while they are listed was merged into another, which the next listing has.
             if !self.list(&mut has_new)? && self.changed() == before {
                 break;
             }
         }
-        self.write().is_listed = true;
+        let mut known = self.write();
+        (known.is_listed, known.listed) = (true, Some(before));
         Ok(has_new)
+    }
+
+    /// Does what [`Packs::refresh`] does if a name in the directory changed since it was listed last.
+    pub(super) fn refresh_if_changed(&self) -> Result<bool, DiskError> {
+        let listed = self.read().listed;
+        if listed.is_some() && listed == Some(self.changed()) { Ok(false) } else { self.refresh() }
     }
 
     /// Returns when a name in the directory changed last.
@@ -160,9 +184,8 @@ impl Packs {
     fn find_known(&self, digest: Digest, tag: Tag) -> Option<Place> {
         let known = self.read();
         known.packs.iter().rev().find_map(|pack| {
-            let entry = pack.find(digest, tag)?;
-            let counts = !known.condemned.has_record(pack.name(), digest, tag);
-            counts.then(|| Place { file: Arc::clone(pack.file()), entry })
+            let entry = known.entry(pack, digest, tag)?;
+            Some(Place { file: Arc::clone(pack.file()), entry })
         })
     }
 

@@ -11,6 +11,8 @@ pub(in crate::store) const ENTRY_BYTES: usize = 56;
 pub(in crate::store) const FANOUT_BYTES: usize = 256 * 4;
 /// How many bytes the trailer has.
 pub(in crate::store) const TRAILER_BYTES: usize = 64;
+/// A digest is seldom further than this from where it should be, in a pack of 100,000 records.
+const NEAR: usize = 16;
 const END: [u8; 8] = *b"pvPACK1\n";
 const CONTEXT: &str = "pv pack v1";
 
@@ -106,19 +108,30 @@ pub(in crate::store) struct Index<'a>(pub(in crate::store) &'a [u8]);
 impl Index<'_> {
     /// Returns the entry of this digest and tag.
     ///
-    /// Costs about twelve comparisons in a pack of a million records.
+    /// Digests are spread evenly, so the search begins where the digest should be and
+    /// mostly ends after a few comparisons near there, whatever the number of records.
     pub(in crate::store) fn find(&self, digest: Digest, tag: Tag) -> Option<Entry> {
-        let wanted = (digest.as_bytes().as_slice(), tag.number());
-        let key = |at: usize| {
-            let entry = self.bytes_of(at)?;
-            Some((&entry[..32], entry[52]))
-        };
-        let mut range = self.bucket(digest.as_bytes()[0]);
-        while !range.is_empty() {
-            let middle = range.start + range.len() / 2;
+        let bytes = digest.as_bytes();
+        let wanted = (bytes.as_slice(), tag.number());
+        let key = |at: usize| self.bytes_of(at).map(|entry| (&entry[..32], entry[52]));
+        let bucket = self.bucket(bytes[0]);
+        let share = u64::from(u32::from_be_bytes(bytes[1..5].try_into().expect("four bytes")));
+        let guess = bucket.start + usize::try_from((share * bucket.len() as u64) >> 32).unwrap_or_default();
+        let mut width = NEAR;
+        let (mut low, mut high) = (guess.saturating_sub(width).max(bucket.start), (guess + width).min(bucket.end));
+        while low > bucket.start && key(low)? > wanted {
+            (high, width) = (low, width * 2);
+            low = low.saturating_sub(width).max(bucket.start);
+        }
+        while high < bucket.end && key(high - 1)? < wanted {
+            (low, width) = (high, width * 2);
+            high = (high + width).min(bucket.end);
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
             match key(middle)?.cmp(&wanted) {
-                std::cmp::Ordering::Less => range.start = middle + 1,
-                std::cmp::Ordering::Greater => range.end = middle,
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
                 std::cmp::Ordering::Equal => return self.get(middle),
             }
         }
