@@ -28,8 +28,8 @@ struct Known {
     /// Files that are named as packs and are none: `fsck` deals with them.
     bad: BTreeSet<OsString>,
     is_listed: bool,
-    /// When a name in the directory had changed last, as of the last listing.
-    listed: Option<Option<std::time::SystemTime>>,
+    /// When a name in the directory had changed last, as of the last listing; `None` if there was no directory.
+    listed: Option<std::time::SystemTime>,
     /// What whoever writes must not rely on; it counts as absent.
     condemned: Arc<Condemned>,
 }
@@ -89,14 +89,17 @@ impl Packs {
             }
         }
         let mut known = self.write();
-        (known.is_listed, known.listed) = (true, Some(before));
+        (known.is_listed, known.listed) = (true, before);
         Ok(has_new)
     }
 
     /// Does what [`Packs::refresh`] does if a name in the directory changed since it was listed last.
     pub(super) fn refresh_if_changed(&self) -> Result<bool, DiskError> {
-        let listed = self.read().listed;
-        if listed.is_some() && listed == Some(self.changed()) { Ok(false) } else { self.refresh() }
+        let (is_listed, listed) = {
+            let known = self.read();
+            (known.is_listed, known.listed)
+        };
+        if is_listed && listed == self.changed() { Ok(false) } else { self.refresh() }
     }
 
     /// Returns when a name in the directory changed last.

@@ -38,7 +38,7 @@ fn refusals(seed: u64, damage: Damage) -> Vec<i32> {
         for (name, content) in &kept.files {
             match std::fs::read(place.path(name)) {
                 Ok(found) => {
-                    assert!(found == *content, "wrong bytes in `{name}` with a damaged `{}`: {told}", path.display())
+                    assert!(found == *content, "wrong bytes in `{name}` with a damaged `{}`: {told}", path.display());
                 }
                 Err(_) => assert!(!output.status.success(), "`{name}` is missing, yet: {told}"),
             }
