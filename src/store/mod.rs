@@ -40,6 +40,7 @@ mod session;
 mod source;
 mod staging;
 mod trash;
+mod users;
 mod verified;
 mod wanted;
 
@@ -240,6 +241,18 @@ pub enum StoreError {
         path: PathBuf,
         /// What its `FORMAT` file says.
         found: String,
+    },
+    /// There is no store where one should be.
+    #[error("there is no store in `{}`", path.display())]
+    Absent {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The store lies elsewhere now.
+    #[error("the store was moved away from `{}`", path.display())]
+    Moved {
+        /// The directory in which it was.
+        path: PathBuf,
     },
     /// The store itself cannot be read or written.
     #[error(transparent)]
