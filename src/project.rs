@@ -20,6 +20,8 @@ use crate::store::{LocalStore, StoreError};
 mod crash;
 mod users;
 
+pub use users::MovedStore;
+
 /// The directory that makes a directory a project.
 pub const DEFINITIONS: &str = ".pipeline";
 
@@ -59,6 +61,9 @@ pub enum ProjectError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A file of the project cannot be written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 /// A project and its parts.

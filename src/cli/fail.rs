@@ -172,6 +172,11 @@ fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
                 "make it reachable again, for instance mount its disk, or correct `git config pv.storePath`; nothing was changed",
             ),
         ),
+        StoreError::Occupied { .. } => (USAGE, Some("name a directory that is empty, a store, or not there yet")),
+        StoreError::InUse { .. } => (USAGE, Some("wait until it has ended, then try again; nothing was changed")),
+        StoreError::Differs { .. } => {
+            (STORE, Some("nothing was removed; `pv fsck` on both stores tells which is right"))
+        }
         StoreError::Moved { .. } => {
             (STORE, Some("run it again; if that does not help, say where it is: `git config pv.storePath DIR`"))
         }
@@ -259,6 +264,7 @@ impl From<ProjectError> for CliError {
             ProjectError::NoDirectory { .. } => (USAGE, None),
             ProjectError::Git(error) => git_advice(error),
             ProjectError::Store(error) => store_advice(error),
+            ProjectError::Disk(error) => (USAGE, disk_hint(error)),
         };
         Self::new(error, code, hint)
     }

@@ -114,9 +114,31 @@ impl Layout {
         Ok(disk::read_if_there(&self.format())?.is_some())
     }
 
+    /// Returns whether the directory says that its store lies elsewhere now.
+    pub(super) fn is_moved(&self) -> Result<bool, DiskError> {
+        Ok(disk::read_if_there(&self.format())?.is_some_and(|bytes| bytes == FORMAT_OF_MOVED.as_bytes()))
+    }
+
+    /// Says, durably, that the store lies elsewhere now.
+    pub(super) fn mark_moved(&self, disk: &dyn Disk) -> Result<(), DiskError> {
+        disk::write_whole_on(disk, &self.format(), FORMAT_OF_MOVED.as_bytes(), Durability::Synced)
+    }
+
     /// Makes the directory a store of this format, durably, if it is none yet.
     pub(super) fn establish(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         self.check()?;
+        self.make(disk)
+    }
+
+    /// Does what [`Layout::establish`] does, also where a store was moved away from.
+    pub(super) fn establish_again(&self, disk: &dyn Disk) -> Result<(), StoreError> {
+        if !self.is_moved()? {
+            self.check()?;
+        }
+        self.make(disk)
+    }
+
+    fn make(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         if disk::read_if_there(&self.format())?.is_some_and(|bytes| bytes == FORMAT.as_bytes()) {
             return Ok(());
         }
