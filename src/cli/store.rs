@@ -14,7 +14,7 @@ use super::ui::{NAME, Ui, paint};
 use crate::object::Kind;
 use crate::store::{OfKind, Room, Usage};
 
-/// Show where the store is, who uses it and what takes room in it; move it, or share it with other clones
+/// Show where the store is and who uses it; move it, or share it with other clones
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -30,7 +30,7 @@ enum Action {
     Move {
         /// The directory; it is empty, a store, or not there yet
         #[arg(value_name = "DIR")]
-        directory: PathBuf,
+        to: PathBuf,
     },
     /// Take a clone off the list of those that use the store
     ///
@@ -78,8 +78,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             let path = project.store.directory().to_owned();
             ui.show(&Answer { path, users, packs, loose, trash, quarantine, kinds })?;
         }
-        Some(Action::Move { directory }) => {
-            let to = clean(&open::directory(global)?.join(directory));
+        Some(Action::Move { to }) => {
+            let to = clean(&open::directory(global)?.join(to));
             let progress = ui.progress("moving");
             let moved = project.move_store(&to, &|files, bytes| {
                 progress.count(files, bytes);

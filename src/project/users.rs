@@ -134,7 +134,9 @@ fn owner(directory: &Path) -> Option<PathBuf> {
 fn absolute(path: &Path) -> PathBuf {
     for above in path.ancestors() {
         if let Ok(real) = std::fs::canonicalize(above) {
-            return path.strip_prefix(above).map_or_else(|_| path.to_owned(), |below| real.join(below));
+            return path
+                .strip_prefix(above)
+                .map_or_else(|_| path.to_owned(), |below| real.join(below).components().collect());
         }
     }
     path.to_owned()

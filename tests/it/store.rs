@@ -138,7 +138,7 @@ fn a_user_with_damaged_records_blocks_deletion() {
 
 #[test]
 fn a_store_that_is_not_there_is_an_error_and_no_new_one() {
-    let (project, clone, shared, [ours, _]) = two_that_share();
+    let (project, _, shared, [ours, _]) = two_that_share();
     let here = project.path("");
     std::fs::rename(&shared, project.beside("unmounted")).unwrap();
     for arguments in [&["snapshot"][..], &["store"], &["show", &ours]] {
@@ -155,7 +155,6 @@ fn a_store_that_is_not_there_is_an_error_and_no_new_one() {
     let unmounted = project.beside("unmounted");
     project.git(&["config", "pv.storePath", unmounted.to_str().unwrap()]);
     assert_eq!(pv(&project, &here, &["show", &ours]).1, 0);
-    drop(clone);
 }
 
 #[test]
