@@ -18,9 +18,18 @@ use crate::store::{LocalStore, StoreError};
 
 #[cfg(test)]
 mod crash;
+mod users;
+
+pub use users::MovedStore;
 
 /// The directory that makes a directory a project.
 pub const DEFINITIONS: &str = ".pipeline";
+
+/// The key in git's configuration that says where the store lies, if not in the repository.
+pub const STORE_KEY: &str = "pv.storePath";
+/// The directory in the common git directory where everything is, or all but the objects.
+const DIRECTORY: &str = "pv";
+const KEPT_SINCE: &str = "kept-since";
 
 /// Why there is no project to work on.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +61,9 @@ pub enum ProjectError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A file of the project cannot be written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 /// A project and its parts.
@@ -106,7 +118,7 @@ impl Project {
             .find(|directory| directory.join(DEFINITIONS).is_dir())
             .unwrap_or(&top)
             .to_owned();
-        let directory = repository.common_directory().join("pv");
+        let directory = repository.common_directory().join(DIRECTORY);
         let prefix = ProjectPath::below(&top, &root);
         let seen = memory_of(&repository, prefix.as_ref(), "seen");
         Ok(Self {
@@ -114,7 +126,7 @@ impl Project {
             prefix,
             root,
             pipeline: pipeline.to_owned(),
-            store: LocalStore::open_on(Arc::clone(disk), &directory)?,
+            store: open_store(disk, &repository, &directory)?,
             journal: Journal::on(Arc::clone(disk), directory.join("records")),
             directory,
             repository,
@@ -168,9 +180,13 @@ impl Project {
 
     /// Returns since when everything on record is still kept, as far as collections of garbage went.
     pub fn kept_since(&self) -> Option<Time> {
-        let bytes = disk::read_if_there(&self.directory.join("kept-since")).ok()??;
-        let epoch_ms = std::str::from_utf8(&bytes).ok()?.trim().parse().ok()?;
-        Some(Time { epoch_ms })
+        let read = |directory: &Path| -> Option<Time> {
+            let bytes = disk::read_if_there(&directory.join(KEPT_SINCE)).ok()??;
+            let epoch_ms = std::str::from_utf8(&bytes).ok()?.trim().parse().ok()?;
+            Some(Time { epoch_ms })
+        };
+        // What other users collected counts as well, and what was collected before the store was moved.
+        read(&self.directory).max(read(self.store.directory()))
     }
 
     /// Remembers that a collection kept only what was put on record since then.
@@ -181,7 +197,7 @@ impl Project {
     pub fn keep_since(&self, since: Time) -> Result<(), DiskError> {
         let latest = self.kept_since().map_or(since.epoch_ms, |before| before.epoch_ms.max(since.epoch_ms));
         let text = format!("{latest}\n");
-        disk::write_whole(&self.directory.join("kept-since"), text.as_bytes(), disk::Durability::Synced)
+        disk::write_whole(&self.store.directory().join(KEPT_SINCE), text.as_bytes(), disk::Durability::Synced)
     }
 
     /// Writes what was learnt of the files of the working tree. A memory that cannot be written only costs time.
@@ -212,6 +228,14 @@ impl Project {
     pub fn has_definitions(&self) -> bool {
         matches!(disk::look(&self.root.join(DEFINITIONS)), Ok(Some(disk::Found::Directory)))
     }
+}
+
+/// Opens the store where the configuration says, or else in `directory`, where it need not be there yet.
+fn open_store(disk: &Arc<dyn Disk>, repository: &Repository, directory: &Path) -> Result<LocalStore, StoreError> {
+    let configured = repository.path_setting(STORE_KEY).filter(|path| path != directory);
+    let Some(path) = configured else { return LocalStore::open_on(Arc::clone(disk), directory) };
+    // A new, empty store in its place would look as if everything were lost.
+    Ok(LocalStore::open_existing_on(Arc::clone(disk), &path)?.used_by(repository.common_directory()))
 }
 
 /// Returns a file of this worktree in which something about the project is remembered.

@@ -166,6 +166,20 @@ fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
         StoreError::Corrupt { .. } => {
             (STORE, Some("`pv fsck` repairs it where its bytes are still found, and names everything that needs it"))
         }
+        StoreError::Absent { .. } => (
+            STORE,
+            Some(
+                "make it reachable again, for instance mount its disk, or correct `git config pv.storePath`; nothing was changed",
+            ),
+        ),
+        StoreError::Occupied { .. } => (USAGE, Some("name a directory that is empty, a store, or not there yet")),
+        StoreError::InUse { .. } => (USAGE, Some("wait until it has ended, then try again; nothing was changed")),
+        StoreError::Differs { .. } => {
+            (STORE, Some("nothing was removed; `pv fsck` on both stores tells which is right"))
+        }
+        StoreError::Moved { .. } => {
+            (STORE, Some("run it again; if that does not help, say where it is: `git config pv.storePath DIR`"))
+        }
         StoreError::Version { .. } => (STORE, Some("use a newer `pv`")),
         StoreError::Changed { .. } => (USAGE, Some("wait until nothing writes to it, then try again")),
         StoreError::Source { .. } => (USAGE, None),
@@ -176,6 +190,13 @@ fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
 
 impl From<RetentionError> for CliError {
     fn from(error: RetentionError) -> Self {
+        if let RetentionError::User { path, .. } = &error {
+            let hint = format!(
+                "nothing was taken away; make it readable, or, if it is gone for good, `pv store forget {}`",
+                path.display()
+            );
+            return Self::new(error, STORE, Some(&hint));
+        }
         let hint = match &error {
             RetentionError::Pointer { .. } => "nothing was taken away; put the pointer right, or use a newer `pv`",
             RetentionError::Git(_) => "nothing was taken away; `git fsck` tells what is wrong with the repository",
@@ -243,6 +264,7 @@ impl From<ProjectError> for CliError {
             ProjectError::NoDirectory { .. } => (USAGE, None),
             ProjectError::Git(error) => git_advice(error),
             ProjectError::Store(error) => store_advice(error),
+            ProjectError::Disk(error) => (USAGE, disk_hint(error)),
         };
         Self::new(error, code, hint)
     }

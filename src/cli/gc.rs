@@ -13,8 +13,7 @@ use super::ui::{FAINT, NAME, Ui, paint};
 use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{Kind, SnapshotId};
-use crate::project::Project;
-use crate::retention::{self, Lost, RetentionError, Roots};
+use crate::retention::{self, Lost, RetentionError};
 use crate::store::{self, Collected, Live, Terms};
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
@@ -93,7 +92,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let mut lost = Vec::new();
     let mut gone = |objects: &[(Kind, Digest, u64)]| lost.extend(retention::name(&project.store, objects));
     let collected = if args.dry_run {
-        let live = retention::mark(&project.store, &roots(&project, since)?, &Live::new())?;
+        let live = retention::mark(&project.store, &project.roots(since)?, &Live::new())?;
         let collected = store::preview(&project.store, &live, args.all)?;
         gone(&collected.objects);
         collected
@@ -104,17 +103,14 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             now_seconds: now.epoch_ms / 1000,
             undo_seconds: i64::from(args.undo_days) * DAY_SECONDS,
         };
+        project.store.register()?;
         project.keep_since(since)?;
         // The roots are looked up each time: what others recorded since counts.
-        let mark = |also: &Live| retention::mark(&project.store, &roots(&project, since)?, also);
+        let mark = |also: &Live| retention::mark(&project.store, &project.roots(since)?, also);
         store::collect::<RetentionError>(&project.store, terms, &mark, &mut gone)?
     };
     ui.show(&answer(args, lost, collected))?;
     Ok(0)
-}
-
-fn roots(project: &Project, since: Time) -> Result<Roots, RetentionError> {
-    retention::roots(project.user(&project.commits()), since)
 }
 
 fn answer(args: &Args, lost: Vec<Lost>, collected: Collected) -> Answer {

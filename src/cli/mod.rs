@@ -19,6 +19,7 @@ mod schema;
 mod show;
 mod snapshot;
 mod status;
+mod store;
 mod ui;
 
 use std::path::PathBuf;
@@ -79,6 +80,7 @@ enum Verb {
     Checkout(checkout::Args),
     Fsck(fsck::Args),
     Gc(gc::Args),
+    Store(store::Args),
     Hooks(hooks::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -107,6 +109,7 @@ pub fn main() -> ExitCode {
         Verb::Checkout(args) => checkout::run(&mut ui, &cli.global, args),
         Verb::Fsck(args) => fsck::run(&mut ui, &cli.global, args),
         Verb::Gc(args) => gc::run(&mut ui, &cli.global, args),
+        Verb::Store(args) => store::run(&mut ui, &cli.global, args),
         Verb::Hooks(args) => hooks::run(&mut ui, &cli.global, args),
         Verb::Schema(args) => schema::run(&mut ui, &cli.global, args),
         Verb::Completions(args) => completions::run(&mut ui, &cli.global, args),

@@ -50,6 +50,20 @@ impl Repository {
         }
     }
 
+    /// Returns the repository whose git directory is `git_directory`, whatever the variables of this process say.
+    ///
+    /// # Errors
+    ///
+    /// [`GitError::Reftable`] if its references cannot be read, [`GitError::Git`] if it is not there or damaged.
+    pub fn at(git_directory: &Path) -> Result<Self, GitError> {
+        let mut permissions = gix::open::Permissions::default();
+        // Variables such as GIT_INDEX_FILE speak of the repository that the user works in.
+        permissions.env.git_prefix = gix::sec::Permission::Deny;
+        let action = || format!("open the git repository `{}`", git_directory.display());
+        let options = open_options(permissions).open_path_as_is(true);
+        Self::new(&options.open(git_directory).map_err(GitError::on(action()))?)
+    }
+
     /// As [`Repository::discover`], whatever the variables of this process and the user's configuration say.
     #[cfg(test)]
     pub(super) fn discover_isolated(from: &Path) -> Result<Self, GitError> {
@@ -127,6 +141,39 @@ impl Repository {
     pub fn setting(&self, key: &str) -> Option<String> {
         let value = self.local().config_snapshot().string(key)?;
         Some(value.to_str_lossy().into_owned())
+    }
+
+    /// Returns the value of a key that is a path, relative to the git directory that all working trees share.
+    pub fn path_setting(&self, key: &str) -> Option<PathBuf> {
+        let value = self.local().config_snapshot().string(key)?;
+        Some(self.common_directory().join(value.to_os_str_lossy()))
+    }
+
+    /// Sets or, without a value, unsets a key in the configuration of the repository, for all its working trees.
+    ///
+    /// # Errors
+    ///
+    /// [`GitError::Program`] if git refuses, [`GitError::Git`] if it cannot be started,
+    /// [`GitError::Disk`] if the change cannot be made durable.
+    pub fn configure(&self, key: &str, value: Option<&Path>) -> Result<(), GitError> {
+        const ACTION: &str = "change the configuration of the repository";
+        let file = self.common_directory().join("config");
+        #[expect(clippy::disallowed_methods, reason = "only the `git` program keeps the rest of the file as it is")]
+        let mut command = std::process::Command::new("git");
+        command.args(["config", "--file"]).arg(&file).env("LC_ALL", "C").stdin(std::process::Stdio::null());
+        match value {
+            Some(value) => command.args(["--replace-all", key]).arg(value),
+            None => command.args(["--unset-all", key]),
+        };
+        let output = command.output().map_err(GitError::on(ACTION))?;
+        // It answers so when there was nothing to unset.
+        let nothing_to_unset = value.is_none() && output.status.code() == Some(5);
+        if !output.status.success() && !nothing_to_unset {
+            let message = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+            return Err(GitError::Program { action: ACTION, message });
+        }
+        crate::disk::sync_file(&file)?;
+        Ok(crate::disk::sync_directory(self.common_directory())?)
     }
 
     /// Returns the value of a key that is a truth value; `None` if it is unset or no truth value.

@@ -64,6 +64,15 @@ pub enum RetentionError {
         #[source]
         source: DecodeError,
     },
+    /// Another user of the store cannot be asked.
+    #[error("user `{}` of the store cannot be read", path.display())]
+    User {
+        /// Its common git directory.
+        path: std::path::PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<RetentionError>,
+    },
     /// A snapshot could not be looked into.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),

@@ -17,6 +17,8 @@ const FORMAT: &str = "pv-store 2\n";
 /// What it said when every object was a file of its own. Such a store is read as it is, and becomes one of
 /// today's with the first write; the older `pv` then refuses it, because it would not find what is in packs.
 const FORMAT_OF_LOOSE: &str = "pv-store 1\n";
+/// What it says once the store lies elsewhere, so that nobody begins a new one here.
+const FORMAT_OF_MOVED: &str = "pv-store moved\n";
 /// An unknown format is quoted up to this length.
 const QUOTED_CHARS: usize = 40;
 /// Objects are spread over directories named by this many digits.
@@ -67,6 +69,11 @@ impl Layout {
         self.0.join("trash")
     }
 
+    /// Returns the directory of the list of users.
+    pub(super) fn users(&self) -> PathBuf {
+        self.0.join("users")
+    }
+
     /// Returns where damaged files are kept.
     pub(super) fn quarantine(&self) -> PathBuf {
         self.0.join("quarantine")
@@ -92,6 +99,7 @@ impl Layout {
     /// Fails if the directory says that it is a store of another format. One that says nothing is a new store.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match disk::read_if_there(&self.format())? {
+            Some(bytes) if bytes == FORMAT_OF_MOVED.as_bytes() => Err(StoreError::Moved { path: self.0.clone() }),
             Some(bytes) if bytes != FORMAT.as_bytes() && bytes != FORMAT_OF_LOOSE.as_bytes() => {
                 let text = String::from_utf8_lossy(&bytes);
                 let found = text.lines().next().unwrap_or_default().chars().take(QUOTED_CHARS).collect();
@@ -101,9 +109,36 @@ impl Layout {
         }
     }
 
+    /// Returns whether the directory says that it is a store.
+    pub(super) fn is_there(&self) -> Result<bool, DiskError> {
+        Ok(disk::read_if_there(&self.format())?.is_some())
+    }
+
+    /// Returns whether the directory says that its store lies elsewhere now.
+    pub(super) fn is_moved(&self) -> Result<bool, DiskError> {
+        Ok(disk::read_if_there(&self.format())?.is_some_and(|bytes| bytes == FORMAT_OF_MOVED.as_bytes()))
+    }
+
+    /// Says, durably, that the store lies elsewhere now.
+    pub(super) fn mark_moved(&self, disk: &dyn Disk) -> Result<(), DiskError> {
+        disk::write_whole_on(disk, &self.format(), FORMAT_OF_MOVED.as_bytes(), Durability::Synced)
+    }
+
     /// Makes the directory a store of this format, durably, if it is none yet.
     pub(super) fn establish(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         self.check()?;
+        self.make(disk)
+    }
+
+    /// Does what [`Layout::establish`] does, also where a store was moved away from.
+    pub(super) fn establish_again(&self, disk: &dyn Disk) -> Result<(), StoreError> {
+        if !self.is_moved()? {
+            self.check()?;
+        }
+        self.make(disk)
+    }
+
+    fn make(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         if disk::read_if_there(&self.format())?.is_some_and(|bytes| bytes == FORMAT.as_bytes()) {
             return Ok(());
         }

@@ -45,6 +45,8 @@ pub struct LocalStore {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) layout: Layout,
     pub(super) packs: Packs,
+    /// Who is put on the list of users with the first write.
+    pub(super) user: Option<PathBuf>,
     session: Mutex<Option<Session>>,
     pub(super) staging: Staging,
     /// Held during a commit, so that no sync returns while another is committing what it waits for.
@@ -82,6 +84,7 @@ impl LocalStore {
             staging: Staging::new(Arc::clone(&disk)),
             disk,
             layout,
+            user: None,
             session: Mutex::default(),
             committing: Mutex::default(),
             flush_each_max: FLUSH_EACH_MAX,
@@ -89,6 +92,19 @@ impl LocalStore {
             has_loose: OnceLock::new(),
             unusable: RwLock::default(),
         })
+    }
+
+    /// Opens the store in `directory`, which must be there, and writes to it through `disk`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Absent`] if there is none, and as [`LocalStore::open`].
+    pub fn open_existing_on(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self, StoreError> {
+        let store = Self::open_on(disk, directory)?;
+        if !store.layout.is_there()? {
+            return Err(StoreError::Absent { path: directory.to_owned() });
+        }
+        Ok(store)
     }
 
     /// Lets nothing that is found from now on be taken away as long as this value lives.
@@ -428,7 +444,12 @@ impl LocalStore {
         let mut session = lock(&self.session);
         if session.is_none() {
             self.layout.establish(&*self.disk)?;
-            *session = Some(Session::start(&*self.disk, &self.layout.sessions())?);
+            // Before the session: a collection that does not see the user waits for the session, and looks again.
+            self.register()?;
+            let started = Session::start(&*self.disk, &self.layout.sessions())?;
+            // Who moved the store meanwhile kept all sessions from starting.
+            self.layout.check()?;
+            *session = Some(started);
             // In this order: what was condemned and is gone from the list is gone from the packs, too. What was found
             // before this session may have been taken away since, so it is looked up again.
             let condemned = Condemned::read(&self.layout)?.unwrap_or_default();

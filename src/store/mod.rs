@@ -35,11 +35,14 @@ mod pack;
 mod packs;
 mod pieces;
 mod recipe;
+mod relocate;
 mod rewrite;
 mod session;
 mod source;
 mod staging;
 mod trash;
+mod usage;
+mod users;
 mod verified;
 mod wanted;
 
@@ -59,8 +62,10 @@ pub use dry::DryStore;
 pub use garbage::Live;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use relocate::{Moving, is_free, sweep_moved};
 pub use source::Source;
 pub use trash::put_back;
+pub use usage::{OfKind, Room, Usage};
 pub use wanted::WantedStore;
 
 /// Bytes are passed on in pieces of this size, whatever the size of the object.
@@ -240,6 +245,40 @@ pub enum StoreError {
         path: PathBuf,
         /// What its `FORMAT` file says.
         found: String,
+    },
+    /// There is no store where one should be.
+    #[error("there is no store in `{}`", path.display())]
+    Absent {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory that should become a store holds something else.
+    #[error("`{}` is neither empty nor a store", path.display())]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A store that is to be moved is being written to.
+    #[error("the store `{}` is in use by process {}", path.display(), session.split('-').next().unwrap_or_default())]
+    InUse {
+        /// The directory of the store.
+        path: PathBuf,
+        /// One of the sessions in it.
+        session: String,
+    },
+    /// Two stores have different files of one name.
+    #[error("`{}` differs from `{}`", path.display(), other.display())]
+    Differs {
+        /// The file of one store.
+        path: PathBuf,
+        /// That of the other.
+        other: PathBuf,
+    },
+    /// The store lies elsewhere now.
+    #[error("the store was moved away from `{}`", path.display())]
+    Moved {
+        /// The directory in which it was.
+        path: PathBuf,
     },
     /// The store itself cannot be read or written.
     #[error(transparent)]

@@ -24,4 +24,5 @@ mod run_together;
 mod sandbox;
 mod stat_cache;
 mod status;
+mod store;
 mod training;

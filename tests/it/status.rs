@@ -455,6 +455,7 @@ Commands:
   checkout     Bring files, data or outputs of a version into the working tree
   fsck         Check that everything in the store is what was written, and repair what is not
   gc           Give back the space of what nothing leads to any more
+  store        Show where the store is and who uses it; move it, or share it with other clones
   hooks        Keep snapshots in step with commits, by Git hooks
   schema       Print the JSON schema of `.pipeline/pipeline.yaml`, for editors
   completions  Print the completion script of a shell

@@ -1,0 +1,143 @@
+//! The store and who else uses it: what all of them need, and how a project moves from one store to another.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{DIRECTORY, KEPT_SINCE, Project, ProjectError, STORE_KEY};
+use crate::disk::{self, Disk, Durability, RealDisk};
+use crate::git::Repository;
+use crate::host::Time;
+use crate::record::Journal;
+use crate::retention::{self, RetentionError, Roots, User};
+use crate::store::{LocalStore, StoreError, is_free, sweep_moved};
+
+/// What became of a store that was moved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MovedStore {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// How many files were copied; what was there already does not count.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Where it is still, because others use it there.
+    pub stays_at: Option<PathBuf>,
+}
+
+impl Project {
+    /// Returns the common git directories of all others that use the store of this project.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`] if the list cannot be read.
+    pub fn other_users(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut users = self.store.users()?;
+        // A store inside a repository belongs to it, and has it on no list.
+        users.extend(owner(self.store.directory()));
+        users.remove(self.repository.common_directory());
+        Ok(users.into_iter().collect())
+    }
+
+    /// Returns where everything begins that this project and every other user of its store must keep.
+    ///
+    /// Costs what [`retention::roots`] costs, for each user.
+    ///
+    /// # Errors
+    ///
+    /// [`RetentionError::User`] if another user cannot be read, and as [`retention::roots`]: nobody knows then what is needed.
+    pub fn roots(&self, since: Time) -> Result<Roots, RetentionError> {
+        let mut roots = retention::roots(self.user(&self.commits()), since)?;
+        for path in self.other_users()? {
+            match roots_of(&path, since) {
+                Ok(of_user) => roots.add(of_user),
+                Err(source) => return Err(RetentionError::User { path, source: Box::new(source) }),
+            }
+        }
+        Ok(roots)
+    }
+
+    /// Moves the store to the directory `to`, which is absolute, or joins the store that is there.
+    ///
+    /// A crash leaves the project with a whole store; calling it again goes on. Where others use the old store, it
+    /// stays. Costs two reads and a write of all that is not there yet. `progress` is told files and bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Occupied`] if `to` holds something else, and as [`LocalStore::copy_to`];
+    /// [`crate::git::GitError`] if the configuration cannot be changed.
+    pub fn move_store(&self, to: &Path, progress: &dyn Fn(u64, u64)) -> Result<MovedStore, ProjectError> {
+        let common = self.repository.common_directory();
+        let to = absolute(to);
+        if to != self.directory && !is_free(&to)? {
+            return Err(StoreError::Occupied { path: to }.into());
+        }
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let mut others = Vec::new();
+        let opened;
+        let from = if absolute(self.store.directory()) != to {
+            others = self.other_users()?;
+            &self.store
+        } else if to == self.directory {
+            return Ok(MovedStore { path: to, files: 0, bytes: 0, stays_at: None });
+        } else {
+            // An earlier try may have died before it removed what was in the repository.
+            match LocalStore::open_on(Arc::clone(&disk), &self.directory) {
+                Err(StoreError::Moved { .. }) => {
+                    sweep_moved(&self.directory)?;
+                    return Ok(MovedStore { path: to, files: 0, bytes: 0, stays_at: None });
+                }
+                store => opened = store?,
+            }
+            &opened
+        };
+        let moving = from.copy_to(&to, progress)?;
+        let (files, bytes) = moving.copied();
+        if let Some(since) = self.kept_since() {
+            let text = format!("{}\n", since.epoch_ms);
+            disk::write_whole(&self.directory.join(KEPT_SINCE), text.as_bytes(), Durability::Synced)?;
+        }
+        if to == self.directory {
+            self.repository.configure(STORE_KEY, None)?;
+            if Repository::at(common)?.path_setting(STORE_KEY).is_some() {
+                // Another file of git's configuration says where the stores of all repositories are.
+                self.repository.configure(STORE_KEY, Some(Path::new(DIRECTORY)))?;
+            }
+        } else {
+            // In this order: who collects there from now on asks this project.
+            LocalStore::open_existing_on(disk, &to)?.used_by(common).register()?;
+            self.repository.configure(STORE_KEY, Some(&to))?;
+        }
+        if others.is_empty() {
+            moving.remove_old()?;
+            return Ok(MovedStore { path: to, files, bytes, stays_at: None });
+        }
+        self.store.forget(common)?;
+        Ok(MovedStore { path: to, files, bytes, stays_at: Some(self.store.directory().to_owned()) })
+    }
+}
+
+fn roots_of(common_directory: &Path, since: Time) -> Result<Roots, RetentionError> {
+    let repository = Repository::at(common_directory)?;
+    let directory = repository.common_directory().join(DIRECTORY);
+    let journal = Journal::new(directory.join("records"));
+    retention::roots(User { repository: &repository, journal: &journal, memory: &directory.join("commits") }, since)
+}
+
+/// Returns the git directory that a store at `directory` lies in.
+fn owner(directory: &Path) -> Option<PathBuf> {
+    let directory = absolute(directory);
+    let above = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == DIRECTORY))?;
+    (above.join("HEAD").is_file() && above.join("objects").is_dir()).then(|| above.to_owned())
+}
+
+/// Returns the path without links, as far as it is there.
+fn absolute(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        if let Ok(real) = std::fs::canonicalize(above) {
+            return path
+                .strip_prefix(above)
+                .map_or_else(|_| path.to_owned(), |below| real.join(below).components().collect());
+        }
+    }
+    path.to_owned()
+}

@@ -1,0 +1,199 @@
+//! `pv store`: one store for several clones, and how it gets there.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::sandbox::Sandbox;
+
+const PIPELINE: &str = "\
+data: [data]
+steps:
+  count:
+    run: cat data/x > out.txt
+    inputs: [data]
+    outputs: [out.txt]
+";
+
+/// A year after what the sandbox takes for now.
+const LATER: &str = "2027-03-01T00:00:00Z";
+
+fn project() -> Sandbox {
+    let project = Sandbox::new();
+    project.write(".pipeline/pipeline.yaml", PIPELINE);
+    project.write(".gitignore", "/data/\n/out.txt\n");
+    project.commit("first");
+    project.write("data/x", "ours\n".repeat(100));
+    project.write("data/large", "0123456789abcdef".repeat(20_000));
+    project
+}
+
+/// Runs `pv` in a directory a year later: the answer, and what else was said.
+fn pv(project: &Sandbox, directory: &Path, arguments: &[&str]) -> (Value, i32, String) {
+    let mut command = project.pv_command_in(directory, &[arguments, &["--json"]].concat());
+    let output = command.env("PV_NOW", LATER).output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap();
+    (answer, output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn snapshot(project: &Sandbox, directory: &Path, tag: &str) -> String {
+    let output = project.pv_command_in(directory, &["snapshot", "--tag", tag, "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", project.tell(&output));
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["snapshot"].as_str().unwrap().to_owned()
+}
+
+fn packs(store: &Path) -> usize {
+    let files = std::fs::read_dir(store.join("packs")).map_or(0, Iterator::count);
+    files + walk(&store.join("objects"))
+}
+
+fn walk(directory: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()
+}
+
+/// A project, a clone of it, and the store that both share. Each has a version of its own that the other does not know.
+fn two_that_share() -> (Sandbox, PathBuf, PathBuf, [String; 2]) {
+    let project = project();
+    let ours = snapshot(&project, &project.path(""), "ours");
+    let (clone, shared) = (project.beside("clone"), project.beside("shared"));
+    let output = project.command_in(&project.path(""), "git").args(["clone", "--quiet", "."]).arg(&clone).output();
+    assert!(output.unwrap().status.success());
+    std::fs::create_dir(clone.join("data")).unwrap();
+    std::fs::write(clone.join("data/x"), "theirs\n".repeat(100)).unwrap();
+    let theirs = snapshot(&project, &clone, "theirs");
+    for directory in [&project.path(""), &clone] {
+        let (answer, code, said) = pv(&project, directory, &["store", "move", "../shared"]);
+        assert_eq!(code, 0, "{answer} {said}");
+        assert_eq!(answer["path"], shared.canonicalize().unwrap().to_str().unwrap());
+    }
+    (project, clone, shared, [ours, theirs])
+}
+
+#[test]
+fn two_clones_share_a_store_and_neither_collects_what_the_other_needs() {
+    let (project, clone, shared, [ours, theirs]) = two_that_share();
+    let here = project.path("");
+    assert_eq!((packs(&here.join(".git/pv")), packs(&clone.join(".git/pv"))), (0, 0), "nothing is kept twice");
+    for directory in [&here, &clone] {
+        let (answer, code, said) = pv(&project, directory, &["gc", "--all", "--undo-days", "0"]);
+        assert_eq!(code, 0, "{answer} {said}");
+    }
+    assert_eq!(pv(&project, &here, &["show", &ours]).1, 0);
+    assert_eq!(pv(&project, &clone, &["show", &theirs]).1, 0);
+    for directory in [&here, &clone] {
+        let (answer, code, _) = pv(&project, directory, &["fsck"]);
+        assert_eq!(code, 0, "{answer}");
+    }
+    let (answer, _, _) = pv(&project, &here, &["store"]);
+    assert_eq!(answer["users"].as_array().unwrap().len(), 2, "{answer}");
+    assert_eq!(answer["kinds"]["snapshot"]["objects"], 2, "{answer}");
+    assert_eq!(
+        answer["packs"]["files"].as_u64().unwrap() as usize,
+        std::fs::read_dir(shared.join("packs")).unwrap().count()
+    );
+}
+
+#[test]
+fn a_user_that_cannot_be_read_blocks_deletion_until_it_is_forgotten() {
+    let (project, clone, _, [ours, theirs]) = two_that_share();
+    let here = project.path("");
+    let gone = project.beside("gone");
+    std::fs::rename(&clone, &gone).unwrap();
+    for arguments in [&["gc"][..], &["gc", "--dry-run"]] {
+        let (_, code, said) = pv(&project, &here, arguments);
+        assert_eq!(code, 4, "{said}");
+        assert!(said.contains("clone/.git` of the store cannot be read"), "{said}");
+        assert!(said.contains("pv store forget"), "{said}");
+    }
+    assert_eq!(pv(&project, &here, &["show", &theirs]).1, 0, "nothing was taken away");
+    let (_, code, said) = pv(&project, &here, &["store", "forget", "../nobody"]);
+    assert_eq!(code, 2, "{said}");
+    let (answer, code, said) = pv(&project, &here, &["store", "forget", clone.to_str().unwrap()]);
+    assert_eq!(code, 0, "{answer} {said}");
+    let (answer, code, said) = pv(&project, &here, &["gc", "--all"]);
+    assert_eq!(code, 0, "{answer} {said}");
+    assert_eq!(pv(&project, &here, &["show", &ours]).1, 0);
+    assert_ne!(pv(&project, &here, &["show", &theirs]).1, 0, "what only the forgotten one needed is gone");
+}
+
+#[test]
+fn a_user_with_damaged_records_blocks_deletion() {
+    let (project, clone, _, _) = two_that_share();
+    let mut directories = vec![clone.join(".git/pv/records")];
+    while let Some(directory) = directories.pop() {
+        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                #[expect(clippy::disallowed_methods, reason = "damage is not written whole")]
+                std::fs::write(path, "not a record").unwrap();
+            }
+        }
+    }
+    let (_, code, said) = pv(&project, &project.path(""), &["gc"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("clone/.git` of the store cannot be read"), "{said}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_an_error_and_no_new_one() {
+    let (project, _, shared, [ours, _]) = two_that_share();
+    let here = project.path("");
+    std::fs::rename(&shared, project.beside("unmounted")).unwrap();
+    for arguments in [&["snapshot"][..], &["store"], &["show", &ours]] {
+        let (_, code, said) = pv(&project, &here, arguments);
+        assert_eq!(code, 4, "{said}");
+        assert!(said.contains("there is no store in") && said.contains("pv.storePath"), "{said}");
+    }
+    assert!(!shared.exists());
+    // Who loses the setting is not given an empty store either.
+    project.git(&["config", "--unset", "pv.storePath"]);
+    let (_, code, said) = pv(&project, &here, &["snapshot"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("was moved away"), "{said}");
+    let unmounted = project.beside("unmounted");
+    project.git(&["config", "pv.storePath", unmounted.to_str().unwrap()]);
+    assert_eq!(pv(&project, &here, &["show", &ours]).1, 0);
+}
+
+#[test]
+fn a_move_that_died_goes_on_and_what_differs_is_never_removed() {
+    let project = project();
+    let here = project.path("");
+    let ours = snapshot(&project, &here, "ours");
+    let (store, shared) = (here.join(".git/pv"), project.beside("shared"));
+    std::fs::create_dir_all(project.beside("full/of/something")).unwrap();
+    assert_eq!(pv(&project, &here, &["store", "move", "../full"]).1, 2, "what is no store stays what it is");
+    // A file that was copied with an error on the way.
+    let pack = std::fs::read_dir(store.join("packs")).unwrap().next().unwrap().unwrap().path();
+    let copy = shared.join("packs").join(pack.file_name().unwrap());
+    std::fs::create_dir_all(shared.join("packs")).unwrap();
+    std::fs::copy(store.join("FORMAT"), shared.join("FORMAT")).unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    bytes[20] ^= 1;
+    #[expect(clippy::disallowed_methods, reason = "damage is not written whole")]
+    std::fs::write(&copy, bytes).unwrap();
+    let (_, code, said) = pv(&project, &here, &["store", "move", "../shared"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("differs from"), "{said}");
+    assert_eq!(pv(&project, &here, &["show", &ours]).1, 0);
+    // Half of it was copied, half of a file is left.
+    std::fs::copy(&pack, &copy).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "it is half of a file")]
+    std::fs::write(shared.join("packs/.copy-x.pack.half"), "half").unwrap();
+    let (answer, code, said) = pv(&project, &here, &["store", "move", "../shared"]);
+    assert_eq!(code, 0, "{answer} {said}");
+    assert_eq!((packs(&store), pv(&project, &here, &["show", &ours]).1), (0, 0));
+    // It was copied and configured, and died before anything was removed.
+    std::fs::create_dir_all(store.join("packs")).unwrap();
+    std::fs::copy(&copy, &pack).unwrap();
+    std::fs::copy(shared.join("FORMAT"), store.join("FORMAT")).unwrap();
+    assert_eq!(pv(&project, &here, &["store", "move", "../shared"]).1, 0);
+    assert_eq!((packs(&store), pv(&project, &here, &["show", &ours]).1), (0, 0));
+    // And back home.
+    let (answer, code, said) = pv(&project, &here, &["store", "move", ".git/pv"]);
+    assert_eq!(code, 0, "{answer} {said}");
+    assert_eq!((packs(&shared), pv(&project, &here, &["show", &ours]).1), (0, 0));
+    assert_eq!(pv(&project, &here, &["fsck"]).1, 0);
+}
