@@ -18,6 +18,10 @@ use crate::store::{LocalStore, StoreError};
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod model;
 
 /// The directory that makes a directory a project.
 pub const DEFINITIONS: &str = ".pipeline";
