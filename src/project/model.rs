@@ -103,8 +103,6 @@ type Files = BTreeMap<&'static str, usize>;
 #[derive(Clone, Debug)]
 struct Taken {
     files: Files,
-    /// The newest link to it.
-    second: i64,
     /// Since when it may be in the trash.
     released: Option<i64>,
 }
@@ -114,17 +112,20 @@ struct Taken {
 struct Model {
     files: Files,
     taken: BTreeMap<SnapshotId, Taken>,
+    /// When each was put on record last, also those that were let go since: records stay.
+    linked: BTreeMap<SnapshotId, i64>,
     names: BTreeMap<usize, SnapshotId>,
 }
 
 impl Model {
     fn acknowledged(&mut self, id: SnapshotId, files: Files, second: i64, name: Option<usize>) {
-        self.taken.insert(id, Taken { files, second, released: None });
+        self.taken.insert(id, Taken { files, released: None });
+        self.linked.insert(id, second);
         self.names.extend(name.map(|name| (name, id)));
     }
 
     fn must_be_kept(&self, since: i64) -> BTreeSet<SnapshotId> {
-        let recent = self.taken.iter().filter(|(_, taken)| taken.second >= since).map(|(id, _)| *id);
+        let recent = self.linked.iter().filter(|(_, second)| **second >= since).map(|(id, _)| *id);
         recent.chain(self.names.values().copied()).collect()
     }
 
@@ -269,11 +270,7 @@ impl World {
         }
         for (_, version) in project.journal.versions().unwrap().into_iter().filter(|(_, other)| other.time == time) {
             // Of a name alone, without a link, only the name keeps it.
-            self.model.taken.entry(version.snapshot).and_modify(|taken| taken.released = None).or_insert(Taken {
-                files: files.clone(),
-                second: i64::MIN,
-                released: None,
-            });
+            self.model.taken.insert(version.snapshot, Taken { files: files.clone(), released: None });
             self.model.names.extend(name.map(|name| (name, version.snapshot)));
         }
     }
@@ -363,7 +360,7 @@ impl World {
         let found = files_below(&place);
         assert!(found.keys().eq(expected.keys()), "{case}: {id} has {:?}, not {files:?}", found.keys());
         for (path, bytes) in &found {
-            assert!(bytes == expected[path], "{case}: `{path}` of {id} is not what it was");
+            assert!(bytes.as_slice() == expected[path.as_str()], "{case}: `{path}` of {id} is not what it was");
         }
         disk::remove_tree(&place).unwrap();
     }
@@ -381,8 +378,7 @@ impl World {
         }
         only_whole_ones(&reader.store, case);
         let linked: BTreeSet<_> = reader.journal.links().unwrap().into_iter().map(|(_, link)| link.snapshot).collect();
-        let known = self.model.taken.iter().filter(|(_, taken)| taken.second != i64::MIN);
-        assert!(known.map(|(id, _)| id).all(|id| linked.contains(id)), "{case}: a record is lost");
+        assert_eq!(linked, self.model.linked.keys().copied().collect(), "{case}: links");
         let named: BTreeSet<_> =
             reader.journal.versions().unwrap().into_iter().map(|(_, version)| version.snapshot).collect();
         assert_eq!(named, self.model.names.values().copied().collect(), "{case}: names");
