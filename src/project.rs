@@ -18,6 +18,10 @@ use crate::store::{LocalStore, StoreError};
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod model;
 mod users;
 
 pub use users::MovedStore;

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use super::Project;
+use super::fixture::{by, git, snapshot};
 use crate::disk::recorder::{Cut, Recorder, play};
 use crate::disk::{self, Disk, Durability};
 use crate::environment::{self, Tools};
@@ -17,9 +17,9 @@ use crate::exec::Stop;
 use crate::host::Time;
 use crate::object::{Entry, Kind, SnapshotId};
 use crate::pipeline;
-use crate::record::{By, Journal, Link, Record};
+use crate::record::Journal;
 use crate::run::{Mode, Origin, Request, Work, conclude, perform};
-use crate::snapshot::{View, capture_working, for_each_file, load_pipeline, read_snapshot};
+use crate::snapshot::{View, for_each_file, load_pipeline, read_snapshot};
 use crate::store::{LocalStore, Store};
 
 const DEFINITION: &str = "steps:
@@ -28,34 +28,6 @@ const DEFINITION: &str = "steps:
     outputs: [out]
     run: cat in in > out; echo said
 ";
-
-fn git(directory: &Path, arguments: &[&str]) {
-    #[expect(clippy::disallowed_methods, reason = "a repository to work in")]
-    let mut git = Command::new("git");
-    let done = git.args(["-c", "user.name=A", "-c", "user.email=a@example.org"]).args(arguments).current_dir(directory);
-    assert!(done.output().unwrap().status.success(), "git {arguments:?}");
-}
-
-fn by() -> By {
-    By { who: "A".to_owned(), host: "h".to_owned(), platform: "p".to_owned(), pv: "0".to_owned() }
-}
-
-/// Takes a snapshot and links it, as `pv snapshot` does.
-fn snapshot(project: &Project) -> SnapshotId {
-    let captured = capture_working(project.site(), &project.store, &|_, _| true).unwrap();
-    project.store.sync().unwrap();
-    let link = Link {
-        snapshot: captured.id,
-        pipeline: project.pipeline.clone(),
-        commit: None,
-        dirty: true,
-        time: Time::now(),
-        by: by(),
-        message: None,
-    };
-    project.journal.add(&[Record::Link(link)]).unwrap();
-    captured.id
-}
 
 /// Runs a snapshot and records it, as `pv run` does.
 fn run(project: &Project, id: SnapshotId, places: &Path) {
@@ -155,12 +127,12 @@ fn what_a_snapshot_and_a_run_acknowledged_is_there_wherever_they_stop() {
     let recorder = Arc::new(Recorder::new());
     let project = Project::open_on(&(Arc::clone(&recorder) as Arc<dyn Disk>), &tree, "pipeline").unwrap();
     let mut acknowledged = vec![(0, Named::default())];
-    let first = snapshot(&project);
+    let first = snapshot(&project, Time::now(), None).unwrap();
     acknowledged.push((recorder.log().len(), named(&project.journal)));
     run(&project, first, &root.join("places"));
     acknowledged.push((recorder.log().len(), named(&project.journal)));
     write("in", b"other\n");
-    snapshot(&project);
+    snapshot(&project, Time::now(), None).unwrap();
     acknowledged.push((recorder.log().len(), named(&project.journal)));
     assert_eq!(acknowledged.last().unwrap().1.snapshots.len(), 2);
 
