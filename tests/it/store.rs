@@ -88,10 +88,7 @@ fn two_clones_share_a_store_and_neither_collects_what_the_other_needs() {
     let (answer, _, _) = pv(&project, &here, &["store"]);
     assert_eq!(answer["users"].as_array().unwrap().len(), 2, "{answer}");
     assert_eq!(answer["kinds"]["snapshot"]["objects"], 2, "{answer}");
-    assert_eq!(
-        answer["packs"]["files"].as_u64().unwrap() as usize,
-        std::fs::read_dir(shared.join("packs")).unwrap().count()
-    );
+    assert_eq!(answer["packs"]["files"], std::fs::read_dir(shared.join("packs")).unwrap().count());
 }
 
 #[test]
