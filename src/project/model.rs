@@ -236,7 +236,9 @@ impl World {
             Act::Snapshot { name, stays, stop } => self.snapshot(name, stays, stop),
             Act::Begin => self.begin(),
             Act::Finish => self.finish(),
-            Act::Collect { keep_seconds, undo_seconds, all, stop } => self.collect(keep_seconds, undo_seconds, all, stop),
+            Act::Collect { keep_seconds, undo_seconds, all, stop } => {
+                self.collect(keep_seconds, undo_seconds, all, stop)
+            }
             Act::PutBack { stop } => {
                 let (done, _project) = self.stopping(stop, |project| Ok(store::put_back(&project.store)?));
                 if done.is_some() {
