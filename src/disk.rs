@@ -249,7 +249,11 @@ pub fn forget_cached(file: &File) {
 /// [`DiskError`] if something cannot be removed.
 pub fn remove_tree(path: &Path) -> Result<(), DiskError> {
     let result = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).or_else(|_| {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).or_else(|error| {
+            // Somebody else removed it, and what is there by now may be another's.
+            if error.kind() == io::ErrorKind::NotFound {
+                return Err(error);
+            }
             open_up(path);
             fs::remove_dir_all(path)
         }),

@@ -237,7 +237,7 @@ impl World {
             Act::Begin => self.begin(),
             Act::Finish => self.finish(),
             Act::Collect { keep_seconds, undo_seconds, all, stop } => {
-                self.collect(keep_seconds, undo_seconds, all, stop)
+                self.collect(keep_seconds, undo_seconds, all, stop);
             }
             Act::PutBack { stop } => {
                 let (done, _project) = self.stopping(stop, |project| Ok(store::put_back(&project.store)?));

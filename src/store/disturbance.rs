@@ -1,12 +1,14 @@
 //! How a [`LocalStore`] fares among other processes, damaged directories and files that do not hold still.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use proptest::prelude::*;
 
-use super::contract::names;
+use super::contract::{long, names};
 use super::{LocalStore, Source, Store, StoreError};
 use crate::disk::{self, Durability};
 use crate::hash::Digest;
@@ -132,6 +134,65 @@ fn threads_that_put_and_sync_and_read_at_once_always_find_what_they_put() {
             });
         }
     });
+}
+
+#[test]
+fn threads_of_two_stores_that_put_sync_merge_and_read_at_once_lose_nothing() {
+    const ROUNDS: u32 = 24;
+    const THREADS: u32 = 3;
+    let root = tempfile::tempdir().unwrap();
+    let stores = [0, 1].map(|_| LocalStore::open(root.path()).unwrap());
+    let acknowledged: Mutex<BTreeMap<Digest, Vec<u8>>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for (number, store) in (0_u32..).zip(&stores) {
+            for thread in 0..THREADS {
+                let acknowledged = &acknowledged;
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        // One that all threads put at once, one of its own, and sometimes a large one that is edited.
+                        let mut objects = vec![
+                            format!("shared {}", round / 2).into_bytes(),
+                            format!("own {number} {thread} {round}").into_bytes(),
+                        ];
+                        if round % 8 == thread {
+                            let mut large = long(150_000);
+                            large[usize::try_from(round).unwrap() * 1000] ^= 1;
+                            objects.push(large);
+                        }
+                        let put = |bytes: Vec<u8>| (store.put_bytes(Kind::Blob, &bytes).unwrap().digest, bytes);
+                        let put: Vec<_> = objects.into_iter().map(put).collect();
+                        for (digest, bytes) in &put {
+                            assert_eq!(store.get(Kind::Blob, *digest).unwrap(), *bytes, "staged or published");
+                        }
+                        store.sync().unwrap();
+                        acknowledged.lock().unwrap().extend(put);
+                    }
+                });
+            }
+            let acknowledged = &acknowledged;
+            scope.spawn(move || {
+                let all = (ROUNDS * THREADS * 2) as usize;
+                let mut read = 0;
+                while read < all {
+                    let known = acknowledged.lock().unwrap().clone();
+                    for (digest, bytes) in &known {
+                        assert_eq!(store.get(Kind::Blob, *digest).unwrap(), *bytes, "acknowledged");
+                    }
+                    read = known.values().filter(|bytes| bytes.starts_with(b"own ")).count();
+                }
+            });
+        }
+    });
+    drop(stores);
+    assert!(names(&root.path().join("packs")).len() < 40, "small packs were merged meanwhile");
+    let acknowledged = acknowledged.into_inner().unwrap();
+    let store = LocalStore::open(root.path()).unwrap();
+    for (digest, bytes) in &acknowledged {
+        assert_eq!(store.get(Kind::Blob, *digest).unwrap(), *bytes);
+    }
+    assert_eq!(store.find(Kind::Blob, "").unwrap(), acknowledged.into_keys().collect::<Vec<_>>());
+    let checked = store.check(&|_, _| true).unwrap();
+    assert!(checked.damaged.is_empty() && checked.lost.is_empty(), "{checked:?}");
 }
 
 #[test]

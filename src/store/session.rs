@@ -95,17 +95,18 @@ fn is_dead(session: &Path) -> bool {
     }
 }
 
-/// Makes a directory named after the process, and a number where one process has several sessions.
+/// Makes a directory named after the process and a number that this process gives out once: a session
+/// that is just ending must not take the directory of the next one with it.
 fn make_new(disk: &dyn Disk, directory: &Path) -> Result<PathBuf, DiskError> {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
     let process = std::process::id();
-    let mut number = 0_u32;
     loop {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!("{process}-{number}"));
         // Nobody else makes directories here now: the lock on starting is held.
         if disk::look(&path)?.is_none() {
             disk.change(Change::MakeDirectory(&path))?;
             return Ok(path);
         }
-        number += 1;
     }
 }

@@ -145,17 +145,21 @@ fn loose_name(path: &Path) -> Option<(Kind, Digest)> {
 
 /// Moves files within the store, durably, and makes the directories for them.
 pub(super) fn move_all(store: &LocalStore, moves: &[(PathBuf, PathBuf)]) -> Result<(), StoreError> {
-    let mut touched = BTreeSet::new();
+    let above = |path: &Path| -> Vec<PathBuf> {
+        let above = path.ancestors().skip(1).take_while(|above| above.starts_with(store.layout.root()));
+        above.map(Path::to_owned).collect()
+    };
+    let (mut left, mut reached) = (BTreeSet::new(), BTreeSet::new());
     for (from, to) in moves {
         disk::make_directories(&*store.disk, disk::parent(to))?;
         store.disk.change(Change::Rename { from, to })?;
-        for path in [from, to] {
-            let above = path.ancestors().skip(1).take_while(|above| above.starts_with(store.layout.root()));
-            touched.extend(above.map(Path::to_owned));
-        }
+        left.extend(above(from));
+        reached.extend(above(to));
     }
-    // The deepest first: a crash in between leaves nothing that leads nowhere.
-    touched.iter().rev().try_for_each(|directory| store.disk.flush(Flush::Directory(directory)))?;
+    // The new names first, or a crash could leave neither; the deepest first, or one could lead nowhere.
+    let only_left: BTreeSet<_> = left.difference(&reached).collect();
+    let mut order = reached.iter().rev().chain(only_left.into_iter().rev());
+    order.try_for_each(|directory| store.disk.flush(Flush::Directory(directory)))?;
     Ok(())
 }
 

@@ -266,6 +266,90 @@ fn nothing_that_lives_is_lost_wherever_a_collection_stops_and_the_next_one_finis
     }
 }
 
+/// A store on a recorder, with a large object that is a file of its own, one in pieces and some small ones.
+fn filled(directory: &Path) -> (Arc<Recorder>, Vec<Digest>) {
+    let disk = Arc::new(Recorder::new());
+    let store = LocalStore::open_on(Arc::clone(&disk) as _, directory).unwrap();
+    let pieces: Vec<u8> = long(300_000).into_iter().rev().collect();
+    let mut digests = Vec::new();
+    for object in [&b"one"[..], &pieces, b"two"] {
+        digests.push(store.put_bytes(Kind::Blob, object).unwrap().digest);
+        store.sync().unwrap();
+    }
+    let loose = long(100_000);
+    digests.push(Digest::of(&loose));
+    let path = store.path_of(Kind::Blob, Digest::of(&loose));
+    disk::make_directories(&*disk, disk::parent(&path)).unwrap();
+    disk::write_whole_on(&*disk, &path, &loose, disk::Durability::Synced).unwrap();
+    for above in path.ancestors().skip(1).take_while(|above| above.starts_with(directory)) {
+        crate::disk::Disk::flush(&*disk, Flush::Directory(above)).unwrap();
+    }
+    (disk, digests)
+}
+
+/// Plays every prefix of what was done after `before` effects under every cut. What is left must hold all `digests`,
+/// and `finish` must bring each of them back to its place.
+fn all_come_back_wherever_it_stops(
+    root: &Path,
+    disk: &Recorder,
+    before: usize,
+    digests: &[Digest],
+    finish: impl Fn(&LocalStore),
+) {
+    let log = disk.log();
+    assert!(log.len() > before + 10, "only {} effects", log.len() - before);
+    for length in before..=log.len() {
+        for cut in Cut::ALL {
+            let (left, case) = (root.join("left"), format!("{cut:?} after {length} of {before}..{}", log.len()));
+            play(&log[..length], cut, &root.join("store"), &left);
+            for digest in digests {
+                let got = open(&left).get(Kind::Blob, *digest);
+                assert!(got.is_ok(), "{case}: {digest} is lost: {got:?}; the last effect was {:?}", log[length - 1]);
+            }
+            finish(&open(&left));
+            for digest in digests {
+                assert!(has(&left, *digest), "{case}: {digest} did not come back");
+            }
+            assert_eq!(names(&left.join("trash")), Vec::<String>::new(), "{case}");
+            assert_eq!(names(&left.join("gc")), ["lock"], "{case}");
+            disk::remove_tree(&left).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_put_back_is_all_there_wherever_that_stops_and_the_next_try_finishes() {
+    let root = tempfile::tempdir().unwrap();
+    let (disk, digests) = filled(&root.path().join("store"));
+    let store = LocalStore::open_on(Arc::clone(&disk) as _, &root.path().join("store")).unwrap();
+    let collected = collect::<StoreError>(&store, TERMS, &|_| Ok(Live::new()), &mut |_| ()).unwrap();
+    assert_eq!(collected.objects.len(), digests.len());
+    let before = disk.log().len();
+    assert_eq!(put_back(&store).unwrap(), 4);
+    all_come_back_wherever_it_stops(root.path(), &disk, before, &digests, |store| {
+        put_back(store).unwrap();
+    });
+}
+
+#[test]
+fn what_lives_again_comes_out_of_the_trash_wherever_emptying_it_stops() {
+    let root = tempfile::tempdir().unwrap();
+    let (disk, digests) = filled(&root.path().join("store"));
+    let store = LocalStore::open_on(Arc::clone(&disk) as _, &root.path().join("store")).unwrap();
+    collect::<StoreError>(&store, TERMS, &|_| Ok(Live::new()), &mut |_| ()).unwrap();
+    let before = disk.log().len();
+    // All but the first lives again when its time to be undone is over.
+    let (gone, living) = digests.split_first().unwrap();
+    let late = Terms { now_seconds: 5000, ..TERMS };
+    let mark = |_: &Live| Ok::<_, StoreError>(blobs(living));
+    let emptied = collect(&store, late, &mark, &mut |_| ()).unwrap();
+    assert_eq!(emptied.put_back, 3);
+    assert!(emptied.removed_bytes > 0 && !has(&root.path().join("store"), *gone));
+    all_come_back_wherever_it_stops(root.path(), &disk, before, living, |store| {
+        collect(store, late, &mark, &mut |_| ()).unwrap();
+    });
+}
+
 #[test]
 fn what_writers_acknowledge_beside_collections_stays() {
     const WRITERS: usize = 3;
@@ -318,8 +402,10 @@ fn what_writers_acknowledge_beside_collections_stays() {
                 })
             })
             .collect();
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        let ends: Vec<_> = writers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        // Before a failure is passed on: the collector would wait for ever.
         done.store(true, Ordering::SeqCst);
+        ends.into_iter().for_each(|end| end.unwrap());
         collector.join().unwrap();
     });
     let recorded = recorded.into_inner().unwrap();
