@@ -25,7 +25,7 @@ use crate::object::{RecordId, StepKey};
 pub const META_REF: &str = "refs/pv/meta";
 
 /// Up to this many files are flushed one by one; more by one flush of the file system.
-const SINGLE_FLUSHES_MAX: usize = 16;
+const SINGLE_FLUSHES_MAX: usize = 4;
 const UNCOMMITTED: &str = "none";
 
 /// Why records could not be read or added.
