@@ -103,13 +103,7 @@ pub(super) fn remove_blank(local: &gix::Repository, reference: &str) -> Result<b
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Scratch;
-
-    const META: &str = "refs/pv/meta";
-
-    fn file(path: &str, content: &str) -> (Vec<u8>, Vec<u8>) {
-        (path.into(), content.into())
-    }
+    use super::super::fixture::{META, Scratch, file};
 
     #[test]
     fn a_reference_that_a_power_cut_left_without_a_value_is_made_anew() {

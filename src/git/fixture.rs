@@ -12,6 +12,14 @@ use super::{CommitId, Repository};
 use crate::disk::{Durability, write_whole};
 use crate::path::ProjectPath;
 
+/// The reference of the sets that tests add to.
+pub(super) const META: &str = "refs/pv/meta";
+
+/// Returns a file of a set.
+pub(super) fn file(path: &str, content: &str) -> (Vec<u8>, Vec<u8>) {
+    (path.into(), content.into())
+}
+
 /// A repository in a directory of its own, with pinned identity and clock and no configuration but its own.
 pub(super) struct Scratch {
     directory: tempfile::TempDir,

@@ -248,14 +248,8 @@ fn signature(identity: Option<&Identity>) -> gix::actor::Signature {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Scratch, is_rerun};
+    use super::super::fixture::{META, Scratch, file, is_rerun};
     use super::*;
-
-    const META: &str = "refs/pv/meta";
-
-    fn file(path: &str, content: &str) -> (Vec<u8>, Vec<u8>) {
-        (path.into(), content.into())
-    }
 
     #[test]
     fn files_are_added_and_never_changed_and_git_finds_the_repository_sound() {
