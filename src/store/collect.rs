@@ -187,8 +187,7 @@ fn finish<E: From<StoreError>>(
     move_out(store, &going, terms.now_seconds)?;
     store.disk.change(Change::Remove(&store.layout.condemned())).map_err(StoreError::from)?;
     store.disk.flush(Flush::Directory(&store.layout.collection())).map_err(StoreError::from)?;
-    store.packs.refresh().map_err(StoreError::from)?;
-    store.packs.forget_gone();
+    store.packs.forget_gone().map_err(StoreError::from)?;
     let account = account(&inventory, &live, &going);
     collected.objects.extend(account.objects);
     collected.packs += account.packs;
@@ -198,8 +197,7 @@ fn finish<E: From<StoreError>>(
 
 /// Returns what there is. Fails if it cannot be told of all of it.
 fn inventory(store: &LocalStore, live: &Live) -> Result<Inventory, StoreError> {
-    store.packs.refresh()?;
-    store.packs.forget_gone();
+    store.packs.forget_gone()?;
     if let Some(name) = store.packs.bad().first() {
         return Err(StoreError::BadPack { path: store.layout.packs().join(name) });
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Barrier, Mutex};
 
 use proptest::prelude::*;
 
@@ -134,6 +134,45 @@ fn threads_that_put_and_sync_and_read_at_once_always_find_what_they_put() {
             });
         }
     });
+}
+
+#[test]
+fn threads_that_ask_at_once_for_what_another_store_has_just_published_all_find_it() {
+    const ROUNDS: u32 = 60;
+    const THREADS: u32 = 4;
+    let root = tempfile::tempdir().unwrap();
+    let [writer, reader] = [0, 1].map(|_| LocalStore::open(root.path()).unwrap());
+    let start = Barrier::new(THREADS as usize + 1);
+    let missed = Mutex::new(Vec::new());
+    let put = |round: u32| {
+        writer.put_bytes(Kind::Blob, &round.to_le_bytes()).unwrap();
+        writer.sync().unwrap();
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (start, reader, missed) = (&start, &reader, &missed);
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    start.wait();
+                    let digest = Digest::of(&round.to_le_bytes());
+                    let is_found = match thread % 2 {
+                        0 => reader.get(Kind::Blob, digest).is_ok(),
+                        _ => reader.length(Kind::Blob, digest).unwrap().is_some(),
+                    };
+                    if !is_found {
+                        missed.lock().unwrap().push((thread, round));
+                    }
+                    start.wait();
+                }
+            });
+        }
+        for round in 0..ROUNDS {
+            put(round);
+            start.wait();
+            start.wait();
+        }
+    });
+    assert_eq!(missed.into_inner().unwrap(), [], "threads and rounds");
 }
 
 #[test]

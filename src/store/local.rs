@@ -508,8 +508,8 @@ impl Store for LocalStore {
             return Ok(reader);
         }
         // Another process may have published it since the packs were listed.
-        let again = if self.packs.refresh()? { self.open_known(kind, digest)? } else { None };
-        let found = match again {
+        self.packs.refresh()?;
+        let found = match self.open_known(kind, digest)? {
             None if lock(&self.session).is_none() => self.open_in_trash(kind, digest)?,
             again => again,
         };
@@ -517,10 +517,11 @@ impl Store for LocalStore {
     }
 
     fn length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
-        match self.length_known(kind, digest)? {
-            None if self.packs.refresh_if_changed()? => self.length_known(kind, digest),
-            length => Ok(length),
+        if let Some(length) = self.length_known(kind, digest)? {
+            return Ok(Some(length));
         }
+        self.packs.refresh_if_changed()?;
+        self.length_known(kind, digest)
     }
 
     fn find(&self, kind: Kind, hex_prefix: &str) -> Result<Vec<Digest>, StoreError> {

@@ -39,8 +39,7 @@ pub(super) fn merge_small(store: &LocalStore) -> Result<usize, StoreError> {
     merging.hold()?;
     let packs = small(&merging)?;
     let merged = if packs.len() > SMALL_MAX { merge(&merging, packs)? } else { 0 };
-    store.packs.refresh()?;
-    store.packs.forget_gone();
+    store.packs.forget_gone()?;
     Ok(merged)
 }
 

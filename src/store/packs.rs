@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use super::condemned::Condemned;
 use super::pack::{BadPack, Entry, Pack, Tag, file_name, is_pack};
@@ -14,6 +15,8 @@ use crate::hash::Digest;
 
 /// A directory in which packs come and go all the time is listed so many times, then what was found has to do.
 const LISTED_AT_MOST: usize = 8;
+/// More than two ticks of the coarsest clock that Linux stamps changes with.
+const TICK_MAX: Duration = Duration::from_millis(25);
 
 /// All packs that this process knows of.
 pub(super) struct Packs {
@@ -28,8 +31,8 @@ struct Known {
     /// Files that are named as packs and are none: `fsck` deals with them.
     bad: BTreeSet<OsString>,
     is_listed: bool,
-    /// When a name in the directory had changed last, as of the last listing; `None` if there was no directory.
-    listed: Option<std::time::SystemTime>,
+    /// When a name in the directory had changed last, as of the last listing; `None` if that was a moment before.
+    listed: Option<SystemTime>,
     /// What whoever writes must not rely on; it counts as absent.
     condemned: Arc<Condemned>,
 }
@@ -48,14 +51,11 @@ pub(super) struct Place {
     pub(super) entry: Entry,
 }
 
-/// What became of opening a pack.
-enum Opened {
-    /// It was known before, or is no pack.
-    Known,
-    /// It was not known.
-    New,
-    /// There is no such file any more.
-    Gone,
+/// Returns whether a directory that changed last at `changed` would show it if it changed now.
+///
+/// Linux stamps a change with the time of the last tick, so that two changes within one look like one.
+fn is_settled(changed: &SystemTime) -> bool {
+    changed.elapsed().is_ok_and(|elapsed| elapsed > TICK_MAX)
 }
 
 impl Packs {
@@ -78,67 +78,66 @@ impl Packs {
         Ok(entries.filter_map(|pack| known.entry(pack, digest, tag)).map(|entry| entry.length).next())
     }
 
-    /// Looks for packs that have come since. Returns whether there are any.
-    pub(super) fn refresh(&self) -> Result<bool, DiskError> {
-        let (mut has_new, mut before) = (false, None);
+    /// Looks for packs that have come since.
+    ///
+    /// Every record that was published before is then known, unless packs come and go without a pause. Whoever found
+    /// nothing looks again after this, whether or not this thread was the one to find a new pack.
+    pub(super) fn refresh(&self) -> Result<(), DiskError> {
+        let mut before = None;
         for _ in 0..LISTED_AT_MOST {
             before = self.changed();
-            // A pack that goes while they are listed was merged into another, which the next listing has.
-            if !self.list(&mut has_new)? && self.changed() == before {
+            let names = self.names()?;
+            // One that goes while they are listed was merged into another, which the listing may have passed already.
+            if self.open_all(&names)? && self.names()? == names {
                 break;
             }
         }
         let mut known = self.write();
-        (known.is_listed, known.listed) = (true, before);
-        Ok(has_new)
+        (known.is_listed, known.listed) = (true, before.filter(is_settled));
+        Ok(())
     }
 
-    /// Does what [`Packs::refresh`] does if a name in the directory changed since it was listed last.
-    pub(super) fn refresh_if_changed(&self) -> Result<bool, DiskError> {
-        let (is_listed, listed) = {
-            let known = self.read();
-            (known.is_listed, known.listed)
-        };
-        if is_listed && listed == self.changed() { Ok(false) } else { self.refresh() }
+    /// Does what [`Packs::refresh`] does if a name in the directory may have changed since it was listed last.
+    pub(super) fn refresh_if_changed(&self) -> Result<(), DiskError> {
+        let listed = self.read().listed;
+        if listed.is_some() && listed == self.changed() { Ok(()) } else { self.refresh() }
     }
 
-    /// Returns when a name in the directory changed last.
-    fn changed(&self) -> Option<std::time::SystemTime> {
-        fs::metadata(&self.directory).and_then(|metadata| metadata.modified()).ok()
-    }
-
-    /// Opens every pack that is listed and not known. Returns whether one was gone before it could be opened.
-    fn list(&self, has_new: &mut bool) -> Result<bool, DiskError> {
-        let listed = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            listed => listed.map_err(DiskError::on("read", &self.directory))?,
-        };
-        let mut paths = listed.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
-        let paths = paths
-            .as_mut()
-            .map_err(|error| DiskError::on("read", &self.directory)(io::Error::new(error.kind(), error.to_string())))?;
-        paths.retain(|path| is_pack(path));
-        paths.sort_unstable();
-        let mut is_gone = false;
-        for path in paths {
-            match self.open(path)? {
-                Opened::Known => {}
-                Opened::New => *has_new = true,
-                Opened::Gone => is_gone = true,
-            }
+    /// Returns when a name in the directory changed last; the epoch if there is no directory.
+    fn changed(&self) -> Option<SystemTime> {
+        match fs::metadata(&self.directory).and_then(|metadata| metadata.modified()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(SystemTime::UNIX_EPOCH),
+            changed => changed.ok(),
         }
-        Ok(is_gone)
+    }
+
+    /// Returns the names of all packs in the directory.
+    fn names(&self) -> Result<BTreeSet<OsString>, DiskError> {
+        let failed = DiskError::on("read", &self.directory);
+        let listed = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            listed => listed.map(|entries| entries.map(|entry| Ok(entry?.file_name()))),
+        };
+        let names = listed.and_then(Iterator::collect::<io::Result<BTreeSet<_>>>).map_err(failed)?;
+        Ok(names.into_iter().filter(|name| is_pack(Path::new(name))).collect())
+    }
+
+    /// Opens every pack of these names that is not known. Returns whether all are still there.
+    fn open_all(&self, names: &BTreeSet<OsString>) -> Result<bool, DiskError> {
+        let mut are_there = true;
+        for name in names {
+            are_there &= self.open(name)?;
+        }
+        Ok(are_there)
     }
 
     /// Lists the packs anew, forgets those that are gone, and from now on finds nothing that is condemned.
     pub(super) fn start_over(&self, condemned: Condemned) -> Result<(), DiskError> {
         {
             let mut known = self.write();
-            known.condemned = Arc::new(condemned);
-            known.packs.clear();
-            known.bad.clear();
+            *known = Known { condemned: Arc::new(condemned), ..Known::default() };
         }
-        self.refresh().map(drop)
+        self.refresh()
     }
 
     /// Returns what counts as absent.
@@ -160,10 +159,14 @@ impl Packs {
         known.bad.extend(path.file_name().map(OsString::from));
     }
 
-    /// Forgets the packs whose files are gone; what was found in them stays readable to who found it.
-    pub(super) fn forget_gone(&self) {
+    /// Looks for new packs, and forgets those whose files are gone; what was found in them stays readable to who found it.
+    pub(super) fn forget_gone(&self) -> Result<(), DiskError> {
         let is_there = |pack: &Arc<Pack>| pack.path().exists() || self.directory.join(file_name(pack.name())).exists();
-        self.write().packs.retain(is_there);
+        let gone: Vec<_> = self.all()?.into_iter().filter(|pack| !is_there(pack)).collect();
+        // In this order: a pack goes after the one that it was merged into has come.
+        self.refresh()?;
+        self.write().packs.retain(|pack| !gone.iter().any(|gone| Arc::ptr_eq(gone, pack)));
+        Ok(())
     }
 
     /// Returns the files that are named as packs and are none.
@@ -192,29 +195,22 @@ impl Packs {
         })
     }
 
-    /// Opens the pack at `path` unless it is known.
-    fn open(&self, path: &Path) -> Result<Opened, DiskError> {
+    /// Opens the pack of this name unless it is known. Returns whether it is still there.
+    fn open(&self, name: &OsString) -> Result<bool, DiskError> {
         let is_known = {
             let known = self.read();
-            path.file_name().is_some_and(|name| {
-                known.bad.contains(name) || known.packs.iter().any(|pack| name == file_name(pack.name()).as_str())
-            })
+            known.bad.contains(name) || known.packs.iter().any(|pack| *name == *file_name(pack.name()))
         };
         if is_known {
-            return Ok(Opened::Known);
+            return Ok(true);
         }
-        match Pack::open(path) {
-            Ok(pack) => {
-                self.add(Arc::new(pack));
-                Ok(Opened::New)
-            }
-            Err(BadPack::Damaged) => {
-                self.write().bad.extend(path.file_name().map(OsString::from));
-                Ok(Opened::Known)
-            }
-            Err(BadPack::Disk(error)) if error.is_missing() => Ok(Opened::Gone),
-            Err(BadPack::Disk(error)) => Err(error),
+        match Pack::open(&self.directory.join(name)) {
+            Ok(pack) => self.add(Arc::new(pack)),
+            Err(BadPack::Damaged) => drop(self.write().bad.insert(name.clone())),
+            Err(BadPack::Disk(error)) if error.is_missing() => return Ok(false),
+            Err(BadPack::Disk(error)) => return Err(error),
         }
+        Ok(true)
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
