@@ -18,7 +18,7 @@ mod stat;
 
 pub use effect::{Change, Disk, Flush, RealDisk, make_directories, write_whole_on};
 pub use map::{Mapped, map_file};
-pub use stat::{OpenDirectory, Stat, stat};
+pub use stat::{Listing, OpenDirectory, Stat, stat};
 
 /// Something that could not be done to a file or a directory.
 #[derive(Debug, thiserror::Error)]
