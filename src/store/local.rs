@@ -52,6 +52,8 @@ pub struct LocalStore {
     may_share: AtomicBool,
     /// Whether any object lies in a file of its own; looked up when it is first asked.
     has_loose: OnceLock<bool>,
+    /// How many bytes became files of their own in order to be linked. Held while one is made, so that none is made twice.
+    unpacked_bytes: Mutex<u64>,
     /// Objects in files of their own that were found damaged, and count as absent.
     pub(super) unusable: RwLock<BTreeSet<(Kind, Digest)>>,
 }
@@ -86,6 +88,7 @@ impl LocalStore {
             flush_each_max: FLUSH_EACH_MAX,
             may_share: AtomicBool::new(true),
             has_loose: OnceLock::new(),
+            unpacked_bytes: Mutex::default(),
             unusable: RwLock::default(),
         })
     }
@@ -113,6 +116,13 @@ impl LocalStore {
     /// [`StoreError`] if the store cannot be written to.
     pub fn hold(&self) -> Result<(), StoreError> {
         self.session_directory().map(drop)
+    }
+
+    /// Returns by how many bytes [`Store::link`] of this value has made the store grow.
+    ///
+    /// Only a file of its own can be linked, so a blob in pieces becomes one beside its pieces.
+    pub fn unpacked_bytes(&self) -> u64 {
+        *lock(&self.unpacked_bytes)
     }
 
     /// Returns where the object of this kind and name would lie as a file of its own.

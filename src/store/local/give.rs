@@ -10,7 +10,7 @@ use crate::disk::{self, Change, DiskError};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 use crate::store::pack::Tag;
-use crate::store::staging::Loose;
+use crate::store::staging::{Loose, lock};
 use crate::store::{Store, StoreError, export_by_reading, pass_on, source};
 
 impl LocalStore {
@@ -41,6 +41,7 @@ impl LocalStore {
     /// Does what [`Store::link`] says.
     ///
     /// Only files of their own can be linked: a large blob in pieces is made one, and then takes its room twice.
+    /// [`LocalStore::unpacked_bytes`] counts that.
     pub(super) fn give_link(&self, id: BlobId, to: &Path) -> Result<bool, StoreError> {
         let digest = id.digest();
         if self.length(Kind::Blob, digest)?.is_some_and(|length| length < SMALL_MAX_BYTES) {
@@ -91,6 +92,11 @@ impl LocalStore {
 
     /// Makes a large blob a file of its own, and publishes it; returns where it lies.
     fn unpack(&self, id: BlobId) -> Result<PathBuf, StoreError> {
+        let mut unpacked_bytes = lock(&self.unpacked_bytes);
+        // Another thread may have made it one while this one waited.
+        if let Some((_, path)) = self.loose_file(id.digest())? {
+            return Ok(path);
+        }
         let mut reader = self.open(Kind::Blob, id.digest())?;
         let path = self.session_file()?;
         let file = self.disk.create(&path)?;
@@ -104,6 +110,7 @@ impl LocalStore {
         self.disk.change(Change::Protect(&path))?;
         self.staging.keep(Kind::Blob, id.digest(), Loose { path, size });
         self.sync()?;
+        *unpacked_bytes += size;
         Ok(self.layout.object(Kind::Blob, id.digest()))
     }
 }
