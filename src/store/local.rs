@@ -12,7 +12,7 @@ mod read;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use super::commit::{self, Publication, Step};
@@ -45,6 +45,8 @@ pub struct LocalStore {
     pub(super) user: Option<PathBuf>,
     session: Mutex<Option<Session>>,
     pub(super) staging: Staging,
+    /// Whether anything was found in a pack whose name its writer may not have flushed: the next sync does.
+    relies_on_packs: AtomicBool,
     /// Held during a commit, so that no sync returns while another is committing what it waits for.
     committing: Mutex<()>,
     flush_each_max: usize,
@@ -84,6 +86,7 @@ impl LocalStore {
             layout,
             user: None,
             session: Mutex::default(),
+            relies_on_packs: AtomicBool::new(false),
             committing: Mutex::default(),
             flush_each_max: FLUSH_EACH_MAX,
             may_share: AtomicBool::new(true),
@@ -224,6 +227,7 @@ impl Store for LocalStore {
         found.ok_or(StoreError::Missing { kind, digest })
     }
 
+    /// What is found is made to stay by the next sync: who asks may be about to record it, and asks for nothing more.
     fn length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
         if let Some(length) = self.length_known(kind, digest)? {
             return Ok(Some(length));
@@ -262,6 +266,9 @@ impl LocalStore {
     /// Makes everything that was put before durable and visible; returns the packs that were published.
     pub(super) fn publish(&self) -> Result<Vec<Arc<Pack>>, StoreError> {
         let _committing = lock(&self.committing);
+        if self.relies_on_packs.swap(false, Ordering::Relaxed) {
+            self.staging.touch(&self.layout.packs());
+        }
         self.staging.seal(&self.packs, false)?;
         let work = self.staging.work()?;
         let files = publications(&self.layout, &work);

@@ -1,6 +1,7 @@
 //! Looking up: whether an object is here, how long it is, and where its records lie.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use super::{LocalStore, SMALL_MAX_BYTES};
 use crate::disk::{self, Found};
@@ -25,7 +26,7 @@ impl LocalStore {
             if self.packs.find(digest, tag)?.is_some_and(|place| place.entry.length == size)
                 && (tag != Tag::Recipe || self.has_all_pieces(digest)?)
             {
-                self.staging.touch(&self.layout.packs());
+                self.rely_on_packs();
                 return Ok(true);
             }
         }
@@ -34,9 +35,22 @@ impl LocalStore {
         }
         let is_loose = self.has_loose()? && self.loose_length(kind, digest)? == Some(size);
         if is_loose {
-            self.staging.touch(disk::parent(&self.layout.object(kind, digest)));
+            self.rely_on_loose(kind, digest);
         }
         Ok(is_loose)
+    }
+
+    /// Lets the next sync flush the names of packs.
+    fn rely_on_packs(&self) {
+        // Asked first: a store that is only looked into would make the threads wait for each other.
+        if !self.relies_on_packs.load(Ordering::Relaxed) {
+            self.relies_on_packs.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets the next sync flush the name of an object that is a file of its own.
+    fn rely_on_loose(&self, kind: Kind, digest: Digest) {
+        self.staging.touch(disk::parent(&self.layout.object(kind, digest)));
     }
 
     fn has_all_pieces(&self, digest: Digest) -> Result<bool, StoreError> {
@@ -94,20 +108,24 @@ impl LocalStore {
         Ok(has_record || self.loose_length(kind, digest)?.is_some())
     }
 
-    /// Returns the length of an object by what is known of the packs.
+    /// Returns the length of an object by what is known of the packs, and sees to it that the next sync makes it stay.
     pub(super) fn length_known(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError> {
-        if let Some(length) = self.length_of_record(digest, Tag::Object(kind))? {
-            return Ok(Some(length));
+        let mut length = self.length_of_record(digest, Tag::Object(kind))?;
+        if length.is_none() && kind == Kind::Blob {
+            length = self.length_of_record(digest, Tag::Recipe)?;
         }
-        if kind == Kind::Blob
-            && let Some(length) = self.length_of_record(digest, Tag::Recipe)?
-        {
-            return Ok(Some(length));
+        if length.is_some() {
+            self.rely_on_packs();
+            return Ok(length);
         }
-        match self.staging.loose(kind, digest) {
-            Some(loose) => Ok(Some(loose.size)),
-            None => self.loose_length(kind, digest),
+        if let Some(loose) = self.staging.loose(kind, digest) {
+            return Ok(Some(loose.size));
         }
+        let length = self.loose_length(kind, digest)?;
+        if length.is_some() {
+            self.rely_on_loose(kind, digest);
+        }
+        Ok(length)
     }
 
     pub(super) fn is_unusable(&self, kind: Kind, digest: Digest) -> bool {
