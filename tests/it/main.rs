@@ -6,6 +6,7 @@
 mod architecture;
 mod bad_input;
 mod checkout;
+mod damaged_records;
 mod data;
 mod diff;
 mod fault;
