@@ -1,20 +1,21 @@
 //! `pv fsck` and records: a damaged one is named, comes back where it is whole, and is told as lost where it is not.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use crate::sandbox::Sandbox;
+use crate::stored::{self, damage, files};
 
 const META: &str = "refs/pv/meta";
 const RECORDS: &str = ".git/pv/records";
 
 /// A named snapshot and its run: records of all four kinds.
 fn project() -> Sandbox {
-    let project = Sandbox::with_pipeline("steps: {a: {run: echo a > out.txt, outputs: [out.txt]}}\n");
-    project.write(".gitignore", "/out.txt\n");
+    let project = stored::project();
     project.commit("first");
+    project.write("data/x", "one\n");
     project.pv_ok(&["snapshot", "--tag", "v1"]);
     project.pv_ok(&["run", "v1"]);
     project
@@ -25,27 +26,12 @@ fn records(project: &Sandbox, kind: &str) -> Vec<PathBuf> {
     files(&project.path(RECORDS).join(kind))
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
 /// What can happen to the bytes of a file, and what is told of it.
 const DAMAGE: [(&str, fn(&mut Vec<u8>)); 3] = [
     ("its bytes do not match its name", |bytes| bytes[10] ^= 1),
     ("its bytes do not match its name", |bytes| bytes.truncate(bytes.len() / 2)),
     ("it is empty", Vec::clear),
 ];
-
-/// Damages the file and returns its bytes from before.
-fn damage(path: &Path, change: fn(&mut Vec<u8>)) -> Vec<u8> {
-    let before = fs::read(path).unwrap();
-    let mut bytes = before.clone();
-    change(&mut bytes);
-    fs::write(path, bytes).unwrap();
-    before
-}
 
 /// Replaces ids of records and the times that their names begin with.
 fn stable(told: &str) -> String {
@@ -102,7 +88,7 @@ fn people_are_told_what_a_damaged_record_was_and_where_it_went() {
       nothing is lost with it; it stays where it is
     damaged: records/version/<time>-<id>: it is empty
       the version would be put back from refs/pv/meta; it stays where it is
-    Checked 2 packs, 10 objects, 1.0 KiB, 5 records: damaged; without `--dry-run` it is repaired
+    Checked 2 packs, 11 objects, 1.2 KiB, 5 records: damaged; without `--dry-run` it is repaired
     --- exit 4
     ");
     insta::assert_snapshot!(stable(&project.pv(&["fsck"])), @"
@@ -110,10 +96,10 @@ fn people_are_told_what_a_damaged_record_was_and_where_it_went() {
       nothing is lost with it; moved to records/[PLACE]
     damaged: records/version/<time>-<id>: it is empty
       the version is put back from refs/pv/meta; moved to records/quarantine/version-<time>-<id>-1
-    Checked 2 packs, 10 objects, 1.0 KiB, 5 records: repaired
+    Checked 2 packs, 11 objects, 1.2 KiB, 5 records: repaired
     ");
     insta::assert_snapshot!(stable(&project.pv(&["fsck"])), @"
-    Checked 2 packs, 10 objects, 1.0 KiB, 4 records: all is what was written
+    Checked 2 packs, 11 objects, 1.2 KiB, 4 records: all is what was written
     ");
 }
 
@@ -130,14 +116,14 @@ fn a_record_that_is_whole_nowhere_is_told_until_it_is_fetched() {
     insta::assert_snapshot!(stable(&project.pv(&["fsck"])), @"
     damaged: records/version/<time>-<id>: its bytes do not match its name
       the version is whole nowhere; moved to records/quarantine/version-<time>-<id>-1
-    Checked 2 packs, 10 objects, 1.0 KiB, 4 records: the records above stay lost
+    Checked 2 packs, 11 objects, 1.2 KiB, 4 records: the records above stay lost
     --- stderr
     hint: fetch `refs/pv/meta` from a clone that has the record and check again; delete the file in the quarantine to do without it
     --- exit 4
     ");
     insta::assert_snapshot!(stable(&project.pv(&["fsck"])), @"
     lost: a record of kind version: all that is left is records/quarantine/version-<time>-<id>-1
-    Checked 2 packs, 10 objects, 1.0 KiB, 3 records: the records above stay lost
+    Checked 2 packs, 11 objects, 1.2 KiB, 3 records: the records above stay lost
     --- stderr
     hint: fetch `refs/pv/meta` from a clone that has the record and check again; delete the file in the quarantine to do without it
     --- exit 4

@@ -1,12 +1,11 @@
 //! `pv fsck`: damage is found, repaired where the bytes are still found, and named where they are not.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::PathBuf;
+use std::fs;
 
 use serde_json::json;
 
 use crate::sandbox::Sandbox;
+use crate::stored::{self, packs};
 
 const PIPELINE: &str = "\
 data: [data]
@@ -19,9 +18,7 @@ steps:
 
 /// A committed and named snapshot `v1` with ignored data, and its run.
 fn project() -> Sandbox {
-    let project = Sandbox::new();
-    project.write(".pipeline/pipeline.yaml", PIPELINE);
-    project.write(".gitignore", "/data/\n/all.txt\n");
+    let project = stored::project_with(PIPELINE, "/all.txt\n");
     project.write("src/extra.txt", "the extra line\n");
     project.write("data/a.csv", "first of the data\n");
     project.write("data/b.csv", "second of the data\n");
@@ -32,21 +29,13 @@ fn project() -> Sandbox {
     project
 }
 
-fn packs(project: &Sandbox) -> Vec<PathBuf> {
-    let mut packs: Vec<_> =
-        fs::read_dir(project.path(".git/pv/packs")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    packs.sort();
-    packs
-}
-
 /// Changes a byte of the one object in the packs that is stored as `text`.
 fn damage(project: &Sandbox, text: &str) {
     let mut hits = 0;
     for pack in packs(project) {
         let bytes = fs::read(&pack).unwrap();
         let Some(at) = bytes.windows(text.len()).position(|window| window == text.as_bytes()) else { continue };
-        fs::set_permissions(&pack, fs::Permissions::from_mode(0o644)).unwrap();
-        OpenOptions::new().write(true).open(&pack).unwrap().write_all_at(b"?", at as u64).unwrap();
+        stored::damage(&pack, |bytes| bytes[at] = b'?');
         hits += 1;
     }
     assert_eq!(hits, 1, "packs that hold {text:?}");

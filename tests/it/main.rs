@@ -26,4 +26,5 @@ mod sandbox;
 mod stat_cache;
 mod status;
 mod store;
+mod stored;
 mod training;
