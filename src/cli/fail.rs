@@ -237,9 +237,8 @@ impl From<RecordError> for CliError {
 
 fn record_advice(error: &RecordError) -> (u8, Option<&'static str>) {
     match error {
-        RecordError::Corrupt { .. } | RecordError::NotUnderstood { .. } => {
-            (STORE, Some("remove that file and `known-tip` beside it: the record comes back from `refs/pv/meta`"))
-        }
+        RecordError::Corrupt { .. } => (STORE, Some("`pv fsck` takes it back from `refs/pv/meta`")),
+        RecordError::NotUnderstood { .. } => (STORE, Some("a newer `pv` may understand it")),
         RecordError::Disk(error) => (USAGE, disk_hint(error)),
         RecordError::Git(error) => git_advice(error),
     }

@@ -10,7 +10,7 @@
 //! is not on the ref yet lies in `pending/`, so a crash between the two loses
 //! nothing: the next exchange finishes it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +24,8 @@ use crate::object::{RecordId, StepKey};
 /// The ref that carries the records.
 pub const META_REF: &str = "refs/pv/meta";
 
+/// The kinds of records, which are also the names of the directories that they lie in.
+pub(super) const KINDS: [&str; 4] = ["link", "run", "step", "version"];
 /// Up to this many files are flushed one by one; more by one flush of the file system.
 const SINGLE_FLUSHES_MAX: usize = 4;
 const UNCOMMITTED: &str = "none";
@@ -57,8 +59,10 @@ pub enum RecordError {
 /// The set of records of one repository.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) directory: PathBuf,
+    /// What is read in place of the files at these paths; `None` if nothing.
+    pub(super) instead: Arc<BTreeMap<PathBuf, Option<Vec<u8>>>>,
 }
 
 impl Journal {
@@ -69,7 +73,7 @@ impl Journal {
 
     /// Returns the journal in `directory`, which writes through `disk`.
     pub fn on(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
-        Self { disk, directory }
+        Self { disk, directory, instead: Arc::default() }
     }
 
     /// Adds `records` and returns their ids. When this returns, they survive a power cut.
@@ -270,7 +274,11 @@ impl Journal {
     /// Reads the record at `place`, whose name ends in its id. Records of unknown kinds are `None`.
     fn read(&self, place: &str) -> Result<Option<(RecordId, Record)>, RecordError> {
         let path = self.directory.join(place);
-        let Some(bytes) = disk::read_if_there(&path)? else { return Ok(None) };
+        let bytes = match self.instead.get(&path) {
+            Some(bytes) => bytes.clone(),
+            None => disk::read_if_there(&path)?,
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
         let id = RecordId::of(&bytes);
         if !place.ends_with(&id.to_string()) {
             return Err(RecordError::Corrupt { path });
@@ -282,9 +290,13 @@ impl Journal {
     }
 
     fn import(&self, repository: &Repository, tip: &CommitId, known: Option<&CommitId>) -> Result<(), RecordError> {
-        let bundles = bundles(repository, tip, known)?;
+        self.write_missing(&bundles(repository, tip, known)?)
+    }
+
+    /// Writes the records in `bundles` that are not here.
+    pub(super) fn write_missing(&self, bundles: &[Vec<u8>]) -> Result<(), RecordError> {
         let mut files = Vec::new();
-        for line in lines(&bundles) {
+        for line in lines(bundles) {
             if let Ok(Some(record)) = Record::decode(line) {
                 let path = self.directory.join(place(&record, RecordId::of(line)));
                 if disk::look(&path)?.is_none() {
@@ -314,12 +326,9 @@ impl Journal {
             None => Vec::new(),
         };
         let mut held: BTreeSet<RecordId> = lines(&on_ref).map(RecordId::of).collect();
-        for name in list(&self.pending())? {
-            let bytes = disk::read_if_there(&self.pending().join(name))?.unwrap_or_default();
-            held.extend(bytes.split(|byte| *byte == b'\n').map(RecordId::of));
-        }
+        held.extend(lines(&self.pending_bundles()?).map(RecordId::of));
         let mut lost = Vec::new();
-        for kind in ["link", "run", "step", "version"] {
+        for kind in KINDS {
             for entry in disk::walk(&self.directory.join(kind)) {
                 let Ok((path, disk::Found::File { .. })) = entry else { continue };
                 let Some(bytes) = disk::read_if_there(&path)? else { continue };
@@ -354,23 +363,35 @@ impl Journal {
         self.directory.join("pending")
     }
 
+    pub(super) fn pending_bundles(&self) -> Result<Vec<Vec<u8>>, RecordError> {
+        let read = |name: String| Ok(disk::read_if_there(&self.pending().join(name))?.unwrap_or_default());
+        list(&self.pending())?.into_iter().map(read).collect()
+    }
+
+    pub(super) fn known_tip_file(&self) -> PathBuf {
+        self.directory.join("known-tip")
+    }
+
     fn known_tip(&self) -> Result<Option<CommitId>, RecordError> {
-        let bytes = disk::read_if_there(&self.directory.join("known-tip"))?.unwrap_or_default();
+        let bytes = disk::read_if_there(&self.known_tip_file())?.unwrap_or_default();
         Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok()))
     }
 
     /// The known tip only saves work: losing it costs one import of everything.
     fn remember_tip(&self, tip: &CommitId) -> Result<(), RecordError> {
         let text = format!("{tip}\n");
-        let path = self.directory.join("known-tip");
-        Ok(disk::write_whole_on(&*self.disk, &path, text.as_bytes(), Durability::Deferred)?)
+        Ok(disk::write_whole_on(&*self.disk, &self.known_tip_file(), text.as_bytes(), Durability::Deferred)?)
     }
 }
 
 /// Returns the bundles at `tip` that are not at `known`.
 ///
 /// A bundle names itself; anything else on the ref is not ours to believe.
-fn bundles(repository: &Repository, tip: &CommitId, known: Option<&CommitId>) -> Result<Vec<Vec<u8>>, RecordError> {
+pub(super) fn bundles(
+    repository: &Repository,
+    tip: &CommitId,
+    known: Option<&CommitId>,
+) -> Result<Vec<Vec<u8>>, RecordError> {
     let files = repository.set_files_since(tip, known)?.into_iter();
     let named_well = files.filter(|(path, bytes)| {
         let name: Vec<u8> = path.iter().copied().filter(|byte| *byte != b'/').collect();
@@ -380,12 +401,12 @@ fn bundles(repository: &Repository, tip: &CommitId, known: Option<&CommitId>) ->
 }
 
 /// Returns the records in bundles, one a line.
-fn lines(bundles: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn lines(bundles: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
     bundles.iter().flat_map(|bytes| bytes.split(|byte| *byte == b'\n'))
 }
 
 /// Where a record lies, relative to the journal. Times sort as text.
-fn place(record: &Record, id: RecordId) -> String {
+pub(super) fn place(record: &Record, id: RecordId) -> String {
     match record {
         Record::Step(result) => {
             let (shard, rest) = step_place(result.key);
@@ -410,7 +431,7 @@ fn link_shard(subject: &str) -> String {
 }
 
 /// Returns the names in a directory, sorted; none if there is no such directory.
-fn list(directory: &Path) -> Result<Vec<String>, RecordError> {
+pub(super) fn list(directory: &Path) -> Result<Vec<String>, RecordError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

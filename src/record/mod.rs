@@ -5,9 +5,11 @@
 //! two sets merge by union. This room knows what they say ([`Record`]) and how
 //! the set is kept and exchanged with Git ([`Journal`]).
 
+mod check;
 mod fact;
 mod journal;
 
+pub use check::{CheckedRecords, DamagedRecord, LostRecord, RecordCopy, RecordFlaw};
 pub use fact::{
     By, Link, Output, OutputKind, Reads, Recipe, Record, Run, RunStep, RunVerdict, StepResult, StepVerdict, Version,
 };
