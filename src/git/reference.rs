@@ -317,6 +317,17 @@ mod tests {
     }
 
     #[test]
+    fn what_one_left_that_was_killed_moving_another_reference_is_removed_too() {
+        let scratch = Scratch::new();
+        let commit = scratch.commit("first");
+        let left = ".git/refs/tags/v1.0.lock";
+        scratch.write(left, format!("{commit}\n"));
+        scratch.write(".git/pv/references", format!("refs/tags/v1.0 {commit}\n"));
+        scratch.repository().add_to_set(META, &[file("a", "1")], "first").unwrap();
+        assert!(!is_there(&scratch, left));
+    }
+
+    #[test]
     fn an_old_file_is_removed_and_a_fresh_one_is_named() {
         let scratch = Scratch::new();
         let repository = scratch.repository();

@@ -137,6 +137,20 @@ mod tests {
     }
 
     #[test]
+    fn what_the_dead_left_stops_no_tag() {
+        let scratch = Scratch::new();
+        let commit = scratch.commit("first");
+        let repository = scratch.repository();
+        scratch.git(&["tag", "older"]);
+        scratch.git(&["pack-refs", "--all"]);
+        scratch.write_aged(".git/packed-refs.lock", "", 600);
+        scratch.write_aged(".git/refs/tags/v1.0.lock", "", 61);
+        repository.tag("v1.0", &commit, "x").unwrap();
+        assert_eq!(scratch.id("v1.0"), commit);
+        assert!(matches!(repository.tag("older", &commit, "x"), Err(GitError::TagExists { .. })));
+    }
+
+    #[test]
     fn a_tag_needs_a_name_a_commit_and_a_tagger() {
         let scratch = Scratch::new();
         let commit = scratch.commit("first");
