@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::error::RecordError;
+use super::exchange::{META_REF, bundles, lines};
 use super::fact::Record;
-use super::journal::{Journal, KINDS, META_REF, RecordError, bundles, lines, list, place};
+use super::journal::Journal;
+use super::place::{KINDS, list, place};
 use crate::disk::{self, Change, Flush, Found};
 use crate::git::Repository;
 use crate::object::RecordId;
