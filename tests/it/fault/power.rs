@@ -113,6 +113,9 @@ fn cuts(test: &str, what: &str, script: &str) {
         } else {
             cut_short += 1;
         }
+        let output = end_of(place.pv(&["log"]).spawn().unwrap());
+        // Nobody waits for what was at work when the power failed.
+        assert!(!text_of(&output).contains("were not exchanged"), "round {round}: {}", text_of(&output));
         place.assert_listed(&kept, SHOWN);
         if let Some(newest) = kept.last() {
             place.assert_comes_out(newest);
