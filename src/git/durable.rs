@@ -4,69 +4,45 @@
 //! of objects without their bytes. This writes objects before the reference
 //! that needs them, and heals what a cut left.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gix::ObjectId;
 use gix::objs::WriteTo;
 
 use crate::disk::{self, DiskError, OpenDirectory};
 
-/// Up to this many files and directories are flushed one by one.
-const SINGLE_FLUSHES_MAX: usize = 4;
 /// The names of files that are to become objects, as `gix` makes them: six random characters after this.
 const TEMPORARY_PREFIX: &[u8] = b".tmp";
 const TEMPORARY_LENGTH: usize = 10;
 /// A day: nobody writes one object for so long.
 const LEFT_AFTER_NS: i64 = 86_400_000_000_000;
 
-/// Writes objects, and remembers which are still to be flushed.
-pub(super) struct Writer<'a> {
-    local: &'a gix::Repository,
-    written: RefCell<BTreeSet<PathBuf>>,
+/// Writes an object, also where its name is there without its bytes; it is durable after [`flush`].
+///
+/// # Errors
+///
+/// What the library or the disk says.
+pub(super) fn write(local: &gix::Repository, object: &impl WriteTo) -> gix::Result<ObjectId> {
+    let id = local.write_object(object)?.detach();
+    // The library takes a name for the object, whoever left it there.
+    if local.find_object(id).is_err() {
+        disk::remove_tree(&loose_path(local, id)).map_err(gix::Error::from_error)?;
+        local.write_object(object)?;
+    }
+    Ok(id)
 }
 
-impl<'a> Writer<'a> {
-    pub(super) fn new(local: &'a gix::Repository) -> Self {
-        Self { local, written: RefCell::default() }
-    }
-
-    /// Writes an object, also where its name is there without its bytes; it is durable after [`Writer::flush`].
-    pub(super) fn write(&self, object: &impl WriteTo) -> gix::Result<ObjectId> {
-        let id = self.local.write_object(object)?.detach();
-        let path = loose_path(self.local, id);
-        // The writer takes a name for the object, whoever left it there.
-        if self.local.find_object(id).is_err() {
-            disk::remove_tree(&path).map_err(gix::Error::from_error)?;
-            self.local.write_object(object)?;
-        }
-        self.written.borrow_mut().insert(path);
-        Ok(id)
-    }
-
-    /// Flushes what was written since the last time: a few files and directories each, more by one flush of the file system.
-    ///
-    /// # Errors
-    ///
-    /// [`DiskError`] if something cannot be flushed.
-    pub(super) fn flush(&self) -> Result<(), DiskError> {
-        let (mut files, mut directories) = (Vec::new(), BTreeSet::new());
-        for path in self.written.take() {
-            // One that is not there is in a pack, which git flushes.
-            if disk::look(&path)?.is_some() {
-                directories.extend(path.ancestors().skip(1).take(2).map(Path::to_owned));
-                files.push(path);
-            }
-        }
-        if files.len() + directories.len() > SINGLE_FLUSHES_MAX {
-            return disk::sync_file_system(&objects(self.local));
-        }
-        files.iter().try_for_each(|file| disk::sync_file(file))?;
-        directories.iter().rev().try_for_each(|directory| disk::sync_directory(directory))
-    }
+/// Flushes all objects that were written, and whatever else was written to that file system.
+///
+/// One call, where the least of moves would need nine: one for each object, and one for each directory.
+///
+/// # Errors
+///
+/// [`DiskError`] if they cannot be flushed.
+pub(super) fn flush(local: &gix::Repository) -> Result<(), DiskError> {
+    disk::sync_file_system(&objects(local))
 }
 
 /// Removes what writers of objects left that were killed a day or longer before `now_ns`, in nanoseconds since 1970.

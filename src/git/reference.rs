@@ -17,6 +17,7 @@ use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit, RefLog};
 use gix::refs::{FullName, Target};
 
 use super::GitError;
+use super::durable::flush;
 use crate::disk::{self, DiskError, Lock};
 use crate::host::Stopwatch;
 
@@ -101,9 +102,10 @@ impl<'a> Held<'a> {
         self.taken_ns
     }
 
-    /// Moves the reference from one value to another, and returns whether it was still there. Durable afterwards.
+    /// Moves the reference from one value to another, and returns whether it was still there. It is durable
+    /// afterwards, with all objects that were written before.
     ///
-    /// Costs two flushes. Waits for others that hold it by git's own file, as long as `patience` lasts.
+    /// Costs three flushes. Waits for others that hold it by git's own file, as long as `patience` lasts.
     ///
     /// # Errors
     ///
@@ -116,6 +118,8 @@ impl<'a> Held<'a> {
         patience: &mut Patience,
     ) -> Result<bool, GitError> {
         self.note(Some(to))?;
+        // With the objects goes the note: it has to outlast what it speaks of.
+        flush(self.local)?;
         let moved = self.move_noted(from, to, entry, patience);
         self.note(None)?;
         moved
@@ -156,11 +160,11 @@ impl<'a> Held<'a> {
     ///
     /// As [`Held::move_it`].
     pub(super) fn remove_blank(&self, patience: &mut Patience) -> Result<bool, GitError> {
-        if !is_blank(&self.path)? {
+        if !has_no_value(&self.path)? {
             return Ok(false);
         }
         let _file = self.hold_for_git(patience)?;
-        let is_still = is_blank(&self.path)?;
+        let is_still = has_no_value(&self.path)?;
         if is_still {
             disk::remove_tree(&self.path)?;
         }
@@ -250,17 +254,20 @@ pub(super) fn full_name(reference: &str) -> Result<FullName, GitError> {
 /// # Errors
 ///
 /// [`DiskError`] if it cannot be read.
-pub(super) fn is_blank(path: &Path) -> Result<bool, DiskError> {
-    let bytes = disk::read_if_there(path)?;
-    Ok(bytes.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace())))
+pub(super) fn has_no_value(path: &Path) -> Result<bool, DiskError> {
+    Ok(disk::read_if_there(path)?.is_some_and(|bytes| is_blank(&bytes)))
 }
 
 /// Returns whether git's file for a lock was left by the dead, when nobody else of `pv` can be at work.
 ///
-/// `noted` is where the last holder was going to move the reference: the file that says so is its own.
+/// `noted` is where the last holder was going to move the reference: a file that says so, or nothing yet, is its own.
 fn is_left(content: &[u8], age: Duration, noted: Option<ObjectId>) -> bool {
-    let is_noted = noted.is_some_and(|to| content == format!("{to}\n").as_bytes());
+    let is_noted = noted.is_some_and(|to| is_blank(content) || content == format!("{to}\n").as_bytes());
     is_noted || age >= LEFT_AFTER
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace())
 }
 
 /// Returns what was noted before a move that did not come to its end.
@@ -321,10 +328,13 @@ mod tests {
         let scratch = Scratch::new();
         let commit = scratch.commit("first");
         let left = ".git/refs/tags/v1.0.lock";
-        scratch.write(left, format!("{commit}\n"));
-        scratch.write(".git/pv/references", format!("refs/tags/v1.0 {commit}\n"));
-        scratch.repository().add_to_set(META, &[file("a", "1")], "first").unwrap();
-        assert!(!is_there(&scratch, left));
+        // Before it is written, and as a power cut leaves it, such a file says nothing.
+        for (number, content) in [format!("{commit}\n"), String::new(), "\0\0".to_owned()].iter().enumerate() {
+            scratch.write(left, content);
+            scratch.write(".git/pv/references", format!("refs/tags/v1.0 {commit}\n"));
+            scratch.repository().add_to_set(META, &[file(&format!("a/{number}"), "1")], "add").unwrap();
+            assert!(!is_there(&scratch, left), "{content:?}");
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@ use gix::objs::tree::EntryKind;
 
 use super::commit::find;
 use super::commit_files::project_path;
-use super::durable::{Writer, sweep};
-use super::reference::{Entry, Held, Patience, WAIT_AT_MOST, full_name, is_blank};
+use super::durable::{sweep, write};
+use super::reference::{Entry, Held, Patience, WAIT_AT_MOST, full_name, has_no_value};
 use super::set_tree::{Place, SetFiles, collect_new, look_up};
 use super::{CommitId, GitError, Identity, Repository};
 use crate::host::Time;
@@ -33,7 +33,7 @@ impl Repository {
     pub fn set_tip(&self, reference: &str) -> Result<Option<CommitId>, GitError> {
         let local = self.local();
         match tip(&local, reference) {
-            Err(_) if is_blank(&local.common_dir().join(reference))? => {
+            Err(_) if has_no_value(&local.common_dir().join(reference))? => {
                 let mut patience = Patience::of(WAIT_AT_MOST);
                 Held::take(&local, reference, &mut patience)?.remove_blank(&mut patience)?;
                 tip(&local, reference)
@@ -93,10 +93,9 @@ impl Repository {
         let mut patience = Patience::of(limit);
         let held = Held::take(&local, reference, &mut patience)?;
         sweep(&local, held.taken_ns());
-        let writer = Writer::new(&local);
-        let files = write_files(&writer, reference, files)?;
+        let files = write_files(&local, reference, files)?;
         held.remove_blank(&mut patience)?;
-        let addition = Addition { local: &local, held, writer, reference, files, message };
+        let addition = Addition { local: &local, held, reference, files, message };
         let identity = self.identity();
         loop {
             if let Some(commit) = addition.attempt(identity.as_ref(), &mut patience)? {
@@ -113,7 +112,6 @@ impl Repository {
 struct Addition<'a> {
     local: &'a gix::Repository,
     held: Held<'a>,
-    writer: Writer<'a>,
     reference: &'a str,
     files: BTreeMap<&'a [u8], ObjectId>,
     message: &'a str,
@@ -145,8 +143,7 @@ impl Addition<'_> {
             message: self.message.into(),
             extra_headers: Vec::new(),
         };
-        let commit = self.writer.write(&commit).map_err(failed())?;
-        self.writer.flush()?;
+        let commit = write(self.local, &commit).map_err(failed())?;
         let summary = self.message.lines().next().unwrap_or_default();
         let entry = Entry { signature: &signature, message: summary };
         let moved = self.held.move_it(tip.map(|tip| tip.0), commit, &entry, patience)?;
@@ -172,13 +169,13 @@ impl Addition<'_> {
         for (path, blob) in new {
             editor.upsert(path.split(|byte| *byte == b'/').map(ByteSlice::as_bstr), EntryKind::Blob, *blob)?;
         }
-        editor.write(|tree| self.writer.write(tree))
+        editor.write(|tree| write(self.local, tree))
     }
 }
 
 /// Writes the contents, checks the paths, and returns both sorted.
 fn write_files<'a>(
-    writer: &Writer<'_>,
+    local: &gix::Repository,
     reference: &str,
     files: &'a [(Vec<u8>, Vec<u8>)],
 ) -> Result<BTreeMap<&'a [u8], ObjectId>, GitError> {
@@ -189,7 +186,7 @@ fn write_files<'a>(
         }
         let failed = GitError::on(format!("add to `{reference}`"));
         let blob =
-            writer.write(&gix::objs::BlobRef::from_bytes(content).expect("any bytes are a blob")).map_err(failed)?;
+            write(local, &gix::objs::BlobRef::from_bytes(content).expect("any bytes are a blob")).map_err(failed)?;
         if blobs.insert(path, blob).is_some_and(|other| other != blob) {
             return Err(conflict(reference, path));
         }

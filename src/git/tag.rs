@@ -1,7 +1,7 @@
 //! Tags: names that people give to commits.
 
 use super::commit::find;
-use super::durable::Writer;
+use super::durable::write;
 use super::reference::{Entry, Held, Patience, WAIT_AT_MOST};
 use super::{CommitId, GitError, Repository};
 use crate::host;
@@ -45,9 +45,7 @@ impl Repository {
         };
         let mut patience = Patience::of(WAIT_AT_MOST);
         let held = Held::take(&local, &format!("refs/tags/{name}"), &mut patience)?;
-        let writer = Writer::new(&local);
-        let tag = writer.write(&tag).map_err(failed())?;
-        writer.flush()?;
+        let tag = write(&local, &tag).map_err(failed())?;
         // As git logs it.
         let entry = Entry { signature: &tagger, message: "" };
         if held.move_it(None, tag, &entry, &mut patience)? {
