@@ -77,6 +77,13 @@ pub enum Change<'a> {
         /// to there, on the same file system.
         to: &'a Path,
     },
+    /// Gives a file one more name on the same file system, where nothing may be yet.
+    Link {
+        /// The name that it has,
+        from: &'a Path,
+        /// and the one that it gets.
+        to: &'a Path,
+    },
     /// Removes a file; no error if there is none.
     Remove(&'a Path),
     /// Makes a file read-only.
@@ -138,6 +145,7 @@ impl Disk for RealDisk {
                 made => made.map_err(DiskError::on("make the directory", path)),
             },
             Change::Rename { from, to } => super::rename(from, to),
+            Change::Link { from, to } => fs::hard_link(from, to).map_err(DiskError::on("link", to)),
             Change::Remove(path) => match fs::remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 removed => removed.map_err(DiskError::on("remove", path)),

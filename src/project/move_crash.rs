@@ -1,0 +1,190 @@
+//! What is left of a move of a store that stops anywhere, by a kill or by a power cut.
+//!
+//! Two projects share stores and part again, and everything goes through one
+//! recorded disk, git's configuration too. Whatever a stop leaves, both find
+//! all that they had, wherever they look by then; and the move can be done again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fixture::{git, snapshot};
+use super::Project;
+use crate::disk::recorder::{Cut, Done, Recorder, play};
+use crate::disk::{self, Disk, Durability, Found};
+use crate::hash::Digest;
+use crate::host::Time;
+use crate::object::{Entry, Kind, SnapshotId};
+use crate::snapshot::{for_each_file, read_snapshot};
+use crate::store::Store;
+
+/// Everything below `live`, which comes back to its beginning for each stop: what is on disk has absolute paths in it.
+struct World {
+    root: tempfile::TempDir,
+    recorder: Arc<Recorder>,
+    snapshots: Vec<(&'static str, SnapshotId)>,
+}
+
+impl World {
+    /// Two projects with a snapshot each.
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let recorder = Arc::new(Recorder::new());
+        let mut world = Self { root, recorder, snapshots: Vec::new() };
+        for name in ["a", "b"] {
+            let tree = world.path(name);
+            disk::make_directory(&tree).unwrap();
+            git(&tree, &["init", "--quiet", "--template="]);
+            let write = |path: &str, text: &str| {
+                disk::write_whole(&tree.join(path), text.as_bytes(), Durability::Deferred).unwrap();
+            };
+            write(".pipeline/pipeline.yaml", "steps:\n  one: {inputs: [in], outputs: [out], run: cp in out}\n");
+            write("in", name);
+        }
+        copy(&world.path(""), &world.beginning());
+        for name in ["a", "b"] {
+            let id = snapshot(&world.project(name), Time::now(), None).unwrap();
+            world.snapshots.push((name, id));
+        }
+        world
+    }
+
+    fn path(&self, relative: &str) -> PathBuf {
+        self.root.path().canonicalize().unwrap().join("live").join(relative)
+    }
+
+    fn beginning(&self) -> PathBuf {
+        self.root.path().join("beginning")
+    }
+
+    fn project(&self, name: &str) -> Project {
+        let disk: Arc<dyn Disk> = Arc::clone(&self.recorder) as _;
+        Project::open_on(&disk, &self.path(name), "pipeline").unwrap()
+    }
+
+    /// Puts back what a stop of this kind after so many effects leaves.
+    fn stop(&self, log: &[Done], cut: Cut) {
+        let live = self.path("");
+        disk::remove_tree(&live).unwrap();
+        copy(&self.beginning(), &live);
+        play(log, cut, &live, &live);
+    }
+
+    /// Checks that both projects have all that they had, and are known to those who collect garbage.
+    fn verify(&self, case: &str) {
+        for (name, id) in &self.snapshots {
+            let failed = |error: &dyn std::fmt::Display| -> ! { panic!("{case}: project {name}: {error}") };
+            let project = Project::open(&self.path(name), "pipeline").unwrap_or_else(|error| failed(&error));
+            let read = read_snapshot(&project.store, *id).unwrap_or_else(|error| failed(&error));
+            let mut files = 0;
+            for_each_file(&project.store, read.tree, None, &mut |_, entry| {
+                if let Entry::File { id, .. } = entry {
+                    project.store.get(Kind::Blob, id.digest()).unwrap_or_else(|error| failed(&error));
+                    files += 1;
+                }
+                Ok(())
+            })
+            .unwrap_or_else(|error| failed(&error));
+            assert_eq!(files, 2, "{case}");
+            let common = project.repository.common_directory();
+            if project.store.directory() != common.join("pv") {
+                assert!(project.store.users().unwrap().contains(common), "{case}: nobody asks project {name}");
+            }
+        }
+    }
+
+    /// Moves the store of a project, then stops that everywhere and does it again.
+    fn moves(&self, name: &str, to: &str, stays_at: Option<&str>) {
+        let to = self.path(to);
+        let stays_at = stays_at.map(|path| self.path(path));
+        let before = self.recorder.log().len();
+        let old = self.project(name).store.directory().to_owned();
+        let moved = self.project(name).move_store(&to, &|_, _| ()).unwrap();
+        assert_eq!((&moved.path, &moved.stays_at), (&to, &stays_at));
+        let log = self.recorder.log();
+        assert!(log.len() - before > 20, "only {} effects", log.len() - before);
+        self.verify("at the end");
+        let mut seen = BTreeSet::new();
+        for count in before..=log.len() {
+            for cut in Cut::ALL {
+                self.stop(&log[..count], cut);
+                if !seen.insert(state(&self.path(""))) {
+                    continue;
+                }
+                let case = format!("{cut:?} after {} of {} effects", count - before, log.len() - before);
+                self.verify(&case);
+                let quick: Arc<dyn Disk> = Arc::new(Recorder::new());
+                let project = Project::open_on(&quick, &self.path(name), "pipeline").unwrap();
+                let again = project.move_store(&to, &|_, _| ()).unwrap_or_else(|error| panic!("{case}: {error}"));
+                assert_eq!(again.path, to, "{case}");
+                self.verify(&format!("{case}, and again"));
+                let project = Project::open(&self.path(name), "pipeline").unwrap();
+                assert_eq!(project.store.directory(), to, "{case}");
+                assert_eq!(has_packs(&old), stays_at.is_some(), "{case}: what is left at the old place");
+            }
+        }
+        assert!(seen.len() > 20, "only {} states", seen.len());
+        self.stop(&log, Cut::Kill);
+    }
+}
+
+fn has_packs(store: &Path) -> bool {
+    fs::read_dir(store.join("packs")).is_ok_and(|mut packs| packs.next().is_some())
+}
+
+/// Copies all but what a repository of git does not need.
+fn copy(from: &Path, to: &Path) {
+    disk::make_directory(to).unwrap();
+    for entry in disk::walk(from) {
+        let (path, found) = entry.unwrap();
+        let to = to.join(path.strip_prefix(from).unwrap());
+        match found {
+            Found::Directory => disk::make_directory(&to).unwrap(),
+            _ => drop(fs::copy(&path, &to).unwrap()),
+        }
+    }
+}
+
+/// Returns a digest of all names and bytes.
+fn state(directory: &Path) -> Digest {
+    let mut text = Vec::new();
+    for entry in disk::walk(directory) {
+        let (path, found) = entry.unwrap();
+        text.extend(path.as_os_str().as_encoded_bytes());
+        text.push(0);
+        if let Found::File { .. } = found {
+            text.extend(Digest::of_file(&path).unwrap().0.as_bytes());
+        }
+    }
+    Digest::of(&text)
+}
+
+#[test]
+fn nothing_is_lost_wherever_a_move_to_a_new_place_stops() {
+    let world = World::new();
+    world.moves("a", "shared", None);
+}
+
+#[test]
+fn nothing_is_lost_wherever_a_move_into_a_store_of_others_stops() {
+    let world = World::new();
+    world.project("b").move_store(&world.path("shared"), &|_, _| ()).unwrap();
+    world.moves("a", "shared", None);
+}
+
+#[test]
+fn nothing_is_lost_wherever_a_move_away_from_others_stops() {
+    let world = World::new();
+    for name in ["a", "b"] {
+        world.project(name).move_store(&world.path("shared"), &|_, _| ()).unwrap();
+    }
+    world.moves("a", "other", Some("shared"));
+}
+
+#[test]
+fn nothing_is_lost_wherever_a_move_back_home_stops() {
+    let world = World::new();
+    world.project("a").move_store(&world.path("shared"), &|_, _| ()).unwrap();
+    world.moves("a", "a/.git/pv", None);
+}
