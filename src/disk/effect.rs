@@ -86,6 +86,8 @@ pub enum Change<'a> {
     },
     /// Removes a file; no error if there is none.
     Remove(&'a Path),
+    /// Removes a directory that is empty; no error if it is not, or is not there.
+    RemoveDirectory(&'a Path),
     /// Makes a file read-only.
     Protect(&'a Path),
     /// Gives a file the mode of any new file.
@@ -148,6 +150,10 @@ impl Disk for RealDisk {
             Change::Link { from, to } => fs::hard_link(from, to).map_err(DiskError::on("link", to)),
             Change::Remove(path) => match fs::remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed.map_err(DiskError::on("remove", path)),
+            },
+            Change::RemoveDirectory(path) => match fs::remove_dir(path) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Ok(()),
                 removed => removed.map_err(DiskError::on("remove", path)),
             },
             Change::Protect(path) => mode(path, PROTECTED_MODE),

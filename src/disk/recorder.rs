@@ -149,7 +149,7 @@ impl Disk for Recorder {
             Change::MakeDirectory(path) => (path, Done::MakeDirectory(path.to_owned())),
             Change::Rename { from, to } => (to, Done::Rename { from: from.to_owned(), to: to.to_owned() }),
             Change::Link { from, to } => (to, Done::Link { from: from.to_owned(), to: to.to_owned() }),
-            Change::Remove(path) => (path, Done::Remove(path.to_owned())),
+            Change::Remove(path) | Change::RemoveDirectory(path) => (path, Done::Remove(path.to_owned())),
             Change::Protect(path) | Change::Open(path) => (path, Done::Mode),
         };
         self.perform(path, done, || RealDisk.change(change))

@@ -27,12 +27,12 @@ struct World {
 }
 
 impl World {
-    /// Two projects with a snapshot each.
-    fn new() -> Self {
+    /// Projects with a snapshot each.
+    fn new(names: &[&'static str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let recorder = Arc::new(Recorder::new());
         let mut world = Self { root, recorder, snapshots: Vec::new() };
-        for name in ["a", "b"] {
+        for name in names {
             let tree = world.path(name);
             disk::make_directory(&tree).unwrap();
             git(&tree, &["init", "--quiet", "--template="]);
@@ -43,9 +43,9 @@ impl World {
             write("in", name);
         }
         copy(&world.path(""), &world.beginning());
-        for name in ["a", "b"] {
+        for name in names {
             let id = snapshot(&world.project(name), Time::now(), None).unwrap();
-            world.snapshots.push((name, id));
+            world.snapshots.push((*name, id));
         }
         world
     }
@@ -124,6 +124,7 @@ impl World {
                 assert_eq!(has_packs(&old), stays_at.is_some(), "{case}: what is left at the old place");
             }
         }
+        println!("{} states", seen.len());
         assert!(seen.len() > 20, "only {} states", seen.len());
         self.stop(&log, Cut::Kill);
     }
@@ -162,20 +163,20 @@ fn state(directory: &Path) -> Digest {
 
 #[test]
 fn nothing_is_lost_wherever_a_move_to_a_new_place_stops() {
-    let world = World::new();
+    let world = World::new(&["a"]);
     world.moves("a", "shared", None);
 }
 
 #[test]
 fn nothing_is_lost_wherever_a_move_into_a_store_of_others_stops() {
-    let world = World::new();
+    let world = World::new(&["a", "b"]);
     world.project("b").move_store(&world.path("shared"), &|_, _| ()).unwrap();
     world.moves("a", "shared", None);
 }
 
 #[test]
 fn nothing_is_lost_wherever_a_move_away_from_others_stops() {
-    let world = World::new();
+    let world = World::new(&["a", "b"]);
     for name in ["a", "b"] {
         world.project(name).move_store(&world.path("shared"), &|_, _| ()).unwrap();
     }
@@ -184,7 +185,7 @@ fn nothing_is_lost_wherever_a_move_away_from_others_stops() {
 
 #[test]
 fn nothing_is_lost_wherever_a_move_back_home_stops() {
-    let world = World::new();
+    let world = World::new(&["a"]);
     world.project("a").move_store(&world.path("shared"), &|_, _| ()).unwrap();
     world.moves("a", "a/.git/pv", None);
 }

@@ -128,7 +128,7 @@ impl Moving {
     }
 }
 
-/// Returns whether `directory` can become a store or is one: it is not there, is empty, or says so.
+/// Returns whether `directory` can become a store or is one: it is not there, says so, or holds nothing but a beginning.
 ///
 /// # Errors
 ///
@@ -142,7 +142,21 @@ pub fn is_free(directory: &Path) -> Result<bool, StoreError> {
     if layout.is_there()? || disk::look(directory)?.is_none() {
         return Ok(true);
     }
-    Ok(std::fs::read_dir(directory).map_err(DiskError::on("read", directory))?.next().is_none())
+    // What whoever died while making it a store leaves there: directories, locks, and a temporary file.
+    let beginnings = [layout.packs(), layout.collection(), layout.sessions()];
+    for entry in disk::walk(directory) {
+        let (path, found) = entry?;
+        let name = path.file_name().unwrap_or_default();
+        let is_beginning = match found {
+            Found::Directory => beginnings.contains(&path),
+            Found::File { .. } => name == session::LOCK_NAME || disk::is_temporary(name),
+            _ => false,
+        };
+        if !is_beginning {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Removes what is left of a store that says that it was moved. Costs one change a file.
@@ -159,15 +173,15 @@ fn sweep(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
     let held = [layout.objects(), layout.trash(), layout.quarantine(), layout.packs()];
     // With the list of users: whoever comes here later must not ask those who left.
     for directory in held.into_iter().chain([layout.users(), layout.collection()]) {
-        if disk::look(&directory)?.is_none() {
-            continue;
-        }
+        let Some(Found::Directory) = disk::look(&directory)? else { continue };
+        let mut directories = vec![directory.clone()];
         for entry in disk::walk(&directory) {
-            if let (path, Found::File { .. }) = entry? {
-                disk.change(Change::Remove(&path))?;
+            match entry? {
+                (path, Found::Directory) => directories.push(path),
+                (path, _) => disk.change(Change::Remove(&path))?,
             }
         }
-        disk::remove_tree(&directory)?;
+        directories.iter().rev().try_for_each(|directory| disk.change(Change::RemoveDirectory(directory)))?;
     }
     Ok(disk.flush(Flush::Directory(layout.root()))?)
 }
