@@ -194,11 +194,19 @@ enum Node {
     File(usize),
 }
 
+/// What is left after a cut: files with their bytes, and directories.
+pub(crate) type Left = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
 /// Writes into `to` what is left of `from` after the effects in `log` and this cut.
 ///
 /// Before the first of them `from` must have held nothing but what is in `to` already; locks and
 /// other files that did not go through the disk are left out, as empty ones would be.
 pub(crate) fn play(log: &[Done], cut: Cut, from: &Path, to: &Path) {
+    lay_out(&left(log, cut), from, to);
+}
+
+/// Returns what the effects in `log` leave after this cut.
+pub(crate) fn left(log: &[Done], cut: Cut) -> Left {
     let mut files: Vec<Model> = Vec::new();
     let mut names: Vec<Naming> = Vec::new();
     for done in log {
@@ -244,7 +252,11 @@ pub(crate) fn play(log: &[Done], cut: Cut, from: &Path, to: &Path) {
             Done::Mode => {}
         }
     }
-    lay_out(&files, &surviving(&names, cut), cut, from, to);
+    let content = |node| match node {
+        Node::Directory => None,
+        Node::File(index) => Some(Model::content(&files[index], cut)),
+    };
+    surviving(&names, cut).into_iter().map(|(path, node)| (path, content(node))).collect()
 }
 
 fn current(names: &[Naming], path: &Path) -> Option<Node> {
@@ -273,19 +285,20 @@ fn surviving(names: &[Naming], cut: Cut) -> BTreeMap<PathBuf, Node> {
     left
 }
 
-fn lay_out(files: &[Model], left: &BTreeMap<PathBuf, Node>, cut: Cut, from: &Path, to: &Path) {
+/// Writes what is `left` of `from` into `to`.
+pub(crate) fn lay_out(left: &Left, from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for (path, node) in left {
+    for (path, content) in left {
         let Ok(relative) = path.strip_prefix(from) else { continue };
         // A name below a directory whose own name is gone leads nowhere. Those above come first.
         if relative.parent().is_some_and(|above| !to.join(above).is_dir()) {
             continue;
         }
-        match node {
-            Node::Directory => fs::create_dir_all(to.join(relative)).unwrap(),
-            Node::File(index) => {
+        match content {
+            None => fs::create_dir_all(to.join(relative)).unwrap(),
+            Some(bytes) => {
                 use std::io::Write;
-                File::create(to.join(relative)).unwrap().write_all(&files[*index].content(cut)).unwrap();
+                File::create(to.join(relative)).unwrap().write_all(bytes).unwrap();
             }
         }
     }
