@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod effect;
+mod group;
 mod map;
 #[cfg(test)]
 pub(crate) mod recorder;
 mod stat;
+
+use group::Made;
 
 pub use effect::{Change, Disk, Flush, RealDisk, make_directories, write_whole_on};
 pub use map::{Mapped, map_file};
@@ -398,13 +401,26 @@ impl Lock {
     }
 
     fn open(path: &Path) -> Result<File, DiskError> {
-        make_directory(parent(path))?;
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(DiskError::on("open the lock", path))
+        let opened = match OpenOptions::new().write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_directories(&RealDisk, parent(path))?;
+                Self::make(path)
+            }
+            // Another user's, whose directory came to be for a group only later.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+            opened => opened,
+        };
+        opened.map_err(DiskError::on("open the lock", path))
+    }
+
+    fn make(path: &Path) -> io::Result<File> {
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            // Another was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                OpenOptions::new().create(true).truncate(false).write(true).open(path)
+            }
+            made => made.inspect(|_| group::share(path, Made::Lock)),
+        }
     }
 }
 

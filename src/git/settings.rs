@@ -144,7 +144,8 @@ fn edited(before: &[u8], key: &str, value: Option<&Path>) -> Result<Vec<u8>, Git
 /// Removes every value of a key, and the sections that have nothing in them then.
 fn remove(config: &mut gix::config::File, section: &str, name: &str) {
     let found = config.sections_and_ids_by_name(section).into_iter().flatten();
-    let found = found.filter(|(found, _)| found.header().subsection_name().is_none() && found.contains_value_name(name));
+    let found =
+        found.filter(|(found, _)| found.header().subsection_name().is_none() && found.contains_value_name(name));
     let found: Vec<_> = found.map(|(_, id)| id).collect();
     for id in found {
         let Some(mut found) = config.section_mut_by_id(id) else { continue };
@@ -208,7 +209,9 @@ mod tests {
         let expected = ["".as_ref(), home.as_path(), &below, "/data/~".as_ref(), &relative, &root, &odd];
         let expected = expected.map(|path| path.display().to_string());
         assert_eq!(scratch.rerun(TEST, &scratch.root, &[("HOME", home.as_os_str())]), expected);
-        let lost = |key: &str, value: &str| format!("cannot understand the path `{value}` of `pv.{key}` in git's configuration");
+        let lost = |key: &str, value: &str| {
+            format!("cannot understand the path `{value}` of `pv.{key}` in git's configuration")
+        };
         let mut without_home = expected;
         without_home[1] = lost("home", "~");
         without_home[2] = lost("below", "~/a store");
@@ -229,12 +232,16 @@ mod tests {
         let text = set(Some(odd));
         assert_eq!(scratch.repository().path_setting("pv.storePath").unwrap(), Some(PathBuf::from(odd)));
         assert_eq!(String::from_utf8(scratch.git(&["config", "-z", "pv.storePath"])).unwrap(), format!("{odd}\0"));
-        let lines = |text: &str| text.lines().filter(|line| !line.contains("c ")).map(str::to_owned).collect::<Vec<_>>();
+        let lines =
+            |text: &str| text.lines().filter(|line| !line.contains("c ")).map(str::to_owned).collect::<Vec<_>>();
         let rest: Vec<_> = FULL.lines().filter(|line| !line.contains("/two")).map(str::to_owned).collect();
         assert_eq!(lines(&text), rest);
         assert_eq!(set(Some(odd)), text);
         let unset = set(None);
-        assert_eq!(unset, format!("{}\n", FULL.replace("[PV]\n  storepath = /one\n", "").replace("\tStorePath=/two\n", "")));
+        assert_eq!(
+            unset,
+            format!("{}\n", FULL.replace("[PV]\n  storepath = /one\n", "").replace("\tStorePath=/two\n", ""))
+        );
         assert_eq!(scratch.line(&["config", "pv.other.storePath"]), "/of/another");
         assert_eq!(set(None), unset);
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o640);

@@ -9,10 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::fixture::{git, snapshot};
 use super::Project;
+use super::fixture::{begin, snapshot};
 use crate::disk::recorder::{Cut, Left, Recorder, lay_out, left};
-use crate::disk::{self, Disk, Durability, Found};
+use crate::disk::{self, Disk, Found};
 use crate::host::Time;
 use crate::object::{Entry, Kind, SnapshotId};
 use crate::snapshot::{for_each_file, read_snapshot};
@@ -32,14 +32,7 @@ impl World {
         let recorder = Arc::new(Recorder::new());
         let mut world = Self { root, recorder, snapshots: Vec::new() };
         for name in names {
-            let tree = world.path(name);
-            disk::make_directory(&tree).unwrap();
-            git(&tree, &["init", "--quiet", "--template="]);
-            let write = |path: &str, text: &str| {
-                disk::write_whole(&tree.join(path), text.as_bytes(), Durability::Deferred).unwrap();
-            };
-            write(".pipeline/pipeline.yaml", "steps:\n  one: {inputs: [in], outputs: [out], run: cp in out}\n");
-            write("in", name);
+            begin(&world.path(name), name);
         }
         copy(&world.path(""), &world.beginning());
         for name in names {

@@ -19,6 +19,9 @@ const LEAVING: &str = "leaving";
 /// Told of files and bytes while a store is moved.
 type Progress<'a> = &'a dyn Fn(u64, u64);
 
+#[cfg(test)]
+mod tests;
+
 /// What became of a store that was moved.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MovedStore {
