@@ -223,6 +223,9 @@ fn git_advice(error: &GitError) -> (u8, Option<&'static str>) {
         }
         GitError::NoIdentity => (USAGE, Some("set `git config user.name` and `git config user.email`")),
         GitError::Reftable { .. } => (USAGE, Some("this version reads repositories whose refs are files")),
+        GitError::Locked { .. } => {
+            (USAGE, Some("try again; if no process of git is at work in this repository, remove that file first"))
+        }
         GitError::Busy { .. } => (USAGE, Some("another program holds the ref; try again")),
         _ => (USAGE, None),
     }

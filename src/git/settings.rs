@@ -37,6 +37,9 @@ impl Repository {
         let home = host::variable_os("HOME").map(PathBuf::from);
         let context = gix::config::path::interpolate::Context { home_dir: home.as_deref(), ..Default::default() };
         let action = format!("understand the path `{value}` of `{key}` in git's configuration");
+        if home.is_none() && (value == "~" || value.starts_with(b"~/")) {
+            return Err(GitError::on(action)("the variable `HOME` is not set"));
+        }
         let path = gix::config::Path::from(value).interpolate(context).map_err(GitError::on(action))?;
         Ok(Some(self.common_directory().join(path)))
     }

@@ -118,7 +118,8 @@ impl Project {
         }
         if to == absolute(&self.directory) {
             self.repository.configure(&*self.disk, STORE_KEY, None)?;
-            if Repository::at(common)?.path_setting(STORE_KEY)?.is_some() {
+            let repository = Repository::discover(&self.root)?;
+            if repository.map(|repository| repository.path_setting(STORE_KEY)).transpose()?.flatten().is_some() {
                 // Another file of git's configuration says where the stores of all repositories are.
                 self.repository.configure(&*self.disk, STORE_KEY, Some(Path::new(DIRECTORY)))?;
             }
