@@ -12,7 +12,8 @@ use std::sync::Arc;
 use super::Project;
 use super::fixture::{begin, snapshot};
 use crate::disk::recorder::{Cut, Left, Recorder, lay_out, left};
-use crate::disk::{self, Disk, Found};
+use crate::disk::{self, Change, Disk, Durability, Found};
+use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{Entry, Kind, SnapshotId};
 use crate::snapshot::{for_each_file, read_snapshot};
@@ -38,6 +39,10 @@ impl World {
         for name in names {
             let id = snapshot(&world.project(name), Time::now(), None).unwrap();
             world.snapshots.push((*name, id));
+            // As stores were once written, which are moved as they are.
+            let loose = world.path(name).join(loose(name));
+            disk::write_whole_on(&*world.recorder, &loose, name.as_bytes(), Durability::Synced).unwrap();
+            world.recorder.change(Change::Protect(&loose)).unwrap();
         }
         world
     }
@@ -79,6 +84,9 @@ impl World {
             })
             .unwrap_or_else(|error| failed(&error));
             assert_eq!(files, 2, "{case}");
+            let loose =
+                project.store.get(Kind::Blob, Digest::of(name.as_bytes())).unwrap_or_else(|error| failed(&error));
+            assert_eq!(loose, name.as_bytes(), "{case}");
             let common = project.repository.common_directory();
             if project.store.directory() != common.join("pv") {
                 assert!(project.store.users().unwrap().contains(common), "{case}: nobody asks project {name}");
@@ -119,6 +127,12 @@ impl World {
         }
         assert!(seen.len() > 20, "only {} states", seen.len());
     }
+}
+
+/// Returns where an object with the bytes of `text` lies in a project, as a file of its own.
+fn loose(text: &str) -> String {
+    let hex = Digest::of(text.as_bytes()).to_string();
+    format!(".git/pv/objects/blob/{}/{}", &hex[..2], &hex[2..])
 }
 
 fn has_packs(store: &Path) -> bool {

@@ -93,6 +93,17 @@ fn a_store_that_others_use_stays_for_them_however_often_it_is_left() {
 }
 
 #[test]
+fn who_comes_while_a_store_is_copied_keeps_it() {
+    let two = Two::new();
+    let (home, other) = (two.path("a/.git/pv"), two.path("b/.git"));
+    let comes = |_, _| LocalStore::open(&home).unwrap().used_by(&other).register().unwrap();
+    let moved = two.project("a").move_store(&two.path("shared"), &comes).unwrap();
+    assert_eq!(moved.stays_at, Some(home.clone()));
+    two.verify();
+    assert_eq!(LocalStore::open(&home).unwrap().users().unwrap(), [other].into());
+}
+
+#[test]
 fn a_store_is_not_moved_into_itself() {
     let two = Two::new();
     let refused = |to: &str| {
