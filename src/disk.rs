@@ -3,6 +3,7 @@
 //! The one place that writes files and the one door to `walkdir`. Every error
 //! names the path and what was tried.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod effect;
+mod group;
 mod lock;
 mod map;
 #[cfg(test)]
@@ -147,6 +149,12 @@ fn new_beside<T>(path: &Path, mut open: impl FnMut(&Path) -> io::Result<T>) -> i
             opened => return Ok((opened?, temporary)),
         }
     }
+}
+
+/// Returns whether a file of this name is one that is written to before it is moved to the name that it is for.
+pub fn is_temporary(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".pv-") && name.ends_with(b".tmp")
 }
 
 /// Returns a new, empty file at `path`, replacing what is there: for what is watched while it grows, such as a log.

@@ -22,6 +22,8 @@ mod crash;
 mod fixture;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod move_crash;
 mod users;
 
 pub use users::MovedStore;
@@ -87,6 +89,7 @@ pub struct Project {
     /// What the files of the working tree hashed to before.
     pub seen: StatCache,
     directory: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 impl Project {
@@ -133,6 +136,7 @@ impl Project {
             store: open_store(disk, &repository, &directory)?,
             journal: Journal::on(Arc::clone(disk), directory.join("records")),
             directory,
+            disk: Arc::clone(disk),
             repository,
         })
     }
@@ -235,9 +239,9 @@ impl Project {
 }
 
 /// Opens the store where the configuration says, or else in `directory`, where it need not be there yet.
-fn open_store(disk: &Arc<dyn Disk>, repository: &Repository, directory: &Path) -> Result<LocalStore, StoreError> {
-    let configured = repository.path_setting(STORE_KEY).filter(|path| path != directory);
-    let Some(path) = configured else { return LocalStore::open_on(Arc::clone(disk), directory) };
+fn open_store(disk: &Arc<dyn Disk>, repository: &Repository, directory: &Path) -> Result<LocalStore, ProjectError> {
+    let configured = repository.path_setting(STORE_KEY)?.filter(|path| path != directory);
+    let Some(path) = configured else { return Ok(LocalStore::open_on(Arc::clone(disk), directory)?) };
     // A new, empty store in its place would look as if everything were lost.
     Ok(LocalStore::open_existing_on(Arc::clone(disk), &path)?.used_by(repository.common_directory()))
 }

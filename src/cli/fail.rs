@@ -229,6 +229,9 @@ fn git_advice(error: &GitError) -> (u8, Option<&'static str>) {
         GitError::Reftable { .. } => (USAGE, Some("this version reads repositories whose refs are files")),
         GitError::Busy { .. } => (USAGE, Some("another process holds the ref; try again")),
         GitError::Locked { .. } => (USAGE, Some(LOCKED)),
+        GitError::ConfigLocked { .. } => {
+            (USAGE, Some("try again; if no process of git is at work in this repository, remove that file first"))
+        }
         _ => (USAGE, None),
     }
 }

@@ -26,7 +26,8 @@ enum Action {
     /// Move the store to a directory, or join the store that is there
     ///
     /// Everything is copied and compared before anything is removed; after a crash, run it again. Several clones
-    /// and users can share one store: `pv gc` keeps what any of them needs. Records stay in each repository.
+    /// and users can share one store: `pv gc` keeps what any of them needs. Records stay in each repository. If the
+    /// group of the directory may write to it, all of the store is for that group.
     Move {
         /// The directory; it is empty, a store, or not there yet
         #[arg(value_name = "DIR")]

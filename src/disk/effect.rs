@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use super::group::{Made, share};
 use super::{DiskError, Durability, new_beside, parent, sync_directory, sync_file, sync_file_system, umask};
 
 /// Nobody may write to what never changes.
@@ -68,7 +69,8 @@ pub enum Flush<'a> {
 /// A change of names or modes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change<'a> {
-    /// Makes one directory, whose parent is there; no error if it is there already.
+    /// Makes one directory, whose parent is there; no error if it is there already. In the directory of a
+    /// group, it is for the group.
     MakeDirectory(&'a Path),
     /// Moves a file or directory, replacing a file that is at `to`.
     Rename {
@@ -77,11 +79,20 @@ pub enum Change<'a> {
         /// to there, on the same file system.
         to: &'a Path,
     },
+    /// Gives a file one more name on the same file system, where nothing may be yet.
+    Link {
+        /// The name that it has,
+        from: &'a Path,
+        /// and the one that it gets.
+        to: &'a Path,
+    },
     /// Removes a file; no error if there is none.
     Remove(&'a Path),
+    /// Removes a directory that is empty; no error if it is not, or is not there.
+    RemoveDirectory(&'a Path),
     /// Makes a file read-only.
     Protect(&'a Path),
-    /// Gives a file the mode of any new file.
+    /// Gives a file the mode of any new file. In the directory of a group, the group may read it.
     Open(&'a Path),
 }
 
@@ -135,15 +146,22 @@ impl Disk for RealDisk {
         match change {
             Change::MakeDirectory(path) => match fs::create_dir(path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-                made => made.map_err(DiskError::on("make the directory", path)),
+                made => made.map(|()| share(path, Made::Directory)).map_err(DiskError::on("make the directory", path)),
             },
             Change::Rename { from, to } => super::rename(from, to),
+            Change::Link { from, to } => fs::hard_link(from, to).map_err(DiskError::on("link", to)),
             Change::Remove(path) => match fs::remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 removed => removed.map_err(DiskError::on("remove", path)),
             },
+            Change::RemoveDirectory(path) => match fs::remove_dir(path) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                    Ok(())
+                }
+                removed => removed.map_err(DiskError::on("remove", path)),
+            },
             Change::Protect(path) => mode(path, PROTECTED_MODE),
-            Change::Open(path) => mode(path, 0o666 & !umask()),
+            Change::Open(path) => mode(path, 0o666 & !umask()).map(|()| share(path, Made::File)),
         }
     }
 }

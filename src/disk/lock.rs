@@ -1,11 +1,12 @@
 //! Locks of the kernel, which end with the process that holds them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::{DiskError, make_directory, parent};
+use super::group::{self, Made};
+use super::{DiskError, RealDisk, make_directories, parent};
 
 /// A lock on a file, shared with no other process or thread; the kernel releases it when this is dropped or the process dies.
 #[derive(Debug)]
@@ -86,14 +87,26 @@ impl Lock {
     }
 
     fn open(path: &Path) -> Result<File, DiskError> {
-        make_directory(parent(path))?;
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(DiskError::on("open the lock", path))
+        let opened = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_directories(&RealDisk, parent(path))?;
+                Self::make(path)
+            }
+            // Another user's, whose directory came to be for a group only later.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+            opened => opened,
+        };
+        opened.map_err(DiskError::on("open the lock", path))
+    }
+
+    fn make(path: &Path) -> io::Result<File> {
+        match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
+            // Another was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+            }
+            made => made.inspect(|_| group::share(path, Made::Lock)),
+        }
     }
 }
 

@@ -5,9 +5,10 @@
 //! of a file are safe once that file was flushed, a name once the directory that
 //! holds it was; all else may be there, be lost, or be torn, in any combination.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -23,6 +24,7 @@ pub(crate) enum Done {
     FlushFileSystem,
     MakeDirectory(PathBuf),
     Rename { from: PathBuf, to: PathBuf },
+    Link { from: PathBuf, to: PathBuf },
     Remove(PathBuf),
     Mode,
 }
@@ -122,7 +124,14 @@ impl Disk for Recorder {
     }
 
     fn share(&self, source: &File, file: &File, path: &Path) -> Result<bool, DiskError> {
-        RealDisk.share(source, file, path)
+        let shared = RealDisk.share(source, file, path)?;
+        if shared {
+            let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            let done = Done::Write { path: path.to_owned(), at: 0, bytes };
+            self.perform(path, done, || Ok(()))?;
+        }
+        Ok(shared)
     }
 
     fn flush(&self, what: Flush<'_>) -> Result<(), DiskError> {
@@ -139,7 +148,8 @@ impl Disk for Recorder {
         let (path, done) = match change {
             Change::MakeDirectory(path) => (path, Done::MakeDirectory(path.to_owned())),
             Change::Rename { from, to } => (to, Done::Rename { from: from.to_owned(), to: to.to_owned() }),
-            Change::Remove(path) => (path, Done::Remove(path.to_owned())),
+            Change::Link { from, to } => (to, Done::Link { from: from.to_owned(), to: to.to_owned() }),
+            Change::Remove(path) | Change::RemoveDirectory(path) => (path, Done::Remove(path.to_owned())),
             Change::Protect(path) | Change::Open(path) => (path, Done::Mode),
         };
         self.perform(path, done, || RealDisk.change(change))
@@ -184,11 +194,19 @@ enum Node {
     File(usize),
 }
 
+/// What is left after a cut: files with their bytes, and directories.
+pub(crate) type Left = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
 /// Writes into `to` what is left of `from` after the effects in `log` and this cut.
 ///
-/// Before the first of them `from` must have held nothing; locks and other
-/// files that did not go through the disk are left out, as empty ones would be.
+/// Before the first of them `from` must have held nothing but what is in `to` already; locks and
+/// other files that did not go through the disk are left out, as empty ones would be.
 pub(crate) fn play(log: &[Done], cut: Cut, from: &Path, to: &Path) {
+    lay_out(&left(log, cut), from, to);
+}
+
+/// Returns what the effects in `log` leave after this cut.
+pub(crate) fn left(log: &[Done], cut: Cut) -> Left {
     let mut files: Vec<Model> = Vec::new();
     let mut names: Vec<Naming> = Vec::new();
     for done in log {
@@ -227,11 +245,18 @@ pub(crate) fn play(log: &[Done], cut: Cut, from: &Path, to: &Path) {
                 names.push(Naming { name: to.clone(), node, safe: false });
                 names.push(Naming { name: from.clone(), node: None, safe: false });
             }
+            Done::Link { from, to } => {
+                names.push(Naming { name: to.clone(), node: current(&names, from), safe: false });
+            }
             Done::Remove(path) => names.push(Naming { name: path.clone(), node: None, safe: false }),
             Done::Mode => {}
         }
     }
-    lay_out(&files, &surviving(&names, cut), cut, from, to);
+    let content = |node| match node {
+        Node::Directory => None,
+        Node::File(index) => Some(Model::content(&files[index], cut)),
+    };
+    surviving(&names, cut).into_iter().map(|(path, node)| (path, content(node))).collect()
 }
 
 fn current(names: &[Naming], path: &Path) -> Option<Node> {
@@ -260,22 +285,20 @@ fn surviving(names: &[Naming], cut: Cut) -> BTreeMap<PathBuf, Node> {
     left
 }
 
-fn lay_out(files: &[Model], left: &BTreeMap<PathBuf, Node>, cut: Cut, from: &Path, to: &Path) {
+/// Writes what is `left` of `from` into `to`.
+pub(crate) fn lay_out(left: &Left, from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    let directories: BTreeSet<&PathBuf> =
-        left.iter().filter(|(_, node)| **node == Node::Directory).map(|(path, _)| path).collect();
-    for (path, node) in left {
+    for (path, content) in left {
         let Ok(relative) = path.strip_prefix(from) else { continue };
-        // A name below a directory whose own name is gone leads nowhere.
-        let mut above = path.ancestors().skip(1).take_while(|above| *above != from);
-        if !above.all(|above| directories.contains(&above.to_path_buf())) {
+        // A name below a directory whose own name is gone leads nowhere. Those above come first.
+        if relative.parent().is_some_and(|above| !to.join(above).is_dir()) {
             continue;
         }
-        match node {
-            Node::Directory => fs::create_dir_all(to.join(relative)).unwrap(),
-            Node::File(index) => {
+        match content {
+            None => fs::create_dir_all(to.join(relative)).unwrap(),
+            Some(bytes) => {
                 use std::io::Write;
-                File::create(to.join(relative)).unwrap().write_all(&files[*index].content(cut)).unwrap();
+                File::create(to.join(relative)).unwrap().write_all(bytes).unwrap();
             }
         }
     }

@@ -118,6 +118,12 @@ pub enum GitError {
         /// The end of what it said.
         message: String,
     },
+    /// Another process is changing the configuration, or died while it did.
+    #[error("the configuration is being changed by whoever made `{}`", lock.display())]
+    ConfigLocked {
+        /// The file that says so.
+        lock: PathBuf,
+    },
     /// A file could not be read.
     #[error(transparent)]
     Disk(#[from] DiskError),

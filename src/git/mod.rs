@@ -4,7 +4,7 @@
 //! Nothing here decides what belongs in a snapshot: this room says what git
 //! knows, with paths relative to the project and sorted by their bytes.
 //! Index, HEAD, stash and the user's files are never changed, except by
-//! [`Repository::stage`].
+//! [`Repository::stage`]; the configuration only by [`Repository::configure`].
 
 mod changes;
 mod commit;
@@ -22,6 +22,7 @@ mod repository;
 mod revision;
 mod set;
 mod set_tree;
+mod settings;
 mod stage;
 mod tag;
 mod working_files;

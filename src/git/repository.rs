@@ -1,4 +1,4 @@
-//! The repository: where it is, and what its configuration says.
+//! The repository: where it is, and who works in it.
 
 use std::path::{Path, PathBuf};
 
@@ -137,50 +137,6 @@ impl Repository {
         })
     }
 
-    /// Returns the value of a key such as `user.name` in git's configuration; the last one counts.
-    pub fn setting(&self, key: &str) -> Option<String> {
-        let value = self.local().config_snapshot().string(key)?;
-        Some(value.to_str_lossy().into_owned())
-    }
-
-    /// Returns the value of a key that is a path, relative to the git directory that all working trees share.
-    pub fn path_setting(&self, key: &str) -> Option<PathBuf> {
-        let value = self.local().config_snapshot().string(key)?;
-        Some(self.common_directory().join(value.to_os_str_lossy()))
-    }
-
-    /// Sets or, without a value, unsets a key in the configuration of the repository, for all its working trees.
-    ///
-    /// # Errors
-    ///
-    /// [`GitError::Program`] if git refuses, [`GitError::Git`] if it cannot be started,
-    /// [`GitError::Disk`] if the change cannot be made durable.
-    pub fn configure(&self, key: &str, value: Option<&Path>) -> Result<(), GitError> {
-        const ACTION: &str = "change the configuration of the repository";
-        let file = self.common_directory().join("config");
-        #[expect(clippy::disallowed_methods, reason = "only the `git` program keeps the rest of the file as it is")]
-        let mut command = std::process::Command::new("git");
-        command.args(["config", "--file"]).arg(&file).env("LC_ALL", "C").stdin(std::process::Stdio::null());
-        match value {
-            Some(value) => command.args(["--replace-all", key]).arg(value),
-            None => command.args(["--unset-all", key]),
-        };
-        let output = command.output().map_err(GitError::on(ACTION))?;
-        // It answers so when there was nothing to unset.
-        let nothing_to_unset = value.is_none() && output.status.code() == Some(5);
-        if !output.status.success() && !nothing_to_unset {
-            let message = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
-            return Err(GitError::Program { action: ACTION, message });
-        }
-        crate::disk::sync_file(&file)?;
-        Ok(crate::disk::sync_directory(self.common_directory())?)
-    }
-
-    /// Returns the value of a key that is a truth value; `None` if it is unset or no truth value.
-    pub fn flag(&self, key: &str) -> Option<bool> {
-        self.local().config_snapshot().boolean(key)
-    }
-
     /// Returns who git would name as the committer, from `GIT_COMMITTER_*`, `committer.*`, `user.*` and `EMAIL`.
     ///
     /// Unlike git, never guesses from the login name.
@@ -296,16 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn settings_flags_and_the_identity_are_read() {
+    fn the_identity_is_read() {
         let scratch = Scratch::new();
-        scratch.git(&["config", "pv.store", "/data/store"]);
-        scratch.git(&["config", "pv.keep", "off"]);
-        let repository = scratch.repository();
-        assert_eq!(repository.setting("pv.store").as_deref(), Some("/data/store"));
-        assert_eq!(repository.setting("pv.none"), None);
-        assert_eq!((repository.flag("pv.keep"), repository.flag("pv.none")), (Some(false), None));
         let identity = Identity { name: "Ada".to_owned(), email: "ada@example.org".to_owned() };
-        assert_eq!(repository.identity(), Some(identity));
+        assert_eq!(scratch.repository().identity(), Some(identity));
         scratch.git(&["config", "--unset", "user.name"]);
         assert_eq!(scratch.repository().identity(), None);
     }

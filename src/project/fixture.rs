@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Project;
+use crate::disk::{self, Durability};
 use crate::host::Time;
 use crate::object::SnapshotId;
 use crate::record::{By, Link, Record, Version};
@@ -19,6 +20,16 @@ pub(super) fn git(directory: &Path, arguments: &[&str]) {
     let mut git = Command::new("git");
     let done = git.args(["-c", "user.name=A", "-c", "user.email=a@example.org"]).args(arguments).current_dir(directory);
     assert!(done.output().unwrap().status.success(), "git {arguments:?}");
+}
+
+/// Makes a project in `tree` with one step, and a file for it to read.
+pub(super) fn begin(tree: &Path, text: &str) {
+    const DEFINITION: &str = "steps:\n  one: {inputs: [in], outputs: [out], run: cp in out}\n";
+    disk::make_directory(tree).unwrap();
+    git(tree, &["init", "--quiet", "--template="]);
+    for (path, text) in [(".pipeline/pipeline.yaml", DEFINITION), ("in", text)] {
+        disk::write_whole(&tree.join(path), text.as_bytes(), Durability::Deferred).unwrap();
+    }
 }
 
 /// Returns who works in these tests.

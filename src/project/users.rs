@@ -1,15 +1,26 @@
 //! The store and who else uses it: what all of them need, and how a project moves from one store to another.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DIRECTORY, KEPT_SINCE, Project, ProjectError, STORE_KEY};
-use crate::disk::{self, Disk, Durability, RealDisk};
+use crate::disk::{self, Change, DiskError, Durability, Flush};
 use crate::git::Repository;
 use crate::host::Time;
 use crate::record::Journal;
 use crate::retention::{self, RetentionError, Roots, User};
 use crate::store::{LocalStore, StoreError, is_free, sweep_moved};
+
+/// The file that says which store is being left, until nothing of this project is there any more.
+const LEAVING: &str = "leaving";
+
+/// Told of files and bytes while a store is moved.
+type Progress<'a> = &'a dyn Fn(u64, u64);
+
+#[cfg(test)]
+mod tests;
 
 /// What became of a store that was moved.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,9 +42,13 @@ impl Project {
     ///
     /// [`StoreError::Disk`] if the list cannot be read.
     pub fn other_users(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let mut users = self.store.users()?;
+        self.others_of(&self.store)
+    }
+
+    fn others_of(&self, store: &LocalStore) -> Result<Vec<PathBuf>, StoreError> {
+        let mut users = store.users()?;
         // A store inside a repository belongs to it, and has it on no list.
-        users.extend(owner(self.store.directory()));
+        users.extend(owner(store.directory()));
         users.remove(self.repository.common_directory());
         Ok(users.into_iter().collect())
     }
@@ -63,56 +78,78 @@ impl Project {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Occupied`] if `to` holds something else, and as [`LocalStore::copy_to`];
+    /// [`StoreError::Occupied`] if `to` holds something else or lies inside the store, and as [`LocalStore::copy_to`];
     /// [`crate::git::GitError`] if the configuration cannot be changed.
-    pub fn move_store(&self, to: &Path, progress: &dyn Fn(u64, u64)) -> Result<MovedStore, ProjectError> {
-        let common = self.repository.common_directory();
-        let to = absolute(to);
-        if to != self.directory && !is_free(&to)? {
+    pub fn move_store(&self, to: &Path, progress: Progress<'_>) -> Result<MovedStore, ProjectError> {
+        let (to, here, home) = (absolute(to), absolute(self.store.directory()), absolute(&self.directory));
+        // What is removed from the old place must not be what was just copied.
+        let is_inside = [&here, &home].into_iter().any(|store| to != *store && to.starts_with(store));
+        if is_inside || to != home && !is_free(&to)? {
             return Err(StoreError::Occupied { path: to }.into());
         }
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let mut others = Vec::new();
-        let opened;
-        let from = if absolute(self.store.directory()) != to {
-            others = self.other_users()?;
-            &self.store
-        } else if to == self.directory {
-            return Ok(MovedStore { path: to, files: 0, bytes: 0, stays_at: None });
-        } else {
-            // An earlier try may have died before it removed what was in the repository.
-            match LocalStore::open_on(Arc::clone(&disk), &self.directory) {
-                Err(StoreError::Moved { .. }) => {
-                    sweep_moved(&self.directory)?;
-                    return Ok(MovedStore { path: to, files: 0, bytes: 0, stays_at: None });
-                }
-                store => opened = store?,
-            }
-            &opened
-        };
+        if here != to {
+            return self.change_store(&self.store, to, progress);
+        }
+        // An earlier try may have died before it removed what was at the old place.
+        let old = self.leaving()?.unwrap_or_else(|| home.clone());
+        let open = if old == home { LocalStore::open_on } else { LocalStore::open_existing_on };
+        match open(Arc::clone(&self.disk), &old) {
+            _ if old == to => {}
+            Ok(store) => return self.change_store(&store, to, progress),
+            Err(StoreError::Moved { .. }) => sweep_moved(&*self.disk, &old)?,
+            Err(StoreError::Absent { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.has_left()?;
+        Ok(MovedStore { path: to, files: 0, bytes: 0, stays_at: None })
+    }
+
+    fn change_store(&self, from: &LocalStore, to: PathBuf, progress: Progress<'_>) -> Result<MovedStore, ProjectError> {
+        let common = self.repository.common_directory();
         let moving = from.copy_to(&to, progress)?;
         let (files, bytes) = moving.copied();
+        // Not before nobody can begin to use the old store any more.
+        let others = self.others_of(from)?;
+        let left = [from.directory().as_os_str().as_bytes(), b"\n"].concat();
+        disk::write_whole_on(&*self.disk, &self.directory.join(LEAVING), &left, Durability::Synced)?;
         if let Some(since) = self.kept_since() {
-            let text = format!("{}\n", since.epoch_ms);
-            disk::write_whole(&self.directory.join(KEPT_SINCE), text.as_bytes(), Durability::Synced)?;
+            let (path, text) = (self.directory.join(KEPT_SINCE), format!("{}\n", since.epoch_ms));
+            disk::write_whole_on(&*self.disk, &path, text.as_bytes(), Durability::Synced)?;
         }
-        if to == self.directory {
-            self.repository.configure(STORE_KEY, None)?;
-            if Repository::at(common)?.path_setting(STORE_KEY).is_some() {
+        if to == absolute(&self.directory) {
+            self.repository.configure(&*self.disk, STORE_KEY, None)?;
+            let repository = Repository::discover(&self.root)?;
+            if repository.map(|repository| repository.path_setting(STORE_KEY)).transpose()?.flatten().is_some() {
                 // Another file of git's configuration says where the stores of all repositories are.
-                self.repository.configure(STORE_KEY, Some(Path::new(DIRECTORY)))?;
+                self.repository.configure(&*self.disk, STORE_KEY, Some(Path::new(DIRECTORY)))?;
             }
         } else {
             // In this order: who collects there from now on asks this project.
-            LocalStore::open_existing_on(disk, &to)?.used_by(common).register()?;
-            self.repository.configure(STORE_KEY, Some(&to))?;
+            LocalStore::open_existing_on(Arc::clone(&self.disk), &to)?.used_by(common).register()?;
+            self.repository.configure(&*self.disk, STORE_KEY, Some(&to))?;
         }
-        if others.is_empty() {
+        let stays_at = if others.is_empty() {
             moving.remove_old()?;
-            return Ok(MovedStore { path: to, files, bytes, stays_at: None });
-        }
-        self.store.forget(common)?;
-        Ok(MovedStore { path: to, files, bytes, stays_at: Some(self.store.directory().to_owned()) })
+            None
+        } else {
+            from.forget(common)?;
+            Some(from.directory().to_owned())
+        };
+        self.has_left()?;
+        Ok(MovedStore { path: to, files, bytes, stays_at })
+    }
+
+    /// Returns the store that an earlier move was leaving when it died.
+    fn leaving(&self) -> Result<Option<PathBuf>, DiskError> {
+        let bytes = disk::read_if_there(&self.directory.join(LEAVING))?;
+        let path = bytes.as_deref().and_then(|bytes| bytes.strip_suffix(b"\n"));
+        Ok(path.map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))).filter(|path| path.is_absolute()))
+    }
+
+    /// Forgets which store was being left.
+    fn has_left(&self) -> Result<(), DiskError> {
+        self.disk.change(Change::Remove(&self.directory.join(LEAVING)))?;
+        self.disk.flush(Flush::Directory(&self.directory))
     }
 }
 

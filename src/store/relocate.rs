@@ -48,17 +48,15 @@ impl LocalStore {
         let target = Layout::new(to);
         // Also one that is not there yet: somebody may be about to begin it.
         self.layout.establish(&*self.disk)?;
+        // Before anything is made at the new place; whether it is still so is seen again under all locks.
+        drop(self.resting()?);
         target.establish_again(&*self.disk)?;
         let mut locks = Vec::new();
         // Always in the same order, so that two who move in opposite directions do not wait for each other.
         for lock in BTreeSet::from([self.layout.collecting(), target.collecting()]) {
             locks.push(Lock::exclusive(&lock)?);
         }
-        disk::make_directories(&*self.disk, &self.layout.sessions())?;
-        locks.push(session::starting(&self.layout.sessions())?);
-        if let Some(session) = session::living(&self.layout.sessions())?.into_iter().next() {
-            return Err(StoreError::InUse { path: self.layout.root().to_owned(), session });
-        }
+        locks.push(self.resting()?);
         let files = contents(&self.layout)?;
         let mut moving = Moving {
             disk: Arc::clone(&self.disk),
@@ -70,6 +68,16 @@ impl LocalStore {
         };
         moving.copy(&target, progress)?;
         Ok(moving)
+    }
+
+    /// Returns a lock in whose time no session starts here, if none is alive.
+    fn resting(&self) -> Result<Lock, StoreError> {
+        disk::make_directories(&*self.disk, &self.layout.sessions())?;
+        let starting = session::starting(&self.layout.sessions())?;
+        match session::living(&self.layout.sessions())?.into_iter().next() {
+            Some(session) => Err(StoreError::InUse { path: self.layout.root().to_owned(), session }),
+            None => Ok(starting),
+        }
     }
 }
 
@@ -88,7 +96,7 @@ impl Moving {
     /// [`StoreError::Disk`] if something cannot be removed; it only takes room.
     pub fn remove_old(self) -> Result<(), StoreError> {
         self.from.mark_moved(&*self.disk)?;
-        sweep(&self.from)
+        sweep(&*self.disk, &self.from)
     }
 
     fn copy(&mut self, target: &Layout, progress: Progress<'_>) -> Result<(), StoreError> {
@@ -120,7 +128,7 @@ impl Moving {
     }
 }
 
-/// Returns whether `directory` can become a store or is one: it is not there, is empty, or says so.
+/// Returns whether `directory` can become a store or is one: it is not there, says so, or holds nothing but a beginning.
 ///
 /// # Errors
 ///
@@ -134,7 +142,21 @@ pub fn is_free(directory: &Path) -> Result<bool, StoreError> {
     if layout.is_there()? || disk::look(directory)?.is_none() {
         return Ok(true);
     }
-    Ok(std::fs::read_dir(directory).map_err(DiskError::on("read", directory))?.next().is_none())
+    // What whoever died while making it a store leaves there: directories, locks, and a temporary file.
+    let beginnings = [layout.packs(), layout.collection(), layout.sessions()];
+    for entry in disk::walk(directory) {
+        let (path, found) = entry?;
+        let name = path.file_name().unwrap_or_default();
+        let is_beginning = match found {
+            Found::Directory => beginnings.contains(&path),
+            Found::File { .. } => name == session::LOCK_NAME || disk::is_temporary(name),
+            _ => false,
+        };
+        if !is_beginning {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Removes what is left of a store that says that it was moved. Costs one change a file.
@@ -142,18 +164,26 @@ pub fn is_free(directory: &Path) -> Result<bool, StoreError> {
 /// # Errors
 ///
 /// [`StoreError::Disk`] if something cannot be removed; it only takes room.
-pub fn sweep_moved(directory: &Path) -> Result<(), StoreError> {
+pub fn sweep_moved(disk: &dyn Disk, directory: &Path) -> Result<(), StoreError> {
     let layout = Layout::new(directory);
-    if layout.is_moved()? { sweep(&layout) } else { Ok(()) }
+    if layout.is_moved()? { sweep(disk, &layout) } else { Ok(()) }
 }
 
-fn sweep(layout: &Layout) -> Result<(), StoreError> {
-    for directory in [layout.objects(), layout.trash(), layout.quarantine(), layout.packs(), layout.collection()] {
-        if disk::look(&directory)?.is_some() {
-            disk::remove_tree(&directory)?;
+fn sweep(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
+    let held = [layout.objects(), layout.trash(), layout.quarantine(), layout.packs()];
+    // With the list of users: whoever comes here later must not ask those who left.
+    for directory in held.into_iter().chain([layout.users(), layout.collection()]) {
+        let Some(Found::Directory) = disk::look(&directory)? else { continue };
+        let mut directories = vec![directory.clone()];
+        for entry in disk::walk(&directory) {
+            match entry? {
+                (path, Found::Directory) => directories.push(path),
+                (path, _) => disk.change(Change::Remove(&path))?,
+            }
         }
+        directories.iter().rev().try_for_each(|directory| disk.change(Change::RemoveDirectory(directory)))?;
     }
-    Ok(disk::sync_directory(layout.root())?)
+    Ok(disk.flush(Flush::Directory(layout.root()))?)
 }
 
 /// Returns every file that holds objects, relative to the store, and its length in bytes.

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::disk::{self, Change, Disk, DiskError, Found, Lock};
 
-const LOCK_NAME: &str = "lock";
+/// What the files are called that are only locked, and always empty.
+pub(super) const LOCK_NAME: &str = "lock";
 
 /// A directory for temporary files that no other session touches.
 pub(super) struct Session {

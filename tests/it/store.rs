@@ -1,6 +1,7 @@
 //! `pv store`: one store for several clones, and how it gets there.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -161,4 +162,77 @@ fn a_move_that_died_goes_on_and_what_differs_is_never_removed() {
     assert_eq!(code, 0, "{answer} {said}");
     assert_eq!((packs(&shared), pv(&project, &here, &["show", &ours]).1), (0, 0));
     assert_eq!(pv(&project, &here, &["fsck"]).1, 0);
+}
+
+#[test]
+fn a_store_that_another_process_writes_to_is_not_moved() {
+    let project = Sandbox::with_pipeline(
+        "steps:\n  wait: {inputs: [], outputs: [out], env: [GATE], run: \"while ! test -e $GATE; do sleep 0.01; done; echo > out\"}\n",
+    );
+    let here = project.path("");
+    let gate = project.beside("gate");
+    let mut command = project.pv_command(&["run"]);
+    let running = command.env("GATE", &gate).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let has_session = || {
+        let Ok(mut entries) = std::fs::read_dir(here.join(".git/pv/tmp")) else { return false };
+        entries.any(|entry| entry.unwrap().path().join("lock").exists())
+    };
+    while !has_session() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let (answer, code, _) = pv(&project, &here, &["store", "move", "../shared"]);
+    assert_eq!(code, 2, "{answer}");
+    let process = format!("is in use by process {}", running.id());
+    assert!(answer["error"].as_str().unwrap().ends_with(&process), "{answer}");
+    assert!(!project.beside("shared").exists());
+    assert_eq!(project.git(&["config", "--default", "none", "pv.storePath"]), "none");
+    std::fs::write(gate, "").unwrap();
+    let output = running.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", project.tell(&output));
+    assert_eq!(pv(&project, &here, &["store", "move", "../shared"]).1, 0);
+}
+
+#[test]
+fn the_path_of_the_store_is_understood_as_git_understands_paths() {
+    let (project, _, shared, [ours, _]) = two_that_share();
+    let here = project.path("");
+    let home = project.beside("home");
+    std::os::unix::fs::symlink(&shared, home.join("store")).unwrap();
+    for path in ["~/store", "../../shared", shared.to_str().unwrap()] {
+        project.git(&["config", "pv.storePath", path]);
+        let (answer, code, said) = pv(&project, &here, &["show", &ours]);
+        assert_eq!(code, 0, "{path}: {answer} {said}");
+    }
+    // Relative to the git directory, not to where one happens to be.
+    project.git(&["config", "pv.storePath", "../shared"]);
+    let (_, code, said) = pv(&project, &here, &["store"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("project/.git/../shared`"), "{said}");
+    project.git(&["config", "pv.storePath", "~/store"]);
+    let mut command = project.pv_command(&["store"]);
+    let output = command.env_remove("HOME").env("XDG_CACHE_HOME", project.beside("cache")).output().unwrap();
+    insta::assert_snapshot!(project.tell(&output), @"
+    --- stderr
+    error: cannot understand the path `~/store` of `pv.storePath` in git's configuration
+      because: the variable `HOME` is not set
+    --- exit 2
+    ");
+}
+
+#[test]
+fn a_store_comes_home_also_where_git_says_another_place_for_all_repositories() {
+    let (project, _, shared, [ours, _]) = two_that_share();
+    let everywhere = project.beside("everywhere");
+    std::fs::write(&everywhere, format!("[pv]\n\tstorePath = {}\n", shared.display())).unwrap();
+    let with_it = |arguments: &[&str]| {
+        let output = project.pv_command(arguments).env("GIT_CONFIG_GLOBAL", &everywhere).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", project.tell(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    with_it(&["store", "move", ".git/pv"]);
+    assert_eq!(project.git(&["config", "pv.storePath"]), "pv");
+    assert!(with_it(&["store"]).contains("project/.git/pv\n"));
+    with_it(&["show", &ours]);
+    with_it(&["store", "move", "../shared"]);
+    assert!(with_it(&["store"]).contains("/shared\n"));
 }

@@ -13,6 +13,7 @@ mod ordinary_user;
 mod place;
 mod power;
 mod reflink;
+mod two_users;
 
 /// Returns what `probe` found. If it found nothing, says which `test` needs `what`, and `None` ends that test.
 ///
