@@ -80,11 +80,6 @@ impl Lock {
         written.map_err(DiskError::on("write", &self.path))
     }
 
-    /// Returns the file that is locked.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn open(path: &Path) -> Result<File, DiskError> {
         make_directory(parent(path))?;
         OpenOptions::new()
