@@ -81,11 +81,6 @@ impl Lock {
         written.map_err(DiskError::on("write", &self.path))
     }
 
-    /// Returns the file that is locked.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn open(path: &Path) -> Result<File, DiskError> {
         let opened = match OpenOptions::new().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

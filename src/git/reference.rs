@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// The lock of the kernel, in the git directory that all working trees share.
 const LOCK: &str = "pv/references";
 /// Git holds a reference for moments. What is this old was left by the dead.
-const LEFT_AFTER: Duration = Duration::from_mins(1);
+const LEFT_AFTER: Duration = Duration::from_secs(60);
 
 /// Waits in growing pauses, up to a limit for all of them.
 pub(super) struct Patience {
@@ -90,10 +90,10 @@ impl<'a> Held<'a> {
         };
         let path = local.common_dir().join(reference);
         let mut held = Self { local, name, path, lock, taken_ns: 0 };
-        let noted = held.lock.noted()?;
+        // By what was noted alone: nothing has an age before there is a time. Then the note may go.
+        held.remove_left_by_the_dead()?;
         held.note(None)?;
         held.taken_ns = disk::stat(&file)?.map(|stat| stat.modified_ns).unwrap_or_default();
-        held.remove_left_by_the_dead(&noted)?;
         Ok(held)
     }
 
@@ -119,8 +119,8 @@ impl<'a> Held<'a> {
     ) -> Result<bool, GitError> {
         self.note(Some(to))?;
         // With the objects goes the note: it has to outlast what it speaks of.
-        flush(self.local)?;
-        let moved = self.move_noted(from, to, entry, patience);
+        let flushed = flush(self.local).map_err(GitError::from);
+        let moved = flushed.and_then(|()| self.move_noted(from, to, entry, patience));
         self.note(None)?;
         moved
     }
@@ -163,11 +163,14 @@ impl<'a> Held<'a> {
         if !has_no_value(&self.path)? {
             return Ok(false);
         }
-        let _file = self.hold_for_git(patience)?;
+        self.note(Some(ObjectId::null(self.local.object_hash())))?;
+        let file = self.hold_for_git(patience)?;
         let is_still = has_no_value(&self.path)?;
         if is_still {
             disk::remove_tree(&self.path)?;
         }
+        drop(file);
+        self.note(None)?;
         Ok(is_still)
     }
 
@@ -192,17 +195,17 @@ impl<'a> Held<'a> {
     }
 
     /// Removes the file by which one held a reference for git who noted so and died.
-    fn remove_left_by_the_dead(&self, noted: &[u8]) -> Result<(), GitError> {
-        let Some((name, to)) = read_note(noted) else { return Ok(()) };
+    fn remove_left_by_the_dead(&self) -> Result<(), DiskError> {
+        let Some((name, to)) = read_note(&self.lock.noted()?) else { return Ok(()) };
         let path = self.local.common_dir().join(name.as_bstr().to_string());
         self.remove_if_left(&lock_file(&path), Some(to))?;
         Ok(())
     }
 
-    /// Removes git's file for a lock if the dead left it, and returns whether there is none any more.
+    /// Removes git's file for a lock if the dead left it, and returns whether it did.
     fn remove_if_left(&self, file: &Path, noted: Option<ObjectId>) -> Result<bool, DiskError> {
-        let Some(stat) = disk::stat(file)? else { return Ok(true) };
-        let Some(content) = disk::read_if_there(file)? else { return Ok(true) };
+        let Some(stat) = disk::stat(file)? else { return Ok(false) };
+        let Some(content) = disk::read_if_there(file)? else { return Ok(false) };
         let age_ns = self.taken_ns.saturating_sub(stat.modified_ns);
         let is_left = is_left(&content, Duration::from_nanos(u64::try_from(age_ns).unwrap_or_default()), noted);
         if is_left {

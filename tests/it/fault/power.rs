@@ -53,10 +53,10 @@ pub(super) fn armed(place: &Place) -> Child {
     // It takes longer to start than `pv` takes for all of its work.
     let mut line = String::new();
     BufReader::new(armed.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    if line.is_empty() {
-        panic!("the power cannot be cut: {}", text_of(&armed.wait_with_output().unwrap()));
+    if line == "armed\n" {
+        return armed;
     }
-    armed
+    panic!("the power cannot be cut: {}", text_of(&armed.wait_with_output().unwrap()))
 }
 
 /// Cuts the power now.
