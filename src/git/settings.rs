@@ -138,7 +138,7 @@ fn edited(before: &[u8], key: &str, value: Option<&Path>) -> Result<Vec<u8>, Git
     }
     let (section, name) = key.split_once('.').expect("a key has a section");
     match value {
-        Some(value) => drop(config.set_raw_value(&key, value.as_os_str().as_bytes()).map_err(GitError::on(ACTION))?),
+        Some(value) => drop(config.set_raw_value(key, value.as_os_str().as_bytes()).map_err(GitError::on(ACTION))?),
         None => remove(&mut config, section, name),
     }
     Ok(config.to_bstring().into())
