@@ -121,6 +121,9 @@ impl World {
                 self.verify(&format!("{case}, and again"));
                 let project = Project::open(&self.path(name), "pipeline").unwrap();
                 assert_eq!(project.store.directory(), to, "{case}");
+                let leftover = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b"config.");
+                let entries = fs::read_dir(project.repository.common_directory()).unwrap().flatten();
+                assert_eq!(entries.filter(leftover).count(), 0, "{case}: beside the configuration");
                 assert_eq!(has_packs(&old), stays_at.is_some(), "{case}: what is left at the old place");
             }
         }
