@@ -1,6 +1,6 @@
 //! What damage of the store means: what can be mended, and which snapshots are hit by the rest.
 //!
-//! The store tells which of its files are not what was written. Here is known
+//! The store and the set of records tell which of their files are not what was written. Here is known
 //! what needs the objects in them (snapshots, outputs, logs) and what may still
 //! have their bytes: files of the working tree, and commits.
 
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use crate::hash::Digest;
 use crate::object::Kind;
-use crate::record::{Journal, RecordError};
+use crate::record::{CheckedRecords, Journal, RecordError};
 use crate::snapshot::{Site, SnapshotError};
 use crate::store::{Checked, LocalStore, StoreError};
 
@@ -49,6 +49,8 @@ pub struct Subjects<'a> {
 /// What was found and what was done about it.
 #[derive(Debug)]
 pub struct Report {
+    /// What the check of the records found.
+    pub records: CheckedRecords,
     /// What the check of the store found.
     pub checked: Checked,
     /// What was lost and is found again.
@@ -66,7 +68,7 @@ impl Report {
     }
 }
 
-/// Checks the store, mends what can be mended, and tells what is hit by the rest. Changes nothing if it `is_dry`.
+/// Checks the records and the store, mends what can be mended, and tells what is hit by the rest. Changes nothing if it `is_dry`.
 ///
 /// In a store that cannot be written nothing can be mended, not even on trial.
 ///
@@ -83,7 +85,10 @@ pub fn examine(
     is_dry: bool,
     progress: &(dyn Fn(u64, u64) -> bool + Sync),
 ) -> Result<Report, DamageError> {
-    let Subjects { store, journal, .. } = subjects;
+    let Subjects { store, journal, site, .. } = subjects;
+    // First: the records tell what is needed.
+    let records = journal.check(site.repository, is_dry)?;
+    let journal = &journal.as_if_repaired(&records);
     let mut checked = store.check(progress)?;
     let mut mended: Vec<Mended> = Vec::new();
     let mut tried = BTreeSet::new();
@@ -105,7 +110,7 @@ pub fn examine(
     if !is_dry {
         store.settle(&mut checked)?;
     }
-    Ok(Report { checked, mended, hits })
+    Ok(Report { records, checked, mended, hits })
 }
 
 /// Returns what is to be looked for, with the length that whoever needs it says it has.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Global;
-use super::answer::count;
+use super::answer::{bytes, count};
 use super::fail::CliError;
 use super::open;
 use super::run::{Committed, restoring};
@@ -41,7 +41,11 @@ pub(super) struct Args {
     /// Overwrite what was changed here
     #[arg(short, long)]
     force: bool,
-    /// Let large files be read-only links into the store, which take no room: to edit one, copy it first
+    /// Let large files be read-only links into the store, which take no room here: to edit one, copy it first
+    ///
+    /// Only a file that the store keeps whole can be linked. One that it keeps in pieces is
+    /// made whole first, beside its pieces, and takes its room in the store a second time; the
+    /// answer says by how much the store grew.
     #[arg(long)]
     link: bool,
 }
@@ -52,6 +56,8 @@ struct Answer {
     version: Option<String>,
     written: Vec<ProjectPath>,
     unchanged: usize,
+    /// By how much `--link` made the store grow.
+    store_grew_bytes: u64,
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
@@ -88,13 +94,23 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         let mode = if args.link { CheckoutMode::Link } else { CheckoutMode::Copy };
         let restoring = restoring(&project, &memory, &known);
         let placing = Placing { mode, progress: &told, ..restoring.placing };
-        restore(&Restoring { placing, ..restoring }, &wanted, args.force).map_err(refused)?
+        restore(&Restoring { placing, ..restoring }, &wanted, args.force)
     };
+    // Told also where the rest failed: what was made whole until then stays.
+    let store_grew_bytes = project.store.unpacked_bytes();
+    if store_grew_bytes > 0 {
+        ui.warn(format!(
+            "note: the store grew by {}: what it kept in pieces is there a second time, whole, to be linked",
+            bytes(store_grew_bytes)
+        ));
+    }
+    let restored = restored.map_err(refused)?;
     ui.show(&Answer {
         snapshot: named.snapshot,
         version: named.version,
         written: restored.written,
         unchanged: restored.unchanged,
+        store_grew_bytes,
     })?;
     Ok(0)
 }
@@ -214,6 +230,10 @@ impl fmt::Display for Answer {
             writeln!(f, "... and {more} more")?;
         }
         let written = count(self.written.len() as u64, "file");
-        writeln!(f, "{written} from {}, {} unchanged", paint(NAME, name), self.unchanged)
+        write!(f, "{written} from {}, {} unchanged", paint(NAME, name), self.unchanged)?;
+        if self.store_grew_bytes > 0 {
+            write!(f, "; the store grew by {}", bytes(self.store_grew_bytes))?;
+        }
+        writeln!(f)
     }
 }

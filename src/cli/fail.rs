@@ -214,6 +214,10 @@ impl From<GitError> for CliError {
     }
 }
 
+/// What to do about a file by which git holds a reference.
+const LOCKED: &str = "wait for the git command that is at work; if there is none, remove that file, \
+                      or try again in a minute: then `pv` takes it for left by the dead and removes it";
+
 fn git_advice(error: &GitError) -> (u8, Option<&'static str>) {
     match error {
         GitError::Ambiguous { .. } => (USAGE, Some("give more digits")),
@@ -223,10 +227,11 @@ fn git_advice(error: &GitError) -> (u8, Option<&'static str>) {
         }
         GitError::NoIdentity => (USAGE, Some("set `git config user.name` and `git config user.email`")),
         GitError::Reftable { .. } => (USAGE, Some("this version reads repositories whose refs are files")),
-        GitError::Locked { .. } => {
+        GitError::Busy { .. } => (USAGE, Some("another process holds the ref; try again")),
+        GitError::Locked { .. } => (USAGE, Some(LOCKED)),
+        GitError::ConfigLocked { .. } => {
             (USAGE, Some("try again; if no process of git is at work in this repository, remove that file first"))
         }
-        GitError::Busy { .. } => (USAGE, Some("another program holds the ref; try again")),
         _ => (USAGE, None),
     }
 }
@@ -238,11 +243,15 @@ impl From<RecordError> for CliError {
     }
 }
 
+/// Returns what to do if records cannot be exchanged, where there is something to be done.
+pub(super) fn exchange_hint(error: &RecordError) -> Option<&'static str> {
+    record_advice(error).1
+}
+
 fn record_advice(error: &RecordError) -> (u8, Option<&'static str>) {
     match error {
-        RecordError::Corrupt { .. } | RecordError::NotUnderstood { .. } => {
-            (STORE, Some("remove that file and `known-tip` beside it: the record comes back from `refs/pv/meta`"))
-        }
+        RecordError::Corrupt { .. } => (STORE, Some("`pv fsck` takes it back from `refs/pv/meta`")),
+        RecordError::NotUnderstood { .. } => (STORE, Some("a newer `pv` may understand it")),
         RecordError::Disk(error) => (USAGE, disk_hint(error)),
         RecordError::Git(error) => git_advice(error),
     }

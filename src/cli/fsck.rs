@@ -1,5 +1,7 @@
 //! `pv fsck`: is everything in the store what was written; repair it, or name what is hit.
 
+mod records;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -19,8 +21,10 @@ use crate::host::Stopwatch;
 use crate::object::{Entry, Kind, RecordId, SnapshotId, StepKey};
 use crate::path::ProjectPath;
 use crate::project::Project;
+use crate::record::META_REF;
 use crate::retention;
 use crate::snapshot::{Gap, check_definition};
+use records::Records;
 
 /// For people, at most so many of one sort are listed.
 const LISTED_MAX: usize = 10;
@@ -31,6 +35,7 @@ const LISTED_MAX: usize = 10;
 /// longest time. What is whole in a damaged file is saved; what is not is looked
 /// for in other copies, in the files of the working tree and in commits. The
 /// damaged file is moved to `quarantine` in the store and never deleted.
+/// Records are checked, too: a damaged one is taken back from `refs/pv/meta`.
 /// What cannot be found again is named: the versions, snapshots and runs that need it,
 /// and the paths in them. Ends with 0 if all is well or was repaired, with 4 if something stays lost.
 #[derive(clap::Args)]
@@ -50,6 +55,7 @@ struct Answer {
     objects: u64,
     bytes: u64,
     left: u64,
+    records: Records,
     damaged: Vec<DamagedFile>,
     found: Vec<FoundObject>,
     hit: Vec<HitRecord>,
@@ -117,6 +123,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     };
     let mut report = report;
     forget_collected(&project, &mut report)?;
+    if let Some(error) = report.records.unreadable.take() {
+        ui.warn(format!("warning: `{META_REF}` cannot be asked for records: {error}"));
+    }
     let answer = answer(&project, report, args.dry_run);
     ui.show(&answer)?;
     if !answer.hit.is_empty() {
@@ -125,7 +134,15 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             paint(GOOD, "hint:")
         ));
     }
-    let is_damaged = !answer.hit.is_empty() || args.dry_run && !answer.damaged.is_empty();
+    if answer.records.are_lost() {
+        ui.say(format!(
+            "{} fetch `{META_REF}` from a clone that has the record and check again; delete the file in the quarantine \
+             to do without it",
+            paint(GOOD, "hint:")
+        ));
+    }
+    let is_repairable = !answer.damaged.is_empty() || answer.records.are_damaged();
+    let is_damaged = !answer.hit.is_empty() || answer.records.are_lost() || args.dry_run && is_repairable;
     Ok(if is_damaged { STORE } else { 0 })
 }
 
@@ -133,17 +150,16 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
 fn forget_collected(project: &Project, report: &mut Report) -> Result<(), CliError> {
     let Some(since) = project.kept_since().filter(|_| !report.hits.is_empty()) else { return Ok(()) };
     // Where it cannot be told what must be kept, everything counts.
+    let journal = project.journal.as_if_repaired(&report.records);
     let Ok(roots) = retention::roots(project.user(&project.commits()), since) else { return Ok(()) };
     let outputs: BTreeSet<Digest> = roots.outputs.iter().map(Entry::digest).collect();
     let mut kept = Vec::new();
     for hit in std::mem::take(&mut report.hits) {
         let is_kept = match &hit.subject {
             Subject::Snapshot { id, .. } => roots.snapshots.contains(id),
-            Subject::Run { id, .. } => {
-                project.journal.run(*id)?.is_some_and(|run| roots.snapshots.contains(&run.snapshot))
-            }
+            Subject::Run { id, .. } => journal.run(*id)?.is_some_and(|run| roots.snapshots.contains(&run.snapshot)),
             Subject::Result { key, .. } => {
-                let results = project.journal.results(*key)?;
+                let results = journal.results(*key)?;
                 results.iter().flat_map(|(_, result)| &result.outputs).any(|output| outputs.contains(&output.digest))
             }
         };
@@ -188,6 +204,7 @@ fn answer(project: &Project, report: Report, dry_run: bool) -> Answer {
     });
     Answer {
         dry_run,
+        records: Records::new(report.records),
         packs: checked.packs,
         objects: checked.objects,
         bytes: checked.bytes,
@@ -260,6 +277,7 @@ fn called(missing: &Missing) -> String {
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.records.tell(f, self.dry_run)?;
         list(f, &self.damaged, |file| self.told_damage(file))?;
         let verb = if self.dry_run { "would be put back" } else { "is put back" };
         list(f, &self.found, |found| {
@@ -283,9 +301,12 @@ impl fmt::Display for Answer {
             }
             text
         })?;
-        let all = format!("{}, {}, {}", count(self.packs, "pack"), count(self.objects, "object"), bytes(self.bytes));
-        let verdict = match (self.hit.is_empty(), self.damaged.is_empty() && self.found.is_empty(), self.dry_run) {
+        let (objects, size) = (count(self.objects, "object"), bytes(self.bytes));
+        let all = format!("{}, {objects}, {size}, {}", count(self.packs, "pack"), self.records.counted());
+        let is_whole = self.damaged.is_empty() && self.found.is_empty() && !self.records.are_damaged();
+        let verdict = match (self.hit.is_empty(), is_whole, self.dry_run) {
             (false, ..) => paint(BAD, "what is hit above stays lost"),
+            _ if self.records.are_lost() => paint(BAD, "the records above stay lost"),
             (true, true, _) => paint(GOOD, "all is what was written"),
             (true, false, true) => paint(NOTE, "damaged; without `--dry-run` it is repaired"),
             (true, false, false) => paint(GOOD, "repaired"),
@@ -344,6 +365,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::CheckedRecords;
 
     /// An answer in which so many files of one version are lost.
     fn lost(count: usize) -> Answer {
@@ -353,7 +375,19 @@ mod tests {
         let subject = Subject::Snapshot { id, version: Some("v1".to_owned()), commit: None, pipeline, host };
         let hit = hit_record(Hit { subject, gaps: (0..count).map(gap).collect() });
         let (damaged, found, unneeded) = Default::default();
-        Answer { dry_run: false, packs: 1, objects: 0, bytes: 0, left: 2, damaged, found, hit: vec![hit], unneeded }
+        let records = Records::new(CheckedRecords::default());
+        Answer {
+            dry_run: false,
+            records,
+            packs: 1,
+            objects: 0,
+            bytes: 0,
+            left: 2,
+            damaged,
+            found,
+            hit: vec![hit],
+            unneeded,
+        }
     }
 
     #[test]
@@ -364,7 +398,7 @@ mod tests {
         insta::assert_snapshot!(text.split_once("data/9.csv").unwrap().1, @"
 
           ... and 41 more
-        Checked 1 pack, 0 objects, 0 B: what is hit above stays lost
+        Checked 1 pack, 0 objects, 0 B, 0 records: what is hit above stays lost
         2 parts of the store left for the next time
         ");
         let object = serde_json::to_value(&answer).unwrap();

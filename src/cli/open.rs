@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Global;
-use super::fail::CliError;
+use super::fail::{CliError, exchange_hint};
 use super::ui::Ui;
 use crate::git::Repository;
 use crate::host;
@@ -47,6 +47,9 @@ pub(super) fn definition(global: &Global) -> Result<ProjectPath, CliError> {
 pub(super) fn exchange(ui: &Ui, project: &Project) {
     if let Err(error) = project.journal.exchange(&project.repository) {
         ui.say(format!("warning: records were not exchanged with `{}`: {error}", crate::record::META_REF));
+        if let Some(hint) = exchange_hint(&error) {
+            ui.say(format!("hint: {hint}"));
+        }
     }
 }
 

@@ -58,10 +58,17 @@ struct DataStatus {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
-    let dry = DryStore::over(&project.store);
+    // Whether the store still has every file that is known from before makes no difference, unless one has to be read.
+    let answer = answer(ui, &project, &DryStore::of_names(&project.store))
+        .or_else(|_| answer(ui, &project, &DryStore::over(&project.store)))?;
+    ui.show(&answer)?;
+    Ok(0)
+}
+
+fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliError> {
     let captured = {
         let progress = ui.progress("Hashing");
-        capture_working(project.site(), &dry, &|files, bytes| progress.count(files, bytes))?
+        capture_working(project.site(), dry, &|files, bytes| progress.count(files, bytes))?
     };
     let graph = pipeline::order(captured.pipeline()).map_err(SnapshotError::from)?;
     let named = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
@@ -73,26 +80,24 @@ pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliE
         name: &project.pipeline,
         graph: &graph,
         params: &captured.params,
-        view: View::new(&dry, &captured.snapshot),
+        view: View::new(dry, &captured.snapshot),
         version: version.as_deref(),
         tools: &tools,
         journal: &project.journal,
-        store: &dry,
+        store: dry,
         last: OnceLock::new(),
     };
     let judged = plan(&work)?;
-    let (commit, dirty) = open::base(&project, &captured)?;
+    let (commit, dirty) = open::base(project, &captured)?;
     let steps = captured.pipeline().steps.iter().zip(judged);
-    let answer = Answer {
+    Ok(Answer {
         snapshot: captured.id,
         version: named,
         commit,
         dirty,
-        steps: steps.map(|(step, judged)| status(&project, step, judged)).collect::<Result<_, CliError>>()?,
-        data: data(&project, &captured)?,
-    };
-    ui.show(&answer)?;
-    Ok(0)
+        steps: steps.map(|(step, judged)| status(project, step, judged)).collect::<Result<_, CliError>>()?,
+        data: data(project, &captured)?,
+    })
 }
 
 fn status(project: &Project, step: &pipeline::Step, judged: Judged) -> Result<StepStatus, CliError> {

@@ -77,6 +77,26 @@ pub fn stat(path: &Path) -> Result<Option<Stat>, DiskError> {
 #[derive(Debug)]
 pub struct OpenDirectory(OwnedFd);
 
+/// The names in a directory.
+#[derive(Default, Debug)]
+pub struct Listing {
+    /// All of them, one after the other.
+    names: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Listing {
+    /// Returns the names, sorted by their bytes.
+    pub fn names(&self) -> Vec<&[u8]> {
+        let mut start = 0;
+        let one = |end: &usize| &self.names[std::mem::replace(&mut start, *end)..*end];
+        let mut names: Vec<_> = self.ends.iter().map(one).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
 impl OpenDirectory {
     /// Opens the directory at `path`, which may be a link to one.
     ///
@@ -100,25 +120,25 @@ impl OpenDirectory {
         opened.map(Self).map_err(|error| DiskError::on("look at", path)(error.into()))
     }
 
-    /// Returns the names in it, sorted by their bytes. `path` is where it is, for errors.
+    /// Returns what is in it. `path` is where it is, for errors.
     ///
     /// # Errors
     ///
     /// [`DiskError`] if it cannot be read.
-    pub fn names(&self, path: &Path) -> Result<Vec<Vec<u8>>, DiskError> {
+    pub fn list(&self, path: &Path) -> Result<Listing, DiskError> {
         let failed = |error: rustix::io::Errno| DiskError::on("look at", path)(error.into());
-        let mut names = Vec::new();
+        let mut found = Listing::default();
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut listing = rustix::fs::RawDir::new(self.0.as_fd(), buffer.spare_capacity_mut());
         while let Some(entry) = listing.next() {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                names.push(name.to_vec());
+                found.names.extend_from_slice(name);
+                found.ends.push(found.names.len());
             }
         }
-        names.sort_unstable();
-        Ok(names)
+        Ok(found)
     }
 
     /// Returns the state of what has this name in it, not followed.

@@ -1,104 +1,75 @@
-//! Objects and references that outlast a power cut.
+//! Objects that outlast a power cut.
 //!
 //! What git itself writes here is not flushed: after a cut there may be names
-//! of objects without their bytes, and references without a value. This writes
-//! objects before the reference that needs them, and heals what a cut left.
+//! of objects without their bytes. This writes objects before the reference
+//! that needs them, and heals what a cut left.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use gix::ObjectId;
-use gix::lock::acquire::Fail;
 use gix::objs::WriteTo;
 
-use super::GitError;
-use crate::disk::{self, DiskError};
+use crate::disk::{self, DiskError, OpenDirectory};
 
-/// Writes objects, and remembers which are still to be flushed.
-pub(super) struct Writer<'a> {
-    local: &'a gix::Repository,
-    written: RefCell<BTreeSet<PathBuf>>,
+/// The names of files that are to become objects, as `gix` makes them: six random characters after this.
+const TEMPORARY_PREFIX: &[u8] = b".tmp";
+const TEMPORARY_LENGTH: usize = 10;
+/// A day: nobody writes one object for so long.
+const LEFT_AFTER_NS: i64 = 86_400_000_000_000;
+
+/// Writes an object, also where its name is there without its bytes; it is durable after [`flush`].
+///
+/// # Errors
+///
+/// What the library or the disk says.
+pub(super) fn write(local: &gix::Repository, object: &impl WriteTo) -> gix::Result<ObjectId> {
+    let id = local.write_object(object)?.detach();
+    // The library takes a name for the object, whoever left it there.
+    if local.find_object(id).is_err() {
+        disk::remove_tree(&loose_path(local, id)).map_err(gix::Error::from_error)?;
+        local.write_object(object)?;
+    }
+    Ok(id)
 }
 
-impl<'a> Writer<'a> {
-    pub(super) fn new(local: &'a gix::Repository) -> Self {
-        Self { local, written: RefCell::default() }
-    }
+/// Flushes all objects that were written, and whatever else was written to that file system.
+///
+/// One call, where the least of moves would need nine: one for each object, and one for each directory.
+///
+/// # Errors
+///
+/// [`DiskError`] if they cannot be flushed.
+pub(super) fn flush(local: &gix::Repository) -> Result<(), DiskError> {
+    disk::sync_file_system(&objects(local))
+}
 
-    /// Writes an object, also where its name is there without its bytes; it is durable after [`Writer::flush`].
-    pub(super) fn write(&self, object: &impl WriteTo) -> gix::Result<ObjectId> {
-        let id = self.local.write_object(object)?.detach();
-        let path = loose_path(self.local, id);
-        // The writer takes a name for the object, whoever left it there.
-        if self.local.find_object(id).is_err() {
-            disk::remove_tree(&path).map_err(gix::Error::from_error)?;
-            self.local.write_object(object)?;
+/// Removes what writers of objects left that were killed a day or longer before `now_ns`, in nanoseconds since 1970.
+///
+/// Git removes what its own left, and knows nothing of these. Costs one listing
+/// of a directory with some 260 names. What cannot be removed only takes up room.
+pub(super) fn sweep(local: &gix::Repository, now_ns: i64) {
+    let directory = objects(local);
+    let Ok(opened) = OpenDirectory::at(&directory) else { return };
+    for name in opened.list(&directory).unwrap_or_default().names() {
+        let is_temporary = name.len() == TEMPORARY_LENGTH && name.starts_with(TEMPORARY_PREFIX);
+        if is_temporary
+            && let Ok(stat) = opened.stat(name, &directory)
+            && stat.modified_ns.saturating_add(LEFT_AFTER_NS) <= now_ns
+        {
+            let _ = disk::remove_tree(&directory.join(OsStr::from_bytes(name)));
         }
-        self.written.borrow_mut().insert(path);
-        Ok(id)
     }
+}
 
-    /// Flushes what was written since the last time: two calls to the system an object, one for each directory.
-    ///
-    /// # Errors
-    ///
-    /// [`DiskError`] if a file or directory cannot be flushed.
-    pub(super) fn flush(&self) -> Result<(), DiskError> {
-        let mut directories = BTreeSet::new();
-        for path in self.written.take() {
-            // One that is not there is in a pack, which git flushes.
-            if disk::look(&path)?.is_some() {
-                disk::sync_file(&path)?;
-                directories.extend(path.ancestors().skip(1).take(2).map(Path::to_owned));
-            }
-        }
-        directories.iter().rev().try_for_each(|directory| disk::sync_directory(directory))
-    }
+fn objects(local: &gix::Repository) -> PathBuf {
+    local.common_dir().join("objects")
 }
 
 fn loose_path(local: &gix::Repository, id: ObjectId) -> PathBuf {
     let hex = id.to_string();
-    local.common_dir().join("objects").join(&hex[..2]).join(&hex[2..])
-}
-
-/// Flushes the value of a reference.
-///
-/// # Errors
-///
-/// [`DiskError`] if it cannot be flushed.
-pub(super) fn flush_reference(local: &gix::Repository, reference: &str) -> Result<(), DiskError> {
-    let path = local.common_dir().join(reference);
-    // Others may have packed it since.
-    if disk::look(&path)?.is_none() {
-        return Ok(());
-    }
-    disk::sync_file(&path)?;
-    disk::sync_directory(disk::parent(&path))
-}
-
-/// Removes a reference that a power cut left without a value, and returns whether there was one.
-///
-/// # Errors
-///
-/// [`GitError`] if it is locked, or cannot be read or removed.
-pub(super) fn remove_blank(local: &gix::Repository, reference: &str) -> Result<bool, GitError> {
-    let path = local.common_dir().join(reference);
-    let is_blank = || -> Result<bool, DiskError> {
-        let bytes = disk::read_if_there(&path)?;
-        Ok(bytes.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace())))
-    };
-    if !is_blank()? {
-        return Ok(false);
-    }
-    let failed = GitError::on(format!("lock `{reference}`"));
-    let lock = gix::lock::Marker::acquire_to_hold_resource(&path, Fail::Immediately, None, 0).map_err(failed)?;
-    let was_blank = is_blank()?;
-    if was_blank {
-        disk::remove_tree(&path)?;
-    }
-    drop(lock);
-    Ok(was_blank)
+    objects(local).join(&hex[..2]).join(&hex[2..])
 }
 
 #[cfg(test)]
@@ -130,10 +101,26 @@ mod tests {
         for id in objects.lines() {
             let path = format!(".git/objects/{}/{}", &id[..2], &id[2..]);
             scratch.remove(&path);
-            scratch.write(&path, "");
+            // The time is in the commit: a later second makes another one.
+            if id != first.to_string() {
+                scratch.write(&path, "");
+            }
         }
         scratch.repository().add_to_set(META, &[file("a/1", "one")], "first").unwrap();
         assert_eq!(scratch.line(&["show", &format!("{META}:a/1")]), "one");
         scratch.git(&["fsck", "--strict"]);
+    }
+
+    #[test]
+    fn what_a_writer_of_objects_left_long_ago_is_removed() {
+        let scratch = Scratch::new();
+        let left =
+            [".tmpAb3dE6", ".tmpAb3dE7", ".tmpAb3dE678", "info/.tmpAb3dE6"].map(|name| format!(".git/objects/{name}"));
+        for (name, days) in left.iter().zip([2, 0, 2, 2]) {
+            scratch.write_aged(name, "half an object", days * 86_400 + 1);
+        }
+        scratch.repository().add_to_set(META, &[file("a/1", "one")], "first").unwrap();
+        let there = left.map(|name| crate::disk::look(&scratch.root.join(name)).unwrap().is_some());
+        assert_eq!(there, [false, true, true, true]);
     }
 }

@@ -70,11 +70,19 @@ pub enum GitError {
     /// Git does not know who the user is.
     #[error("git knows no name and email of the user")]
     NoIdentity,
-    /// Others held the reference, or moved it, for as long as one may wait.
+    /// Other processes of `pv` held the reference, or others moved it, for as long as one may wait.
     #[error("reference `{reference}` is in use")]
     Busy {
         /// The full name of the reference.
         reference: String,
+    },
+    /// A file beside the reference says that it is held, though no process of `pv` holds it.
+    #[error("reference `{reference}` is held by the file `{}`", file.display())]
+    Locked {
+        /// The full name of the reference.
+        reference: String,
+        /// The file by which git holds it.
+        file: PathBuf,
     },
     /// A set already holds other bytes under a path, or the path runs through a file.
     #[error("`{path}` is in `{reference}` with other content")]
@@ -112,7 +120,7 @@ pub enum GitError {
     },
     /// Another process is changing the configuration, or died while it did.
     #[error("the configuration is being changed by whoever made `{}`", lock.display())]
-    Locked {
+    ConfigLocked {
         /// The file that says so.
         lock: PathBuf,
     },

@@ -86,6 +86,14 @@ impl Scratch {
         write_whole(&self.root.join(path.as_ref()), bytes.as_ref(), Durability::Deferred).unwrap();
     }
 
+    /// Writes a file as if that had been so many seconds ago.
+    pub(super) fn write_aged(&self, path: &str, bytes: &str, seconds: u64) {
+        self.write(path, bytes);
+        let file = std::fs::File::options().write(true).open(self.root.join(path)).unwrap();
+        let written = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(written - std::time::Duration::from_secs(seconds)).unwrap();
+    }
+
     pub(super) fn make_executable(&self, path: &str) {
         std::fs::set_permissions(self.root.join(path), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -113,6 +121,14 @@ impl Scratch {
 
     pub(super) fn repository(&self) -> Repository {
         Repository::discover_isolated(&self.root).unwrap()
+    }
+
+    /// Runs one test of this binary in a process of its own, in the root, that has to end by being killed.
+    pub(super) fn rerun_killed(&self, test: &str) {
+        let program = crate::host::own_program().unwrap();
+        let mut command = self.command(program.as_os_str(), &self.root);
+        let status = command.args(["--exact", test, "--nocapture"]).env(RERUN, "1").status().unwrap();
+        assert_eq!(status.code(), None, "{status}");
     }
 
     /// Runs one test of this binary in a process of its own, in `directory` and with more variables; returns what it printed on lines that start with `> `.

@@ -17,6 +17,7 @@ mod everywhere;
 pub mod hooks;
 mod ident;
 mod message;
+mod reference;
 mod repository;
 mod revision;
 mod set;

@@ -1,8 +1,9 @@
 //! A reference that holds a set of small files, in the tree of its commit, which only grows.
 //!
-//! Any number of processes may add at once: each adds to the tip it sees and
-//! moves the reference only if it is still there, else tries again on the new
-//! tip. What was added is never changed or removed.
+//! Any number of processes may add at once: they wait for each other. Git may
+//! move the reference beside them, so each adds to the tip it sees and moves
+//! the reference only if it is still there, else tries again on the new tip.
+//! What was added is never changed or removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,20 +11,15 @@ use std::time::Duration;
 use gix::ObjectId;
 use gix::bstr::ByteSlice;
 use gix::objs::tree::EntryKind;
-use gix::refs::Target;
-use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit};
 
 use super::commit::find;
 use super::commit_files::project_path;
-use super::durable::{Writer, flush_reference, remove_blank};
+use super::durable::{sweep, write};
+use super::reference::{Entry, Held, Patience, WAIT_AT_MOST, full_name, has_no_value};
 use super::set_tree::{Place, SetFiles, collect_new, look_up};
 use super::{CommitId, GitError, Identity, Repository};
-use crate::host::{Stopwatch, Time};
+use crate::host::Time;
 use crate::path::escape;
-
-const WAIT_AT_MOST: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 impl Repository {
     /// Returns the commit that the reference is at; `None` if there is no such reference.
@@ -32,9 +28,18 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// [`GitError::Git`] if the reference is damaged or has no proper full name.
+    /// [`GitError::Git`] if the reference is damaged or has no proper full name, and as
+    /// [`Repository::add_to_set`] if it has to be removed and is held by others.
     pub fn set_tip(&self, reference: &str) -> Result<Option<CommitId>, GitError> {
-        tip(&self.local(), reference)
+        let local = self.local();
+        match tip(&local, reference) {
+            Err(_) if has_no_value(&local.common_dir().join(reference))? => {
+                let mut patience = Patience::of(WAIT_AT_MOST);
+                Held::take(&local, reference, &mut patience)?.remove_blank(&mut patience)?;
+                tip(&local, reference)
+            }
+            tip => tip,
+        }
     }
 
     /// Returns the files in the tree of `tip` that are not in the tree of `known`, sorted by path.
@@ -65,7 +70,8 @@ impl Repository {
     ///
     /// [`GitError::Conflict`] if a path is taken by other content,
     /// [`GitError::UnsupportedPath`] for a path that git does not take,
-    /// [`GitError::Busy`] if the reference stays locked or keeps moving,
+    /// [`GitError::Busy`] if other processes of `pv` hold the reference, or it keeps moving,
+    /// [`GitError::Locked`] if a file of git's holds it that is less than a minute old,
     /// [`GitError::Git`] if something cannot be written.
     pub fn add_to_set(
         &self,
@@ -76,7 +82,7 @@ impl Repository {
         self.add_within(WAIT_AT_MOST, reference, files, message)
     }
 
-    fn add_within(
+    pub(super) fn add_within(
         &self,
         limit: Duration,
         reference: &str,
@@ -84,21 +90,20 @@ impl Repository {
         message: &str,
     ) -> Result<CommitId, GitError> {
         let local = self.local();
-        let writer = Writer::new(&local);
-        let files = write_files(&writer, reference, files)?;
-        let addition = Addition { local: &local, writer, reference, files, message };
+        let mut patience = Patience::of(limit);
+        let held = Held::take(&local, reference, &mut patience)?;
+        sweep(&local, held.taken_ns());
+        let files = write_files(&local, reference, files)?;
+        held.remove_blank(&mut patience)?;
+        let addition = Addition { local: &local, held, reference, files, message };
         let identity = self.identity();
-        let watch = Stopwatch::start();
-        let mut pause = FIRST_PAUSE;
         loop {
-            if let Some(commit) = addition.attempt(identity.as_ref())? {
+            if let Some(commit) = addition.attempt(identity.as_ref(), &mut patience)? {
                 return Ok(commit);
             }
-            if watch.elapsed() >= limit {
+            if !patience.wait() {
                 return Err(GitError::Busy { reference: reference.to_owned() });
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }
@@ -106,15 +111,15 @@ impl Repository {
 /// Files on their way into a set.
 struct Addition<'a> {
     local: &'a gix::Repository,
-    writer: Writer<'a>,
+    held: Held<'a>,
     reference: &'a str,
     files: BTreeMap<&'a [u8], ObjectId>,
     message: &'a str,
 }
 
 impl Addition<'_> {
-    /// Adds to the tip as it is now; `None` if somebody else moved or holds the reference.
-    fn attempt(&self, identity: Option<&Identity>) -> Result<Option<CommitId>, GitError> {
+    /// Adds to the tip as it is now; `None` if somebody else moved the reference.
+    fn attempt(&self, identity: Option<&Identity>, patience: &mut Patience) -> Result<Option<CommitId>, GitError> {
         let failed = || GitError::on(format!("add to `{}`", self.reference));
         let tip = tip(self.local, self.reference)?;
         let tree = match &tip {
@@ -138,13 +143,11 @@ impl Addition<'_> {
             message: self.message.into(),
             extra_headers: Vec::new(),
         };
-        let commit = self.writer.write(&commit).map_err(failed())?;
-        self.writer.flush()?;
-        if !self.move_reference(tip, commit, &signature)? {
-            return Ok(None);
-        }
-        flush_reference(self.local, self.reference)?;
-        Ok(Some(CommitId(commit)))
+        let commit = write(self.local, &commit).map_err(failed())?;
+        let summary = self.message.lines().next().unwrap_or_default();
+        let entry = Entry { signature: &signature, message: summary };
+        let moved = self.held.move_it(tip.map(|tip| tip.0), commit, &entry, patience)?;
+        Ok(moved.then_some(CommitId(commit)))
     }
 
     /// Returns the files that the tree does not hold yet.
@@ -166,37 +169,13 @@ impl Addition<'_> {
         for (path, blob) in new {
             editor.upsert(path.split(|byte| *byte == b'/').map(ByteSlice::as_bstr), EntryKind::Blob, *blob)?;
         }
-        editor.write(|tree| self.writer.write(tree))
-    }
-
-    fn move_reference(
-        &self,
-        from: Option<CommitId>,
-        to: ObjectId,
-        signature: &gix::actor::Signature,
-    ) -> Result<bool, GitError> {
-        let failed = || GitError::on(format!("move `{}`", self.reference));
-        let expected = match from {
-            Some(tip) => PreviousValue::MustExistAndMatch(Target::Object(tip.0)),
-            None => PreviousValue::MustNotExist,
-        };
-        let summary = self.message.lines().next().unwrap_or_default();
-        let log = LogChange { message: summary.into(), ..LogChange::default() };
-        let change = Change::Update { log, expected, new: Target::Object(to) };
-        let edit = RefEdit { change, name: full_name(self.reference)?, deref: false };
-        let mut buffer = gix::date::parse::TimeBuf::default();
-        match self.local.edit_references_as([edit], Some(signature.to_ref(&mut buffer))) {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_retryable() || error.is_conflict() => Ok(false),
-            Err(_) if tip(self.local, self.reference)? != from => Ok(false),
-            Err(error) => Err(failed()(error)),
-        }
+        editor.write(|tree| write(self.local, tree))
     }
 }
 
 /// Writes the contents, checks the paths, and returns both sorted.
 fn write_files<'a>(
-    writer: &Writer<'_>,
+    local: &gix::Repository,
     reference: &str,
     files: &'a [(Vec<u8>, Vec<u8>)],
 ) -> Result<BTreeMap<&'a [u8], ObjectId>, GitError> {
@@ -207,7 +186,7 @@ fn write_files<'a>(
         }
         let failed = GitError::on(format!("add to `{reference}`"));
         let blob =
-            writer.write(&gix::objs::BlobRef::from_bytes(content).expect("any bytes are a blob")).map_err(failed)?;
+            write(local, &gix::objs::BlobRef::from_bytes(content).expect("any bytes are a blob")).map_err(failed)?;
         if blobs.insert(path, blob).is_some_and(|other| other != blob) {
             return Err(conflict(reference, path));
         }
@@ -226,18 +205,9 @@ fn conflict(reference: &str, path: &[u8]) -> GitError {
 }
 
 fn tip(local: &gix::Repository, reference: &str) -> Result<Option<CommitId>, GitError> {
-    let failed = || GitError::on(format!("read `{reference}`"));
-    let name = full_name(reference)?;
-    let found = match local.try_find_reference(name.as_ref()) {
-        Err(_) if remove_blank(local, reference)? => local.try_find_reference(name.as_ref()),
-        found => found,
-    };
-    let Some(found) = found.map_err(failed())? else { return Ok(None) };
-    Ok(found.try_id().map(|id| CommitId(id.detach())))
-}
-
-fn full_name(reference: &str) -> Result<gix::refs::FullName, GitError> {
-    gix::refs::FullName::try_from(reference).map_err(GitError::on(format!("read `{reference}`")))
+    let failed = GitError::on(format!("read `{reference}`"));
+    let found = local.try_find_reference(full_name(reference)?.as_ref()).map_err(failed)?;
+    Ok(found.and_then(|found| Some(CommitId(found.try_id()?.detach()))))
 }
 
 fn signature(identity: Option<&Identity>) -> gix::actor::Signature {
@@ -356,21 +326,5 @@ mod tests {
         assert_eq!(repository.set_files_since(&tip, None).unwrap().len(), 4 * EACH);
         assert_eq!(scratch.line(&["rev-list", "--count", META]), (4 * EACH).to_string());
         scratch.git(&["fsck", "--full", "--strict"]);
-    }
-
-    #[test]
-    fn a_reference_that_stays_locked_is_busy_and_one_that_is_freed_is_not() {
-        let scratch = Scratch::new();
-        let repository = scratch.repository();
-        repository.add_to_set(META, &[file("a", "1")], "first").unwrap();
-        scratch.write(".git/refs/pv/meta.lock", "");
-        let limit = Duration::from_millis(20);
-        let error = repository.add_within(limit, META, &[file("b", "2")], "second").unwrap_err();
-        assert!(matches!(error, GitError::Busy { reference } if reference == META));
-        std::thread::scope(|scope| {
-            let adding = scope.spawn(|| repository.add_to_set(META, &[file("b", "2")], "second"));
-            scratch.remove(".git/refs/pv/meta.lock");
-            assert!(adding.join().unwrap().is_ok());
-        });
     }
 }

@@ -55,7 +55,7 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// [`GitError::Locked`] while another process changes the file, [`GitError::Git`] if it cannot be understood,
+    /// [`GitError::ConfigLocked`] while another process changes the file, [`GitError::Git`] if it cannot be understood,
     /// [`GitError::Disk`] if it cannot be written. The old file is then still there, whole.
     pub fn configure(&self, disk: &dyn Disk, key: &str, value: Option<&Path>) -> Result<(), GitError> {
         let file = self.common_directory().join("config");
@@ -123,7 +123,7 @@ impl Replacing<'_> {
             // It was left by a try that died, or makes the very same change: then it may as well be made here.
             Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists => {
                 if disk::read_if_there(&self.lock)?.is_none_or(|bytes| bytes != after) {
-                    return Err(GitError::Locked { lock: self.lock.clone() });
+                    return Err(GitError::ConfigLocked { lock: self.lock.clone() });
                 }
                 self.disk.flush(Flush::File(&self.lock))?;
             }
@@ -273,7 +273,7 @@ mod tests {
         let before = std::fs::read(&file).unwrap();
         scratch.write(".git/config.lock", "");
         let configure = || scratch.repository().configure(&RealDisk, "pv.storePath", Some(Path::new("/x")));
-        assert!(matches!(configure(), Err(GitError::Locked { lock: told }) if told == lock));
+        assert!(matches!(configure(), Err(GitError::ConfigLocked { lock: told }) if told == lock));
         assert_eq!(std::fs::read(&file).unwrap(), before);
         scratch.write(".git/config.lock", edited(&before, "pv.storePath", Some(Path::new("/x"))).unwrap());
         configure().unwrap();

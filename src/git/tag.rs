@@ -1,8 +1,8 @@
 //! Tags: names that people give to commits.
 
-use gix::refs::transaction::PreviousValue;
-
 use super::commit::find;
+use super::durable::write;
+use super::reference::{Entry, Held, Patience, WAIT_AT_MOST};
 use super::{CommitId, GitError, Repository};
 use crate::host;
 
@@ -11,11 +11,13 @@ impl Repository {
     ///
     /// The tagger is the committer that git knows, the time is
     /// `GIT_COMMITTER_DATE` or now. An existing tag is never moved. Not signed.
+    /// When this returns, the tag survives a power cut.
     ///
     /// # Errors
     ///
     /// [`GitError::BadTagName`], [`GitError::TagExists`], [`GitError::NoIdentity`],
-    /// [`GitError::MissingCommit`], or [`GitError::Git`] if it cannot be written.
+    /// [`GitError::MissingCommit`], [`GitError::Busy`] or [`GitError::Locked`] if others hold it,
+    /// or [`GitError::Git`] if it cannot be written.
     pub fn tag(&self, name: &str, commit: &CommitId, message: &str) -> Result<(), GitError> {
         let local = self.local();
         if name.starts_with('-') || gix::validate::tag::name(name.into()).is_err() {
@@ -33,15 +35,24 @@ impl Repository {
         }
         let commit = find(&local, commit)?.id;
         let message = tidied(message);
-        let mut buffer = gix::date::parse::TimeBuf::default();
-        let tagger = Some(tagger.to_ref(&mut buffer));
-        let kind = gix::objs::Kind::Commit;
-        match local.tag(name, commit, kind, tagger, message, PreviousValue::MustNotExist) {
-            Ok(_) => Ok(()),
-            // Somebody was faster.
-            Err(_) if exists()? => Err(GitError::TagExists { name: name.to_owned(), commit: self.tag_target(name)? }),
-            Err(error) => Err(failed()(error)),
+        let tag = gix::objs::Tag {
+            target: commit,
+            target_kind: gix::objs::Kind::Commit,
+            name: name.into(),
+            message: message.into(),
+            tagger: Some(tagger.clone()),
+            signature: None,
+        };
+        let mut patience = Patience::of(WAIT_AT_MOST);
+        let held = Held::take(&local, &format!("refs/tags/{name}"), &mut patience)?;
+        let tag = write(&local, &tag).map_err(failed())?;
+        // As git logs it.
+        let entry = Entry { signature: &tagger, message: "" };
+        if held.move_it(None, tag, &entry, &mut patience)? {
+            return Ok(());
         }
+        // Somebody was faster.
+        Err(GitError::TagExists { name: name.to_owned(), commit: self.tag_target(name)? })
     }
 
     /// Returns the commit that the tag `name` leads to; `None` if there is no such tag or it names something else.
@@ -121,6 +132,20 @@ mod tests {
         assert!(matches!(again("tree"), GitError::TagExists { commit: None, .. }));
         assert_eq!(scratch.id("v1.0"), first);
         scratch.git(&["fsck", "--full", "--strict"]);
+    }
+
+    #[test]
+    fn what_the_dead_left_stops_no_tag() {
+        let scratch = Scratch::new();
+        let commit = scratch.commit("first");
+        let repository = scratch.repository();
+        scratch.git(&["tag", "older"]);
+        scratch.git(&["pack-refs", "--all"]);
+        scratch.write_aged(".git/packed-refs.lock", "", 600);
+        scratch.write_aged(".git/refs/tags/v1.0.lock", "", 61);
+        repository.tag("v1.0", &commit, "x").unwrap();
+        assert_eq!(scratch.id("v1.0"), commit);
+        assert!(matches!(repository.tag("older", &commit, "x"), Err(GitError::TagExists { .. })));
     }
 
     #[test]

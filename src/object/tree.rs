@@ -15,6 +15,8 @@ use crate::hash::Digest;
 const BITS_A_LEVEL: u32 = 10;
 /// A node never has more entries than this, however the names hash.
 const NODE_ENTRIES_MAX: usize = 16_384;
+/// Level and count at the start of a node.
+const NODE_HEADER_BYTES: usize = 5;
 /// More levels than any directory can fill; a decoder refuses what lies beyond.
 const LEVEL_MAX: u8 = 6;
 const COMMIT_BYTES: [usize; 2] = [20, 32];
@@ -181,26 +183,18 @@ impl Node {
         Ok(node)
     }
 
+    /// Returns the bytes of the node, which is of `level`.
     pub(super) fn encode(&self, level: u8) -> Vec<u8> {
-        let mut out = vec![level];
-        let count = match self {
-            Self::Leaf(entries) => entries.len(),
-            Self::Inner(children) => children.len(),
-        };
-        let count = u32::try_from(count).expect("a node has at most 16,384 entries");
-        out.extend_from_slice(&count.to_le_bytes());
+        let mut node = OpenNode::default();
         match self {
-            Self::Leaf(entries) => entries.iter().for_each(|(name, entry)| encode_entry(name, entry, &mut out)),
-            Self::Inner(children) => {
-                for child in children {
-                    push_text16(&child.last_name, &mut out);
-                    out.extend_from_slice(&child.entries.to_le_bytes());
-                    push_sized(child.sized, &mut out);
-                    out.extend_from_slice(child.id.digest().as_bytes());
+            Self::Leaf(entries) => {
+                for (name, entry) in entries {
+                    node.add(name, 1, entry.sized(), |out| encode_entry(name, entry, out));
                 }
             }
+            Self::Inner(children) => children.iter().for_each(|child| node.add_child(child)),
         }
-        out
+        node.finish(level).to_vec()
     }
 }
 
@@ -215,104 +209,145 @@ pub fn name_ends_node(name: &[u8], level: u8) -> bool {
 
 /// Returns the id of the directory that has nothing in it.
 pub fn empty_tree_id() -> TreeId {
-    TreeId::of(&Node::Leaf(Vec::new()).encode(0))
+    TreeId::of(&[0; NODE_HEADER_BYTES])
 }
 
 /// Builds one directory from entries that come in the order of their names.
 ///
-/// Holds one open node a level, so its memory does not grow with the directory.
-pub struct TreeBuilder<Emit> {
-    emit: Emit,
-    leaf: Vec<(Vec<u8>, Entry)>,
-    inner: Vec<Vec<Child>>,
+/// Holds one open node a level, encoded, so its memory does not grow with the directory.
+pub struct TreeBuilder<Keep> {
+    keep: Keep,
+    /// The open node of each level.
+    open: Vec<OpenNode>,
     /// How many nodes each level has so far, and the last of them.
-    emitted: Vec<(u64, TreeId)>,
+    closed: Vec<(u64, TreeId)>,
     sized: Sized,
 }
 
-impl<Emit, Error> TreeBuilder<Emit>
+/// A node to which entries or nodes are still added.
+#[derive(Default)]
+struct OpenNode {
+    /// Its bytes; the first [`NODE_HEADER_BYTES`] are filled in when it is closed.
+    bytes: Vec<u8>,
+    /// How many entries or nodes are in it.
+    count: u32,
+    /// How many entries are in it, all levels of this directory.
+    entries: u64,
+    sized: Sized,
+    last_name: Vec<u8>,
+}
+
+impl OpenNode {
+    /// Adds what `encode` writes, which goes up to `name`.
+    fn add(&mut self, name: &[u8], entries: u64, sized: Sized, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.count == 0 {
+            self.bytes.resize(NODE_HEADER_BYTES, 0);
+        }
+        encode(&mut self.bytes);
+        self.count += 1;
+        self.entries += entries;
+        self.sized += sized;
+        self.last_name.clear();
+        self.last_name.extend_from_slice(name);
+    }
+
+    fn add_child(&mut self, child: &Child) {
+        self.add(&child.last_name, child.entries, child.sized, |out| {
+            push_text16(&child.last_name, out);
+            out.extend_from_slice(&child.entries.to_le_bytes());
+            push_sized(child.sized, out);
+            out.extend_from_slice(child.id.digest().as_bytes());
+        });
+    }
+
+    /// Returns the bytes of the node, which is of `level`.
+    fn finish(&mut self, level: u8) -> &[u8] {
+        self.bytes.resize(self.bytes.len().max(NODE_HEADER_BYTES), 0);
+        self.bytes[0] = level;
+        self.bytes[1..NODE_HEADER_BYTES].copy_from_slice(&self.count.to_le_bytes());
+        &self.bytes
+    }
+
+    /// Makes it an empty node that needs no new memory.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        (self.count, self.entries, self.sized) = (0, 0, Sized::default());
+    }
+}
+
+impl<Keep, Error> TreeBuilder<Keep>
 where
-    Emit: FnMut(TreeId, &[u8]) -> Result<(), Error>,
+    Keep: FnMut(&[u8]) -> Result<TreeId, Error>,
 {
-    /// Returns a builder that hands each finished node, with its id, to `emit`.
-    pub const fn new(emit: Emit) -> Self {
-        Self { emit, leaf: Vec::new(), inner: Vec::new(), emitted: Vec::new(), sized: Sized { files: 0, bytes: 0 } }
+    /// Returns a builder that hands the bytes of each finished node to `keep`, which returns its id.
+    pub const fn new(keep: Keep) -> Self {
+        Self { keep, open: Vec::new(), closed: Vec::new(), sized: Sized { files: 0, bytes: 0 } }
     }
 
     /// Adds an entry. Names must be valid and strictly ascending.
     ///
     /// # Errors
     ///
-    /// Whatever `emit` returns.
-    pub fn push(&mut self, name: Vec<u8>, entry: Entry) -> Result<(), Error> {
-        debug_assert!(self.leaf.last().is_none_or(|(last, _)| *last < name), "names must ascend");
+    /// Whatever `keep` returns.
+    pub fn push(&mut self, name: &[u8], entry: &Entry) -> Result<(), Error> {
         self.sized += entry.sized();
-        let ends = name_ends_node(&name, 0);
-        self.leaf.push((name, entry));
-        if ends || self.leaf.len() == NODE_ENTRIES_MAX { self.close(0) } else { Ok(()) }
+        let leaf = self.open(0);
+        debug_assert!(leaf.count == 0 || *leaf.last_name < *name, "names must ascend");
+        leaf.add(name, 1, entry.sized(), |out| encode_entry(name, entry, out));
+        self.close_if_ended(0)
     }
 
     /// Ends the directory and returns its id and how much lies below it.
     ///
     /// # Errors
     ///
-    /// Whatever `emit` returns.
+    /// Whatever `keep` returns.
     pub fn finish(mut self) -> Result<(TreeId, Sized), Error> {
-        if self.emitted.is_empty() || !self.leaf.is_empty() {
+        if self.closed.is_empty() || self.open(0).count > 0 {
             self.close(0)?;
         }
         // The root is on the lowest level that has a single node.
         let mut level = 0;
-        while self.emitted[usize::from(level)].0 > 1 {
+        while self.closed[usize::from(level)].0 > 1 {
             level += 1;
-            if !self.inner[usize::from(level) - 1].is_empty() {
+            if self.open(level).count > 0 {
                 self.close(level)?;
             }
         }
-        Ok((self.emitted[usize::from(level)].1, self.sized))
+        Ok((self.closed[usize::from(level)].1, self.sized))
     }
 
-    /// Emits the open node of `level` and hands it to the level above.
-    fn close(&mut self, level: u8) -> Result<(), Error> {
+    fn open(&mut self, level: u8) -> &mut OpenNode {
         let index = usize::from(level);
-        let child = if level == 0 {
-            let entries = std::mem::take(&mut self.leaf);
-            let mut sized = Sized::default();
-            entries.iter().for_each(|(_, entry)| sized += entry.sized());
-            let last_name = entries.last().map(|(name, _)| name.clone()).unwrap_or_default();
-            let count = entries.len() as u64;
-            let id = self.emit_node(&Node::Leaf(entries), level)?;
-            Child { last_name, entries: count, sized, id }
-        } else {
-            let children = std::mem::take(&mut self.inner[index - 1]);
-            let mut sized = Sized::default();
-            children.iter().for_each(|child| sized += child.sized);
-            let last_name = children.last().map(|child| child.last_name.clone()).unwrap_or_default();
-            let entries = children.iter().map(|child| child.entries).sum();
-            let id = self.emit_node(&Node::Inner(children), level)?;
-            Child { last_name, entries, sized, id }
-        };
-        if self.inner.len() == index {
-            self.inner.push(Vec::new());
+        if self.open.len() == index {
+            self.open.push(OpenNode::default());
         }
-        let above = level + 1;
-        let ends = name_ends_node(&child.last_name, above);
-        self.inner[index].push(child);
-        if ends || self.inner[index].len() == NODE_ENTRIES_MAX { self.close(above) } else { Ok(()) }
+        &mut self.open[index]
     }
 
-    fn emit_node(&mut self, node: &Node, level: u8) -> Result<TreeId, Error> {
-        let bytes = node.encode(level);
-        let id = TreeId::of(&bytes);
-        (self.emit)(id, &bytes)?;
-        match self.emitted.get_mut(usize::from(level)) {
+    /// Ends the open node of `level` if its last name says so, or if it is full.
+    fn close_if_ended(&mut self, level: u8) -> Result<(), Error> {
+        let node = self.open(level);
+        let ends = name_ends_node(&node.last_name, level) || node.count as usize == NODE_ENTRIES_MAX;
+        if ends { self.close(level) } else { Ok(()) }
+    }
+
+    /// Keeps the open node of `level` and hands it to the level above.
+    fn close(&mut self, level: u8) -> Result<(), Error> {
+        let mut node = std::mem::take(self.open(level));
+        let id = (self.keep)(node.finish(level))?;
+        match self.closed.get_mut(usize::from(level)) {
             Some((count, last)) => {
                 *count += 1;
                 *last = id;
             }
-            None => self.emitted.push((1, id)),
+            None => self.closed.push((1, id)),
         }
-        Ok(id)
+        let last_name = std::mem::take(&mut node.last_name);
+        self.open(level + 1).add_child(&Child { last_name, entries: node.entries, sized: node.sized, id });
+        node.clear();
+        *self.open(level) = node;
+        self.close_if_ended(level + 1)
     }
 }
 
@@ -371,12 +406,13 @@ mod tests {
 
     fn build(entries: &BTreeMap<Vec<u8>, Entry>) -> (TreeId, Sized, Nodes) {
         let mut nodes = Nodes::new();
-        let mut builder = TreeBuilder::new(|id, bytes: &[u8]| {
+        let mut builder = TreeBuilder::new(|bytes: &[u8]| {
+            let id = TreeId::of(bytes);
             nodes.insert(id, bytes.to_vec());
-            Ok::<_, Infallible>(())
+            Ok::<_, Infallible>(id)
         });
         for (name, entry) in entries {
-            builder.push(name.clone(), entry.clone()).unwrap();
+            builder.push(name, entry).unwrap();
         }
         let (id, sized) = builder.finish().unwrap();
         (id, sized, nodes)

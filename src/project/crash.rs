@@ -151,3 +151,63 @@ fn what_a_snapshot_and_a_run_acknowledged_is_there_wherever_they_stop() {
         }
     }
 }
+
+/// Everything in a journal, by what it is about.
+fn all(journal: &Journal) -> (usize, Named, Vec<String>) {
+    let names = journal.versions().unwrap().into_iter().map(|(_, version)| version.name).collect();
+    (journal.links().unwrap().len(), named(journal), names)
+}
+
+#[test]
+fn damaged_records_come_back_and_their_bytes_are_kept_wherever_their_repair_stops() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let tree = root.join("project");
+    disk::make_directory(&tree).unwrap();
+    git(&tree, &["init", "--quiet"]);
+    let write = |path: &str, bytes: &[u8]| disk::write_whole(&tree.join(path), bytes, Durability::Deferred).unwrap();
+    write(".pipeline/pipeline.yaml", DEFINITION.as_bytes());
+    write("in", b"in\n");
+    let recorder = Arc::new(Recorder::new());
+    let project = Project::open_on(&(Arc::clone(&recorder) as Arc<dyn Disk>), &tree, "pipeline").unwrap();
+    snapshot(&project, Time::now(), Some("v1")).unwrap();
+    project.journal.exchange(&project.repository).unwrap();
+    let whole = all(&project.journal);
+    assert_eq!((whole.0, whole.2.len()), (1, 1));
+    let directory = tree.join(".git/pv");
+    let records = directory.join("records");
+    let files = |directory: &Path| -> Vec<_> {
+        let walked = disk::walk(directory).map(|entry| entry.unwrap());
+        let files = walked.filter(|(_, found)| matches!(found, disk::Found::File { .. })).map(|(path, _)| path);
+        // Those that begin with a dot are half written ones.
+        files.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.')).collect()
+    };
+    for (kind, bad) in [("link", &b"damaged"[..]), ("version", b"also damaged")] {
+        let path = files(&records.join(kind)).remove(0);
+        disk::write_whole_on(&*recorder, &path, bad, Durability::Synced).unwrap();
+    }
+    let before = recorder.log().len();
+    assert_eq!(project.journal.check(&project.repository, false).unwrap().damaged.len(), 2);
+    let log = recorder.log();
+    assert!(log.len() > before + 4, "the repair has only {} effects", log.len() - before);
+    for count in before..=log.len() {
+        for cut in Cut::ALL {
+            let case = format!("{cut:?} after {} of {} effects", count - before, log.len() - before);
+            let left = root.join("left");
+            play(&log[..count], cut, &directory, &left);
+            let journal = Journal::new(left.join("records"));
+            // The next command does this: what was moved away is there again without another check.
+            journal.exchange(&project.repository).unwrap_or_else(|error| panic!("{case}: {error}"));
+            let there = ["link", "version"].map(|kind| files(&left.join("records").join(kind)).len());
+            assert_eq!(there, [1, 1], "{case}: a record is missing, and nobody is told");
+            journal.check(&project.repository, false).unwrap_or_else(|error| panic!("{case}: {error}"));
+            assert_eq!(all(&journal), whole, "{case}");
+            let aside: BTreeSet<Vec<u8>> = files(&left.join("records/quarantine"))
+                .iter()
+                .map(|path| disk::read_if_there(path).unwrap().unwrap())
+                .collect();
+            assert_eq!(aside, BTreeSet::from([b"damaged".to_vec(), b"also damaged".to_vec()]), "{case}");
+            disk::remove_tree(&left).unwrap();
+        }
+    }
+}

@@ -449,10 +449,25 @@ proptest! {
     fn what_was_acknowledged_and_not_let_go_is_there_to_the_bit_whatever_happens(
         acts in proptest::collection::vec(act(), 1..ACTS_MAX)
     ) {
-        let mut world = World::new();
-        for (number, act) in acts.iter().enumerate() {
-            world.act(act);
-            world.verify(&format!("after act {number}, {act:?}"));
-        }
+        play_all(&acts);
+    }
+}
+
+/// Chance hardly ever has a writer rely on what nobody keeps while that is collected.
+#[test]
+fn a_writer_who_relies_on_garbage_is_waited_for() {
+    let collect = Act::Collect { keep_seconds: 0, undo_seconds: 0, all: true, stop: None };
+    let snapshot = Act::Snapshot { name: None, stays: false, stop: None };
+    let edit = |content| Act::Write { path: 0, content };
+    let before = [snapshot.clone(), edit(2), snapshot, edit(1)];
+    let beside = [Act::Begin, collect.clone(), Act::Finish, collect];
+    play_all(&[&before[..], &beside].concat());
+}
+
+fn play_all(acts: &[Act]) {
+    let mut world = World::new();
+    for (number, act) in acts.iter().enumerate() {
+        world.act(act);
+        world.verify(&format!("after act {number}, {act:?}"));
     }
 }

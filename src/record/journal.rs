@@ -1,64 +1,31 @@
-//! The set of records: durable files, and the same set on a Git ref.
+//! The set of records, as durable files.
 //!
 //! A record is one file below `records/`, at a place that its content
 //! determines, so that it is found without an index: step results by key,
 //! links by commit, versions and runs by time. Adding is the commit point of
 //! everything that `pv` acknowledges: the call returns after the files are flushed.
-//!
-//! On `refs/pv/meta` the set travels as bundles: a file of one or more
-//! records, one a line, named by the digest of its bytes. What has been added here but
-//! is not on the ref yet lies in `pending/`, so a crash between the two loses
-//! nothing: the next exchange finishes it.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::fact::{Link, Record, Run, StepResult, Version};
-use crate::disk::{self, Change, Disk, DiskError, Durability, Flush, RealDisk};
-use crate::git::{CommitId, GitError, Repository};
+use super::error::RecordError;
+use super::fact::Record;
+use super::place::place;
+use crate::disk::{self, Disk, Durability, Flush, RealDisk};
 use crate::hash::Digest;
-use crate::object::{RecordId, StepKey};
-
-/// The ref that carries the records.
-pub const META_REF: &str = "refs/pv/meta";
+use crate::object::RecordId;
 
 /// Up to this many files are flushed one by one; more by one flush of the file system.
 const SINGLE_FLUSHES_MAX: usize = 4;
-const UNCOMMITTED: &str = "none";
-
-/// Why records could not be read or added.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// A record's bytes do not match its name any more.
-    #[error("record `{}` is corrupt", path.display())]
-    Corrupt {
-        /// Where it lies.
-        path: PathBuf,
-    },
-    /// A record's bytes are those that were written, yet they make no sense.
-    #[error("record `{}` cannot be understood", path.display())]
-    NotUnderstood {
-        /// Where it lies.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A file could not be read or written.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The ref could not be read or written.
-    #[error(transparent)]
-    Git(#[from] GitError),
-}
 
 /// The set of records of one repository.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) directory: PathBuf,
+    /// What is read in place of the files at these paths; `None` if nothing.
+    pub(super) instead: Arc<BTreeMap<PathBuf, Option<Vec<u8>>>>,
 }
 
 impl Journal {
@@ -69,7 +36,7 @@ impl Journal {
 
     /// Returns the journal in `directory`, which writes through `disk`.
     pub fn on(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
-        Self { disk, directory }
+        Self { disk, directory, instead: Arc::default() }
     }
 
     /// Adds `records` and returns their ids. When this returns, they survive a power cut.
@@ -94,251 +61,8 @@ impl Journal {
         Ok(encoded.into_iter().map(|(_, (id, _))| id).collect())
     }
 
-    /// Makes this set and the one on [`META_REF`] the union of both.
-    ///
-    /// Costs one look at the ref when there is nothing to exchange; one read of
-    /// everything if the ref was moved to where it does not hold what it held.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if the ref or the files cannot be read or written. What
-    /// is not exchanged stays pending.
-    pub fn exchange(&self, repository: &Repository) -> Result<(), RecordError> {
-        let known = self.known_tip()?;
-        let tip = repository.set_tip(META_REF)?;
-        if known != tip {
-            if let Some(tip) = &tip {
-                self.import(repository, tip, known.as_ref())?;
-            }
-            self.put_back_lost(repository, tip.as_ref(), known.as_ref())?;
-            if let Some(tip) = &tip {
-                self.remember_tip(tip)?;
-            }
-        }
-        let pending = list(&self.pending())?;
-        if pending.is_empty() {
-            return Ok(());
-        }
-        let mut files = Vec::new();
-        for name in &pending {
-            if let Some(bytes) = disk::read_if_there(&self.pending().join(name))?
-                && Digest::of(&bytes).to_string() == *name
-            {
-                files.push((format!("{}/{}", &name[..2], &name[2..]).into_bytes(), bytes));
-            }
-        }
-        let tip = repository.add_to_set(META_REF, &files, "pv: add records")?;
-        self.remember_tip(&tip)?;
-        pending.iter().try_for_each(|name| self.disk.change(Change::Remove(&self.pending().join(name))))?;
-        Ok(())
-    }
-
-    /// Returns the links of `commit` (`None`: those made without any commit), oldest first.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if one cannot be read.
-    pub fn links_of(&self, commit: Option<&str>) -> Result<Vec<(RecordId, Link)>, RecordError> {
-        let subject = commit.unwrap_or(UNCOMMITTED);
-        let mut links = self.links_in(&link_shard(subject), &format!("{subject}-"))?;
-        links.sort_by(|(a_id, a), (b_id, b)| (a.time, a_id).cmp(&(b.time, b_id)));
-        Ok(links)
-    }
-
-    /// Returns all links, newest first.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if one cannot be read.
-    pub fn links(&self) -> Result<Vec<(RecordId, Link)>, RecordError> {
-        let mut links = Vec::new();
-        for shard in list(&self.directory.join("link"))? {
-            links.extend(self.links_in(&format!("link/{shard}"), "")?);
-        }
-        links.sort_by(|(a_id, a), (b_id, b)| (b.time, b_id).cmp(&(a.time, a_id)));
-        Ok(links)
-    }
-
-    /// Returns all names that were given, newest first, those that were replaced left out.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if one cannot be read.
-    pub fn versions(&self) -> Result<Vec<(RecordId, Version)>, RecordError> {
-        let mut versions = Vec::new();
-        for name in list(&self.directory.join("version"))? {
-            if let Some((id, Record::Version(version))) = self.read(&format!("version/{name}"))? {
-                versions.push((id, version));
-            }
-        }
-        let replaced: BTreeSet<RecordId> =
-            versions.iter().flat_map(|(_, version)| version.replaces.iter().copied()).collect();
-        versions.retain(|(id, _)| !replaced.contains(id));
-        versions.sort_by(|(a_id, a), (b_id, b)| (b.time, b_id).cmp(&(a.time, a_id)));
-        Ok(versions)
-    }
-
-    /// Returns all runs, newest first; each is read when it is asked for.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if the list, and each item if the run, cannot be read.
-    pub fn runs(&self) -> Result<impl Iterator<Item = Result<(RecordId, Run), RecordError>> + '_, RecordError> {
-        let mut names = list(&self.directory.join("run"))?;
-        names.reverse();
-        Ok(names.into_iter().filter_map(|name| match self.read(&format!("run/{name}")) {
-            Ok(Some((id, Record::Run(run)))) => Some(Ok((id, run))),
-            Ok(_) => None,
-            Err(error) => Some(Err(error)),
-        }))
-    }
-
-    /// Returns the ids of the runs that begin with `hex_prefix`, sorted.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if the list cannot be read.
-    pub fn find_runs(&self, hex_prefix: &str) -> Result<Vec<RecordId>, RecordError> {
-        let mut found: Vec<RecordId> = list(&self.directory.join("run"))?
-            .iter()
-            .filter_map(|name| name.rsplit_once('-')?.1.parse().ok())
-            .filter(|id: &RecordId| id.to_string().starts_with(hex_prefix))
-            .collect();
-        found.sort_unstable();
-        Ok(found)
-    }
-
-    /// Returns the run with this id, if there is one.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if it cannot be read.
-    pub fn run(&self, id: RecordId) -> Result<Option<Run>, RecordError> {
-        let suffix = format!("-{id}");
-        for name in list(&self.directory.join("run"))?.into_iter().filter(|name| name.ends_with(&suffix)) {
-            if let Some((_, Record::Run(run))) = self.read(&format!("run/{name}"))? {
-                return Ok(Some(run));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Returns the results known under `key`, oldest first. More than one has different outputs: a contradiction.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if one cannot be read.
-    pub fn results(&self, key: StepKey) -> Result<Vec<(RecordId, StepResult)>, RecordError> {
-        let (shard, rest) = step_place(key);
-        let mut results = Vec::new();
-        for name in list(&self.directory.join(&shard))?.into_iter().filter(|name| name.starts_with(&rest)) {
-            if let Some((id, Record::Step(result))) = self.read(&format!("{shard}/{name}"))? {
-                results.push((id, result));
-            }
-        }
-        results.sort_by(|(a_id, a), (b_id, b)| (a.started, a_id).cmp(&(b.started, b_id)));
-        Ok(results)
-    }
-
-    /// Returns every step result. Costs a read of each: for rare questions only.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if one cannot be read.
-    pub fn all_results(&self) -> Result<Vec<(RecordId, StepResult)>, RecordError> {
-        let mut results = Vec::new();
-        for shard in list(&self.directory.join("step"))? {
-            for name in list(&self.directory.join("step").join(&shard))? {
-                if let Some((id, Record::Step(result))) = self.read(&format!("step/{shard}/{name}"))? {
-                    results.push((id, result));
-                }
-            }
-        }
-        Ok(results)
-    }
-
-    fn links_in(&self, shard: &str, prefix: &str) -> Result<Vec<(RecordId, Link)>, RecordError> {
-        let mut links = Vec::new();
-        for name in list(&self.directory.join(shard))?.into_iter().filter(|name| name.starts_with(prefix)) {
-            if let Some((id, Record::Link(link))) = self.read(&format!("{shard}/{name}"))? {
-                links.push((id, link));
-            }
-        }
-        Ok(links)
-    }
-
-    /// Reads the record at `place`, whose name ends in its id. Records of unknown kinds are `None`.
-    fn read(&self, place: &str) -> Result<Option<(RecordId, Record)>, RecordError> {
-        let path = self.directory.join(place);
-        let Some(bytes) = disk::read_if_there(&path)? else { return Ok(None) };
-        let id = RecordId::of(&bytes);
-        if !place.ends_with(&id.to_string()) {
-            return Err(RecordError::Corrupt { path });
-        }
-        match Record::decode(&bytes) {
-            Ok(record) => Ok(record.map(|record| (id, record))),
-            Err(source) => Err(RecordError::NotUnderstood { path, source }),
-        }
-    }
-
-    fn import(&self, repository: &Repository, tip: &CommitId, known: Option<&CommitId>) -> Result<(), RecordError> {
-        let bundles = bundles(repository, tip, known)?;
-        let mut files = Vec::new();
-        for line in lines(&bundles) {
-            if let Ok(Some(record)) = Record::decode(line) {
-                let path = self.directory.join(place(&record, RecordId::of(line)));
-                if disk::look(&path)?.is_none() {
-                    files.push((path, line));
-                }
-            }
-        }
-        self.write_durably(&files)
-    }
-
-    /// Makes pending again what the ref held at `known` and holds no more: a forced fetch moved it, or somebody deleted it.
-    fn put_back_lost(
-        &self,
-        repository: &Repository,
-        tip: Option<&CommitId>,
-        known: Option<&CommitId>,
-    ) -> Result<(), RecordError> {
-        let nothing_lost = match (tip, known) {
-            (Some(tip), Some(known)) => repository.set_files_since(known, Some(tip)).is_ok_and(|lost| lost.is_empty()),
-            _ => false,
-        };
-        if nothing_lost {
-            return Ok(());
-        }
-        let on_ref = match tip {
-            Some(tip) => bundles(repository, tip, None)?,
-            None => Vec::new(),
-        };
-        let mut held: BTreeSet<RecordId> = lines(&on_ref).map(RecordId::of).collect();
-        for name in list(&self.pending())? {
-            let bytes = disk::read_if_there(&self.pending().join(name))?.unwrap_or_default();
-            held.extend(bytes.split(|byte| *byte == b'\n').map(RecordId::of));
-        }
-        let mut lost = Vec::new();
-        for kind in ["link", "run", "step", "version"] {
-            for entry in disk::walk(&self.directory.join(kind)) {
-                let Ok((path, disk::Found::File { .. })) = entry else { continue };
-                let Some(bytes) = disk::read_if_there(&path)? else { continue };
-                let id = RecordId::of(&bytes);
-                // A temporary file, or a damaged one, which is reported when it is needed.
-                let is_record = path.to_string_lossy().ends_with(&id.to_string());
-                if is_record && !held.contains(&id) {
-                    lost.extend_from_slice(&bytes);
-                    lost.push(b'\n');
-                }
-            }
-        }
-        if lost.is_empty() {
-            return Ok(());
-        }
-        self.write_durably(&[(self.pending().join(Digest::of(&lost).to_string()), lost.as_slice())])
-    }
-
-    fn write_durably(&self, files: &[(PathBuf, &[u8])]) -> Result<(), RecordError> {
+    /// Writes files below the directory; they survive a power cut afterwards.
+    pub(super) fn write_durably(&self, files: &[(PathBuf, &[u8])]) -> Result<(), RecordError> {
         let many = files.len() > SINGLE_FLUSHES_MAX;
         let durability = if many { Durability::Deferred } else { Durability::Synced };
         for (path, bytes) in files {
@@ -350,90 +74,19 @@ impl Journal {
         Ok(())
     }
 
-    fn pending(&self) -> PathBuf {
+    /// Returns the directory of the bundles that are not on the ref yet.
+    pub(super) fn pending(&self) -> PathBuf {
         self.directory.join("pending")
     }
-
-    fn known_tip(&self) -> Result<Option<CommitId>, RecordError> {
-        let bytes = disk::read_if_there(&self.directory.join("known-tip"))?.unwrap_or_default();
-        Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok()))
-    }
-
-    /// The known tip only saves work: losing it costs one import of everything.
-    fn remember_tip(&self, tip: &CommitId) -> Result<(), RecordError> {
-        let text = format!("{tip}\n");
-        let path = self.directory.join("known-tip");
-        Ok(disk::write_whole_on(&*self.disk, &path, text.as_bytes(), Durability::Deferred)?)
-    }
-}
-
-/// Returns the bundles at `tip` that are not at `known`.
-///
-/// A bundle names itself; anything else on the ref is not ours to believe.
-fn bundles(repository: &Repository, tip: &CommitId, known: Option<&CommitId>) -> Result<Vec<Vec<u8>>, RecordError> {
-    let files = repository.set_files_since(tip, known)?.into_iter();
-    let named_well = files.filter(|(path, bytes)| {
-        let name: Vec<u8> = path.iter().copied().filter(|byte| *byte != b'/').collect();
-        Digest::of(bytes).to_string().as_bytes() == name
-    });
-    Ok(named_well.map(|(_, bytes)| bytes).collect())
-}
-
-/// Returns the records in bundles, one a line.
-fn lines(bundles: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
-    bundles.iter().flat_map(|bytes| bytes.split(|byte| *byte == b'\n'))
-}
-
-/// Where a record lies, relative to the journal. Times sort as text.
-fn place(record: &Record, id: RecordId) -> String {
-    match record {
-        Record::Step(result) => {
-            let (shard, rest) = step_place(result.key);
-            format!("{shard}/{rest}{id}")
-        }
-        Record::Link(link) => {
-            let subject = link.commit.as_deref().unwrap_or(UNCOMMITTED);
-            format!("{}/{subject}-{id}", link_shard(subject))
-        }
-        Record::Version(version) => format!("version/{:015}-{id}", version.time.epoch_ms.max(0)),
-        Record::Run(run) => format!("run/{:015}-{id}", run.started.epoch_ms.max(0)),
-    }
-}
-
-fn step_place(key: StepKey) -> (String, String) {
-    let hex = key.to_string();
-    (format!("step/{}", &hex[..2]), format!("{}-", &hex[2..]))
-}
-
-fn link_shard(subject: &str) -> String {
-    format!("link/{}", &subject[..2])
-}
-
-/// Returns the names in a directory, sorted; none if there is no such directory.
-fn list(directory: &Path) -> Result<Vec<String>, RecordError> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(DiskError::on("list", directory)(error).into()),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(DiskError::on("list", directory))?.file_name();
-        // Temporary files of a writer at work begin with a dot; names of records are hex.
-        if let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fact::{By, Link, Reads, Recipe, StepResult, Version};
+    use super::super::place::list;
     use super::*;
     use crate::host::Time;
     use crate::object::SnapshotId;
-    use crate::record::{By, Reads, Recipe};
 
     fn by() -> By {
         By { who: "Ada".to_owned(), host: "h".to_owned(), platform: "p".to_owned(), pv: "0".to_owned() }
@@ -519,7 +172,7 @@ mod tests {
         journal.add(&[version("v1", Vec::new(), 1)]).unwrap();
         let place = root.path().join("version");
         let path = place.join(&list(&place).unwrap()[0]);
-        let mut bytes = fs::read(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
         bytes[10] ^= 1;
         disk::write_whole(&path, &bytes, Durability::Deferred).unwrap();
         assert!(matches!(journal.versions(), Err(RecordError::Corrupt { path: told }) if told == path));

@@ -5,10 +5,18 @@
 //! two sets merge by union. This room knows what they say ([`Record`]) and how
 //! the set is kept and exchanged with Git ([`Journal`]).
 
+mod check;
+mod error;
+mod exchange;
 mod fact;
 mod journal;
+mod lookup;
+mod place;
 
+pub use check::{CheckedRecords, DamagedRecord, LostRecord, RecordCopy, RecordFlaw};
+pub use error::RecordError;
+pub use exchange::META_REF;
 pub use fact::{
     By, Link, Output, OutputKind, Reads, Recipe, Record, Run, RunStep, RunVerdict, StepResult, StepVerdict, Version,
 };
-pub use journal::{Journal, META_REF, RecordError};
+pub use journal::Journal;

@@ -14,6 +14,10 @@ use crate::store::Store;
 
 /// How many changed files of one directory are named.
 const FILES_NAMED: usize = 3;
+/// How many changed packages are named; another interpreter changes all of them.
+const PACKAGES_NAMED: usize = 3;
+/// Stands between a program and a package of its environment.
+const PACKAGE: &str = " package ";
 
 /// Why a step has the verdict that it has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -181,6 +185,13 @@ fn differing(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> 
     both.into_iter()
 }
 
+impl Difference {
+    /// Returns whether it is a package of a program's environment.
+    fn is_package(&self) -> bool {
+        matches!(self, Self::Environment { name, .. } if name.contains(PACKAGE))
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
@@ -197,7 +208,7 @@ impl fmt::Display for Difference {
                 let text = |seed: &Option<u64>| seed.map_or_else(|| "(none)".to_owned(), |seed| seed.to_string());
                 write!(f, "the seed {} -> {}", text(old), text(new))
             }
-            Self::Environment { name, old, new } => match (name.split_once(" package "), old, new) {
+            Self::Environment { name, old, new } => match (name.split_once(PACKAGE), old, new) {
                 (Some((_, package)), old, new) => write!(f, "`{package}` {} -> {}", or_none(old), or_none(new)),
                 _ if name.starts_with("variable ") => {
                     write!(f, "`{}` {} -> {}", &name["variable ".len()..], or_none(old), or_none(new))
@@ -221,7 +232,15 @@ impl fmt::Display for Reason {
             Self::Unchanged => f.write_str("nothing it depends on changed"),
             Self::FirstTime => f.write_str("it has not run before"),
             Self::Changed(differences) => {
-                let texts: Vec<_> = differences.iter().map(ToString::to_string).collect();
+                let (packages, others): (Vec<_>, Vec<_>) = differences.iter().partition(|other| other.is_package());
+                let (told, more) = packages.split_at(packages.len().min(PACKAGES_NAMED));
+                let mut texts: Vec<_> =
+                    others.into_iter().chain(told.iter().copied()).map(ToString::to_string).collect();
+                match more.len() {
+                    0 => {}
+                    1 => texts.push("1 more package".to_owned()),
+                    count => texts.push(format!("{count} more packages")),
+                }
                 f.write_str(&texts.join(", "))
             }
             Self::After(steps) => {
@@ -241,5 +260,24 @@ impl fmt::Display for Reason {
 impl Serialize for Reason {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_interpreter_is_not_a_wall_of_packages() {
+        let package = |number: u32| Difference::Environment {
+            name: format!("python package p{number}"),
+            old: Some("1".to_owned()),
+            new: None,
+        };
+        let told =
+            |count: u32| Reason::Changed((0..count).map(package).chain([Difference::Command]).collect()).to_string();
+        assert_eq!(told(2), "the command changed, `p0` 1 -> (none), `p1` 1 -> (none)");
+        assert!(told(4).ends_with("`p2` 1 -> (none), 1 more package"), "{}", told(4));
+        assert!(told(90).ends_with("`p2` 1 -> (none), 87 more packages"), "{}", told(90));
     }
 }

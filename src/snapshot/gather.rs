@@ -170,7 +170,7 @@ impl Directory {
     }
 
     pub(super) fn build(self, meter: &Meter<'_>) -> Result<(TreeId, Sized), SnapshotError> {
-        let mut builder = TreeBuilder::new(|_, bytes: &[u8]| meter.object(Kind::Tree, bytes).map(drop));
+        let mut builder = TreeBuilder::new(|bytes: &[u8]| meter.object(Kind::Tree, bytes).map(TreeId::from));
         for (name, item) in self.0 {
             let entry = match item {
                 Item::Entry(entry) => entry,
@@ -179,7 +179,7 @@ impl Directory {
                     Entry::Directory { sized, id }
                 }
             };
-            builder.push(name, entry)?;
+            builder.push(&name, &entry)?;
         }
         builder.finish()
     }

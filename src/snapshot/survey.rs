@@ -164,9 +164,10 @@ mod tests {
     }
 
     fn directory(store: &MemoryStore, entries: Vec<(&str, Entry)>) -> Entry {
-        let mut builder = TreeBuilder::new(|_, bytes: &[u8]| store.put_bytes(Kind::Tree, bytes).map(drop));
+        let mut builder =
+            TreeBuilder::new(|bytes: &[u8]| store.put_bytes(Kind::Tree, bytes).map(|put| put.digest.into()));
         for (name, entry) in entries {
-            builder.push(name.as_bytes().to_vec(), entry).unwrap();
+            builder.push(name.as_bytes(), &entry).unwrap();
         }
         let (id, sized) = builder.finish().unwrap();
         Entry::Directory { sized, id }

@@ -275,10 +275,10 @@ mod tests {
     /// Puts `directories` nested three deep with `files` files each, of which `changed` holds something else.
     fn tree(store: &MemoryStore, directories: u32, files: u32, changed: Option<(u32, u32)>) -> TreeId {
         let build = |entries: Vec<(String, Entry)>| {
-            let put = |_, bytes: &[u8]| store.put(Kind::Tree, Source::Bytes(bytes)).map(drop);
+            let put = |bytes: &[u8]| store.put(Kind::Tree, Source::Bytes(bytes)).map(|put| put.digest.into());
             let mut builder = TreeBuilder::new(put);
             for (name, entry) in entries {
-                builder.push(name.into_bytes(), entry).unwrap();
+                builder.push(name.as_bytes(), &entry).unwrap();
             }
             builder.finish().unwrap()
         };

@@ -15,7 +15,7 @@ use super::gather::{Meter, PARALLEL_FROM_FILES, link_entry};
 use crate::disk::{self, Found, OpenDirectory, Stat};
 use crate::hash::Digest;
 use crate::object::{Entry, Kind, Sized, TreeBuilder, TreeId};
-use crate::stat_cache::{Known, StatCache};
+use crate::stat_cache::{Known, Look, StatCache};
 use crate::store::Source;
 
 /// So many names of a directory are worked on at a time, so that a large one takes little memory.
@@ -34,12 +34,27 @@ struct Place<'a> {
 
 /// What a name in a directory turned out to be.
 enum Item {
-    /// Taken; `Some` if it is a file whose state may be remembered.
-    Done(Entry, Option<Known>),
+    /// Taken.
+    Done(Taken),
     /// A file of which nothing is known in this state.
     Unknown(Stat),
     /// A directory, not taken yet.
     Directory,
+}
+
+/// What was taken.
+struct Taken {
+    entry: Entry,
+    /// `Some` if it is a file whose state may be remembered.
+    known: Option<Known>,
+    /// Whether it was read.
+    is_new: bool,
+}
+
+impl Taken {
+    const fn of(entry: Entry) -> Self {
+        Self { entry, known: None, is_new: false }
+    }
 }
 
 /// Takes the directory at `path` with all that is below it, also empty directories.
@@ -63,27 +78,28 @@ pub(super) fn take_directory(
 }
 
 fn walk(meter: &Meter<'_>, open: &OpenDirectory, place: Place<'_>) -> Result<(TreeId, Sized), SnapshotError> {
-    let names = open.names(place.path)?;
+    let listing = open.list(place.path)?;
+    let names = listing.names();
     let cache = meter.seen.zip(place.remembered);
     let known_before = cache.map_or(0, |(cache, path)| cache.directory(path).len());
-    let mut builder = TreeBuilder::new(|_, bytes: &[u8]| meter.object(Kind::Tree, bytes).map(drop));
+    let mut builder = TreeBuilder::new(|bytes: &[u8]| meter.object(Kind::Tree, bytes).map(TreeId::from));
     let (mut files, mut is_changed) = (Vec::new(), false);
     let learns = cache.filter(|(cache, _)| cache.learns());
     for batch in names.chunks(BATCH_NAMES) {
         let items = take_batch(meter, open, place, batch)?;
         let mut told = Sized::default();
-        for (name, (item, is_new)) in batch.iter().zip(items) {
-            let Item::Done(entry, known) = item else { unreachable!("a batch is taken as a whole") };
-            is_changed |= is_new;
+        for (name, item) in batch.iter().zip(items) {
+            let Item::Done(taken) = item else { unreachable!("a batch is taken as a whole") };
+            is_changed |= taken.is_new;
+            if !taken.is_new && matches!(taken.entry, Entry::File { .. }) {
+                told += taken.entry.sized();
+            }
             if learns.is_some()
-                && let Some(known) = known
+                && let Some(known) = taken.known
             {
-                files.push((name.as_slice(), known));
+                files.push((*name, known));
             }
-            if !is_new && matches!(entry, Entry::File { .. }) {
-                told += entry.sized();
-            }
-            builder.push(name.clone(), entry)?;
+            builder.push(name, &taken.entry)?;
         }
         if told.files > 0 && !(meter.progress)(told.files, told.bytes) {
             return Err(SnapshotError::Stopped);
@@ -97,19 +113,19 @@ fn walk(meter: &Meter<'_>, open: &OpenDirectory, place: Place<'_>) -> Result<(Tr
     builder.finish()
 }
 
-/// Takes everything with these names; tells of each whether it was read.
+/// Takes everything with these names: every item is done.
 fn take_batch(
     meter: &Meter<'_>,
     open: &OpenDirectory,
     place: Place<'_>,
-    names: &[Vec<u8>],
-) -> Result<Vec<(Item, bool)>, SnapshotError> {
-    let look = |names: &[Vec<u8>]| -> Result<Vec<Item>, SnapshotError> {
+    names: &[&[u8]],
+) -> Result<Vec<Item>, SnapshotError> {
+    let look = |names: &[&[u8]]| -> Result<Vec<Item>, SnapshotError> {
         let mut directory = meter.seen.zip(place.remembered).map(|(cache, path)| cache.directory(path));
         if let (Some(directory), Some(first)) = (&mut directory, names.first()) {
             directory.seek(first);
         }
-        let one = |name: &Vec<u8>| {
+        let one = |name: &&[u8]| {
             let stat = open.stat(name, place.path)?;
             let known = directory.as_mut().and_then(|directory| directory.find(name));
             classify(meter, place, name, stat, known.filter(|known| known.stat == stat).map(|known| known.digest))
@@ -123,14 +139,17 @@ fn take_batch(
         parts.into_iter().flatten().collect()
     };
     let work = items.iter().filter(|item| !matches!(item, Item::Done(..))).count();
-    let finish = |(name, item): (&Vec<u8>, Item)| -> Result<(Item, bool), SnapshotError> {
+    let has_directories = items.iter().any(|item| matches!(item, Item::Directory));
+    if work == 0 {
+        return Ok(items);
+    }
+    let finish = |(name, item): (&&[u8], Item)| -> Result<Item, SnapshotError> {
         match item {
-            Item::Done(..) => Ok((item, false)),
-            Item::Unknown(stat) => read(meter, place, name, stat).map(|item| (item, true)),
-            Item::Directory => descend(meter, open, place, name).map(|item| (item, false)),
+            Item::Done(..) => Ok(item),
+            Item::Unknown(stat) => read(meter, place, name, stat),
+            Item::Directory => descend(meter, open, place, name),
         }
     };
-    let has_directories = items.iter().any(|item| matches!(item, Item::Directory));
     if work < PARALLEL_FROM_FILES && !has_directories {
         names.iter().zip(items).map(finish).collect()
     } else {
@@ -148,14 +167,14 @@ fn classify(
     Ok(match stat.found() {
         Found::File { executable, size } => match known {
             // What is known is of use only while the store has it, too.
-            Some(digest) if meter.store.length(Kind::Blob, digest)? == Some(size) => {
+            Some(digest) if meter.store.is_kept(Kind::Blob, digest, size)? => {
                 let entry = Entry::File { executable, size, id: digest.into() };
-                Item::Done(entry, Some(Known { stat, digest }))
+                Item::Done(Taken { entry, known: Some(Known { stat, digest }), is_new: false })
             }
             _ => Item::Unknown(stat),
         },
         Found::Directory => Item::Directory,
-        Found::Symlink => Item::Done(link_entry(&place.path.join(OsStr::from_bytes(name)))?, None),
+        Found::Symlink => Item::Done(Taken::of(link_entry(&place.path.join(OsStr::from_bytes(name)))?)),
         Found::Other => return Err(SnapshotError::Special { path: place.path.join(OsStr::from_bytes(name)) }),
     })
 }
@@ -163,24 +182,23 @@ fn classify(
 fn read(meter: &Meter<'_>, place: Place<'_>, name: &[u8], stat: Stat) -> Result<Item, SnapshotError> {
     let path = place.path.join(OsStr::from_bytes(name));
     let (entry, known) = read_file(meter, &path, stat)?;
-    Ok(Item::Done(entry, known))
+    Ok(Item::Done(Taken { entry, known, is_new: true }))
 }
 
 /// Reads a file whose state is `stat`; returns it with what may be remembered of it.
 pub(super) fn read_file(meter: &Meter<'_>, path: &Path, stat: Stat) -> Result<(Entry, Option<Known>), SnapshotError> {
-    // Before it is looked at for the last time, so that a later write shows.
-    let before = match meter.seen.filter(|cache| cache.learns()) {
-        Some(cache) if cache.settle(path, &stat) => disk::stat(path)?,
-        Some(_) => Some(stat),
+    let look = match meter.seen.filter(|cache| cache.learns()) {
+        Some(cache) => cache.look(path, stat)?,
         None => None,
     };
-    let Found::File { executable, .. } = before.unwrap_or(stat).found() else {
+    let Found::File { executable, .. } = look.map_or(stat, |look| look.stat).found() else {
         return Err(SnapshotError::Special { path: path.to_owned() });
     };
     let entry = meter.file(Source::File(path), executable)?;
-    let after = if before.is_some() { disk::stat(path)? } else { None };
-    let known = match (&entry, after) {
-        (Entry::File { size, id, .. }, Some(stat)) if before == after && stat.size == *size => {
+    let known = match (&entry, look.filter(|look| look.is_settled)) {
+        (Entry::File { size, id, .. }, Some(Look { stat, .. }))
+            if stat.size == *size && disk::stat(path)? == Some(stat) =>
+        {
             Some(Known { stat, digest: id.digest() })
         }
         _ => None,
@@ -193,7 +211,7 @@ fn descend(meter: &Meter<'_>, open: &OpenDirectory, place: Place<'_>, name: &[u8
     let remembered = place.remembered.map(|above| join(above, name));
     let below = open.below(name, &path)?;
     let (id, sized) = walk(meter, &below, Place { path: &path, remembered: remembered.as_deref() })?;
-    Ok(Item::Done(Entry::Directory { sized, id }, None))
+    Ok(Item::Done(Taken::of(Entry::Directory { sized, id })))
 }
 
 fn join(above: &[u8], name: &[u8]) -> Vec<u8> {
@@ -214,7 +232,7 @@ pub(super) fn known_or_read(
         None => (&remembered[..0], remembered),
     };
     if let Some(digest) = cache.digest(directory, name, &stat)
-        && meter.store.length(Kind::Blob, digest)? == Some(size)
+        && meter.store.is_kept(Kind::Blob, digest, size)?
     {
         if !(meter.progress)(1, size) {
             return Err(SnapshotError::Stopped);

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::disk::{self, DiskError, Durability, Stat};
 use crate::hash::Digest;
@@ -29,6 +30,9 @@ const COARSE_SLACK_NANOSECONDS: i64 = 2_000_000_000;
 const RECENT_NANOSECONDS: i64 = 60_000_000_000;
 /// Up to this many recent files are flushed one by one, then all at once.
 const SINGLE_FLUSHES_MAX: u32 = 16;
+
+/// Files from this size on are waited for if they were written a moment ago: hashing them again costs more.
+const WAIT_FROM_BYTES: u64 = 16 << 20;
 
 /// What is remembered of one file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +61,17 @@ pub struct StatCache {
     began: OnceLock<Option<i64>>,
     flushes: AtomicU32,
     flushed_all: OnceLock<()>,
+    waited: OnceLock<()>,
+    clocks: AtomicU32,
+}
+
+/// What a file was when it was looked at, before it was hashed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// What tells its state.
+    pub stat: Stat,
+    /// Whether it may be remembered: a change after the look gives it another state.
+    pub is_settled: bool,
 }
 
 /// What is remembered of one directory, to be asked in the order of names.
@@ -80,6 +95,8 @@ impl StatCache {
             began: OnceLock::new(),
             flushes: AtomicU32::new(0),
             flushed_all: OnceLock::new(),
+            waited: OnceLock::new(),
+            clocks: AtomicU32::new(0),
         }
     }
 
@@ -116,16 +133,20 @@ impl StatCache {
         self.directory(directory).find(name).filter(|known| known.stat == *stat).map(|known| known.digest)
     }
 
-    /// Makes sure that a later change of the file shows in its times. Called before it is looked at and hashed.
+    /// Looks at a file in the state `stat` that is about to be hashed; `None` if it is gone.
     ///
-    /// While a page of it is dirty, a program that has it mapped can write to it
-    /// without a trace; flushing makes the system notice the next write. (Where nothing is ever
+    /// Makes sure that a later change shows in its times. While a page of it is dirty, a program that has it mapped
+    /// can write to it without a trace; flushing makes the system notice the next write. (Where nothing is ever
     /// written back, as on tmpfs, it does not, and such a write stays unseen until the next one.)
-    /// Returns whether it flushed, which can change the times.
-    pub fn settle(&self, path: &Path, stat: &Stat) -> bool {
-        let is_recent = self.began().is_some_and(|began| stat.modified_ns + RECENT_NANOSECONDS > began);
-        if !is_recent {
-            return false;
+    /// A large file is worth a moment of waiting, too, until a change has another time than the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`] if it cannot be looked at.
+    pub fn look(&self, path: &Path, stat: Stat) -> Result<Option<Look>, DiskError> {
+        let Some(began) = self.began() else { return Ok(Some(Look { stat, is_settled: false })) };
+        if stat.modified_ns + RECENT_NANOSECONDS <= began {
+            return Ok(Some(Look { stat, is_settled: is_settled(&stat, began) }));
         }
         // What cannot be flushed is not opened for writing by anybody on this machine, or is lost anyway.
         if self.flushes.fetch_add(1, Ordering::Relaxed) < SINGLE_FLUSHES_MAX {
@@ -133,21 +154,25 @@ impl StatCache {
         } else {
             self.flushed_all.get_or_init(|| drop(disk::sync_file_system(&self.root)));
         }
-        true
+        let Some(stat) = disk::stat(path)? else { return Ok(None) };
+        if is_settled(&stat, began) || stat.size < WAIT_FROM_BYTES {
+            return Ok(Some(Look { stat, is_settled: is_settled(&stat, began) }));
+        }
+        self.waited.get_or_init(|| std::thread::sleep(Duration::from_nanos(SLACK_NANOSECONDS.unsigned_abs())));
+        let now = self.clock();
+        let after = disk::stat(path)?;
+        let is_settled = after == Some(stat) && now.is_some_and(|now| is_settled(&stat, now));
+        Ok(after.map(|stat| Look { stat, is_settled }))
     }
 
-    /// Remembers everything that is known of the directory at `path`: `files` in the order of their names. Those written too lately are left out.
+    /// Remembers everything that is known of the directory at `path`: `files` in the order of their names.
     pub fn remember<'f>(&self, path: &[u8], files: impl IntoIterator<Item = (&'f [u8], Known)>) {
-        let settled = files.into_iter().filter(|(_, known)| self.is_settled(&known.stat));
-        let section = settled.collect();
+        let section = files.into_iter().collect();
         lock(&self.changed).insert(path.to_vec(), section);
     }
 
     /// Remembers one file beside what is known of its directory.
     pub fn remember_one(&self, directory: &[u8], name: &[u8], known: Known) {
-        if !self.is_settled(&known.stat) {
-            return;
-        }
         let mut changed = lock(&self.changed);
         let before = changed.remove(directory).unwrap_or_else(|| self.directory(directory).all().collect());
         let mut files: BTreeMap<&[u8], Known> = before.iter().collect();
@@ -182,20 +207,19 @@ impl StatCache {
         })
     }
 
-    fn is_settled(&self, stat: &Stat) -> bool {
-        let slack = if stat.modified_ns % 1_000_000_000 == 0 { COARSE_SLACK_NANOSECONDS } else { SLACK_NANOSECONDS };
-        self.began().is_some_and(|began| stat.modified_ns.max(stat.changed_ns) < began - slack)
+    /// Returns the file system's own time when the first file was looked at; `None` where nothing can be written.
+    fn began(&self) -> Option<i64> {
+        *self.began.get_or_init(|| self.clock())
     }
 
     /// Returns the file system's own time, from a file that is made for it; `None` where nothing can be written.
-    fn began(&self) -> Option<i64> {
-        *self.began.get_or_init(|| {
-            let probe = self.path.with_extension("clock");
-            disk::write_whole(&probe, b"", Durability::Deferred).ok()?;
-            let stat = disk::stat(&probe).ok()??;
-            disk::remove_tree(&probe).ok()?;
-            Some(stat.changed_ns)
-        })
+    fn clock(&self) -> Option<i64> {
+        let turn = self.clocks.fetch_add(1, Ordering::Relaxed);
+        let probe = self.path.with_extension(format!("clock{turn}"));
+        disk::write_whole(&probe, b"", Durability::Deferred).ok()?;
+        let stat = disk::stat(&probe).ok()??;
+        disk::remove_tree(&probe).ok()?;
+        Some(stat.changed_ns)
     }
 
     fn table(&self) -> &Table {
@@ -246,10 +270,40 @@ impl<'a> Directory<'a> {
     }
 }
 
+/// Returns whether a change after `looked_ns` gives the file other times than it has.
+fn is_settled(stat: &Stat, looked_ns: i64) -> bool {
+    let slack = if stat.modified_ns % 1_000_000_000 == 0 { COARSE_SLACK_NANOSECONDS } else { SLACK_NANOSECONDS };
+    stat.modified_ns.max(stat.changed_ns) < looked_ns - slack
+}
+
 fn is_within(path: &[u8], root: &[u8]) -> bool {
     root.is_empty() || path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes a file and looks at it at once.
+    fn looked_at(bytes: u64) -> Look {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        let cache = StatCache::at(root.path().join("memory"), root.path().to_owned());
+        cache.learn();
+        cache.began();
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(bytes).unwrap();
+        let stat = disk::stat(&path).unwrap().unwrap();
+        cache.look(&path, stat).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_large_file_that_was_written_a_moment_ago_can_be_remembered() {
+        assert!(looked_at(WAIT_FROM_BYTES).is_settled);
+        assert!(!looked_at(WAIT_FROM_BYTES - 1).is_settled, "it is quickly hashed again");
+    }
 }

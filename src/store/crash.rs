@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::contract::{long, names};
 use super::{LocalStore, Source, Store, StoreError};
 use crate::disk::recorder::{Cut, Done, Recorder, play};
-use crate::disk::{self, Durability};
+use crate::disk::{self, Change, Disk, Durability, Flush};
 use crate::hash::Digest;
 use crate::object::Kind;
 
@@ -218,4 +219,49 @@ fn leftovers_of_the_dead_go_and_the_files_of_the_living_stay() {
     disk::write_whole(&source, &long(100_000), Durability::Deferred).unwrap();
     other.put(Kind::Blob, Source::File(&source)).unwrap();
     assert_eq!(other.get(Kind::Blob, digest).unwrap(), b"living");
+}
+
+/// A snapshot relies on what the memory of files names, and a run on the outputs of another, and both only ask for
+/// lengths: what they recorded was lost with the name that another process had not flushed yet.
+#[test]
+fn a_sync_flushes_the_names_of_what_was_only_asked_for() {
+    let bytes = long(100_000);
+    for is_loose in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("store");
+        let stopped = Arc::new(AtomicBool::new(false));
+        let is_stopped = Arc::clone(&stopped);
+        let disk = Arc::new(Recorder::guarded(Box::new(move |_, done| match done {
+            Done::FlushDirectory(_) if is_stopped.load(Ordering::Relaxed) => Err(io::Error::other("not yet")),
+            _ => Ok(()),
+        })));
+        let other = open(Arc::clone(&disk), &directory);
+        other.hold().unwrap();
+        let digest = Kind::Blob.digest(&bytes);
+        stopped.store(true, Ordering::Relaxed);
+        if is_loose {
+            let staged = directory.join("tmp/whole");
+            let path = other.path_of(Kind::Blob, digest);
+            let file = disk.create(&staged).unwrap();
+            disk.write(&file, &staged, 0, &bytes).unwrap();
+            disk.flush(Flush::File(&staged)).unwrap();
+            disk::make_directories(&*disk, disk::parent(&path)).unwrap();
+            disk.change(Change::Rename { from: &staged, to: &path }).unwrap();
+        } else {
+            other.put_bytes(Kind::Blob, &bytes).unwrap();
+            other.sync().unwrap_err();
+        }
+        stopped.store(false, Ordering::Relaxed);
+        let store = open(Arc::clone(&disk), &directory);
+        store.hold().unwrap();
+        assert_eq!(store.length(Kind::Blob, digest).unwrap(), Some(bytes.len() as u64));
+        store.sync().unwrap();
+        let acknowledged = disk.log();
+        for cut in Cut::ALL {
+            let left = root.path().join(format!("{cut:?}"));
+            play(&acknowledged, cut, &directory, &left);
+            let found = LocalStore::open(&left).unwrap().get(Kind::Blob, digest);
+            assert!(found.is_ok_and(|found| found == bytes), "{cut:?}, in a file of its own: {is_loose}");
+        }
+    }
 }

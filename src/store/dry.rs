@@ -19,12 +19,20 @@ pub struct DryStore<'a> {
     below: &'a dyn Store,
     kept: MemoryStore,
     files: Mutex<BTreeMap<Digest, PathBuf>>,
+    names_only: bool,
 }
 
 impl<'a> DryStore<'a> {
     /// Returns a store that reads from `below`.
     pub fn over(below: &'a dyn Store) -> Self {
-        Self { below, kept: MemoryStore::default(), files: Mutex::default() }
+        Self { below, kept: MemoryStore::default(), files: Mutex::default(), names_only: false }
+    }
+
+    /// Returns a store that reads from `below`, for whoever wants to know what things are called and not what is in them.
+    ///
+    /// It never asks for the bytes of an object whose name is known, so what `below` lost cannot be read from it either.
+    pub fn of_names(below: &'a dyn Store) -> Self {
+        Self { names_only: true, ..Self::over(below) }
     }
 }
 
@@ -68,6 +76,10 @@ impl Store for DryStore<'_> {
             None => self.kept.length(kind, digest),
             length => Ok(length),
         }
+    }
+
+    fn is_kept(&self, kind: Kind, digest: Digest, length: u64) -> Result<bool, StoreError> {
+        Ok(self.names_only || self.length(kind, digest)? == Some(length))
     }
 
     fn find(&self, kind: Kind, hex_prefix: &str) -> Result<Vec<Digest>, StoreError> {
@@ -117,6 +129,15 @@ mod tests {
         let mut both = vec![old, tree];
         both.sort();
         assert_eq!(dry.find(Kind::Tree, "").unwrap(), both);
+    }
+
+    #[test]
+    fn who_asks_for_names_only_need_not_put_what_the_store_below_lost() {
+        let below = MemoryStore::default();
+        let lost = Kind::Blob.digest(b"lost");
+        assert!(!DryStore::over(&below).is_kept(Kind::Blob, lost, 4).unwrap());
+        assert!(DryStore::of_names(&below).is_kept(Kind::Blob, lost, 4).unwrap());
+        assert_eq!(DryStore::of_names(&below).length(Kind::Blob, lost).unwrap(), None);
     }
 
     #[test]

@@ -106,6 +106,15 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Disk`] if the store cannot be asked.
     fn length(&self, kind: Kind, digest: Digest) -> Result<Option<u64>, StoreError>;
 
+    /// Returns whether the object of this name and length need not be put again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::length`].
+    fn is_kept(&self, kind: Kind, digest: Digest, length: u64) -> Result<bool, StoreError> {
+        Ok(self.length(kind, digest)? == Some(length))
+    }
+
     /// Returns the digests of this kind that start with `hex_prefix`, sorted; the empty prefix lists all.
     ///
     /// A prefix that is not made of hex digits matches nothing.

@@ -14,6 +14,8 @@ use stateright::{Checker, Model, Property};
 struct Protocol {
     /// Whoever starts after something was condemned takes it for absent.
     condemned_is_absent: bool,
+    /// Whoever starts forgets what was found before.
+    looks_again: bool,
     /// What lives is marked again once nobody is left who may rely on what is condemned.
     marks_again: bool,
     /// The second mark follows what refers to others and came since.
@@ -22,7 +24,8 @@ struct Protocol {
     waits: bool,
 }
 
-const AS_IT_IS: Protocol = Protocol { condemned_is_absent: true, marks_again: true, asks_newcomers: true, waits: true };
+const AS_IT_IS: Protocol =
+    Protocol { condemned_is_absent: true, looks_again: true, marks_again: true, asks_newcomers: true, waits: true };
 
 const WRITERS: u8 = 2;
 const COLLECTIONS_DIE: u8 = 1;
@@ -40,10 +43,14 @@ type Copies = BTreeSet<(Object, u8)>;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Writer {
-    NotStarted,
-    /// Took these for absent when it started, and put so many objects so far.
+    /// Found these before it starts.
+    NotStarted {
+        found: Copies,
+    },
+    /// Took these for absent when it started, believes that those are there, and put so many objects so far.
     Writing {
         absent: Copies,
+        found: Copies,
         put: u8,
     },
     Ended,
@@ -74,6 +81,7 @@ struct State {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Action {
+    Find(u8),
     Start(u8),
     Put(u8),
     Record(u8),
@@ -119,7 +127,7 @@ impl Model for Protocol {
             copies: Copies::from([(Object::File, 0), (Object::Tree, 0)]),
             recorded: true,
             may_forget: true,
-            writers: vec![Writer::NotStarted; usize::from(WRITERS)],
+            writers: vec![Writer::NotStarted { found: Copies::new() }; usize::from(WRITERS)],
             collection: Collection::None,
             condemned: None,
             deaths_left: COLLECTIONS_DIE,
@@ -129,7 +137,10 @@ impl Model for Protocol {
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         for (writer, doing) in (0..WRITERS).zip(&state.writers) {
             match doing {
-                Writer::NotStarted => actions.push(Action::Start(writer)),
+                Writer::NotStarted { found } if found.is_empty() => {
+                    actions.extend([Action::Find(writer), Action::Start(writer)]);
+                }
+                Writer::NotStarted { .. } => actions.push(Action::Start(writer)),
                 Writer::Writing { put: 2, .. } => actions.extend([Action::Record(writer), Action::Die(writer)]),
                 Writer::Writing { .. } => actions.extend([Action::Put(writer), Action::Die(writer)]),
                 Writer::Ended => {}
@@ -158,16 +169,23 @@ impl Model for Protocol {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
+            Action::Find(writer) => {
+                state.writers[usize::from(writer)] = Writer::NotStarted { found: state.copies.clone() };
+            }
             Action::Start(writer) => {
+                let Writer::NotStarted { found } = &state.writers[usize::from(writer)] else { return None };
+                let found = if self.looks_again { Copies::new() } else { found.clone() };
                 let condemned = state.condemned.as_ref().filter(|_| self.condemned_is_absent);
                 let absent = condemned.map(|(copies, _)| copies.clone()).unwrap_or_default();
-                state.writers[usize::from(writer)] = Writer::Writing { absent, put: 0 };
+                state.writers[usize::from(writer)] = Writer::Writing { absent, found, put: 0 };
             }
             Action::Put(writer) => {
-                let Writer::Writing { absent, put } = &mut state.writers[usize::from(writer)] else { return None };
+                let Writer::Writing { absent, found, put } = &mut state.writers[usize::from(writer)] else {
+                    return None;
+                };
                 let object = if *put == 0 { Object::File } else { Object::Tree };
                 *put += 1;
-                if !state.copies.iter().any(|copy| copy.0 == object && !absent.contains(copy)) {
+                if !state.copies.union(found).any(|copy| copy.0 == object && !absent.contains(copy)) {
                     state.copies.insert((object, writer + 1));
                 }
             }
@@ -262,6 +280,7 @@ fn whatever_happens_in_whatever_order_nothing_recorded_is_lost_and_garbage_goes(
 fn without_any_one_of_its_rules_the_protocol_loses_something() {
     let lost = "what is recorded is there";
     assert!(broken(Protocol { condemned_is_absent: false, ..AS_IT_IS }).contains(lost));
+    assert!(broken(Protocol { looks_again: false, ..AS_IT_IS }).contains(lost));
     assert!(broken(Protocol { marks_again: false, ..AS_IT_IS }).contains(lost));
     assert!(broken(Protocol { waits: false, ..AS_IT_IS }).contains(lost));
     assert!(!broken(Protocol { asks_newcomers: false, ..AS_IT_IS }).is_empty());

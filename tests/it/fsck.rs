@@ -1,12 +1,11 @@
 //! `pv fsck`: damage is found, repaired where the bytes are still found, and named where they are not.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::PathBuf;
+use std::fs;
 
 use serde_json::json;
 
 use crate::sandbox::Sandbox;
+use crate::stored::{self, packs};
 
 const PIPELINE: &str = "\
 data: [data]
@@ -19,9 +18,7 @@ steps:
 
 /// A committed and named snapshot `v1` with ignored data, and its run.
 fn project() -> Sandbox {
-    let project = Sandbox::new();
-    project.write(".pipeline/pipeline.yaml", PIPELINE);
-    project.write(".gitignore", "/data/\n/all.txt\n");
+    let project = stored::project_with(PIPELINE, "/all.txt\n");
     project.write("src/extra.txt", "the extra line\n");
     project.write("data/a.csv", "first of the data\n");
     project.write("data/b.csv", "second of the data\n");
@@ -32,21 +29,13 @@ fn project() -> Sandbox {
     project
 }
 
-fn packs(project: &Sandbox) -> Vec<PathBuf> {
-    let mut packs: Vec<_> =
-        fs::read_dir(project.path(".git/pv/packs")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    packs.sort();
-    packs
-}
-
 /// Changes a byte of the one object in the packs that is stored as `text`.
 fn damage(project: &Sandbox, text: &str) {
     let mut hits = 0;
     for pack in packs(project) {
         let bytes = fs::read(&pack).unwrap();
         let Some(at) = bytes.windows(text.len()).position(|window| window == text.as_bytes()) else { continue };
-        fs::set_permissions(&pack, fs::Permissions::from_mode(0o644)).unwrap();
-        OpenOptions::new().write(true).open(&pack).unwrap().write_all_at(b"?", at as u64).unwrap();
+        stored::damage(&pack, |bytes| bytes[at] = b'?');
         hits += 1;
     }
     assert_eq!(hits, 1, "packs that hold {text:?}");
@@ -66,7 +55,7 @@ fn fsck(project: &Sandbox, arguments: &[&str]) -> String {
 fn a_whole_store_is_said_to_be_whole() {
     let project = project();
     insta::assert_snapshot!(fsck(&project, &[]), @"
-    Checked 2 packs, 15 objects, 1.7 KiB: all is what was written
+    Checked 2 packs, 15 objects, 1.7 KiB, 5 records: all is what was written
     ");
     assert!(!project.exists(".git/pv/quarantine"));
 }
@@ -82,7 +71,7 @@ fn damage_is_repaired_from_a_file_whose_bytes_still_match() {
     damaged: packs/<name>.pack: it holds damaged objects
       12 objects can be saved, 1 damaged; it stays where it is
     blob 9af8d8f6cd6d would be put back from data/a.csv
-    Checked 2 packs, 15 objects, 1.7 KiB: damaged; without `--dry-run` it is repaired
+    Checked 2 packs, 15 objects, 1.7 KiB, 5 records: damaged; without `--dry-run` it is repaired
     --- exit 4
     ");
     assert!(!project.exists(".git/pv/quarantine"));
@@ -90,10 +79,10 @@ fn damage_is_repaired_from_a_file_whose_bytes_still_match() {
     damaged: packs/<name>.pack: it holds damaged objects
       12 objects saved, 1 damaged; moved to quarantine/<name>.pack-1
     blob 9af8d8f6cd6d is put back from data/a.csv
-    Checked 2 packs, 15 objects, 1.7 KiB: repaired
+    Checked 2 packs, 15 objects, 1.7 KiB, 5 records: repaired
     ");
     insta::assert_snapshot!(fsck(&project, &[]), @"
-    Checked 2 packs, 15 objects, 1.7 KiB: all is what was written
+    Checked 2 packs, 15 objects, 1.7 KiB, 5 records: all is what was written
     ");
     project.write("data/a.csv", "edited\n");
     project.pv_ok(&["checkout", "v1", "data/a.csv", "--force"]);
@@ -109,10 +98,10 @@ fn damage_is_repaired_from_a_commit_when_the_file_was_edited() {
     damaged: packs/<name>.pack: it holds damaged objects
       12 objects saved, 1 damaged; moved to quarantine/<name>.pack-1
     blob 6b048e37664e is put back from commit cf38023adc
-    Checked 2 packs, 15 objects, 1.7 KiB: repaired
+    Checked 2 packs, 15 objects, 1.7 KiB, 5 records: repaired
     ");
     insta::assert_snapshot!(fsck(&project, &[]), @"
-    Checked 2 packs, 15 objects, 1.7 KiB: all is what was written
+    Checked 2 packs, 15 objects, 1.7 KiB, 5 records: all is what was written
     ");
 }
 
@@ -126,14 +115,14 @@ fn a_lost_output_is_named_and_made_again_by_a_run() {
       1 object saved, 1 damaged; moved to quarantine/<name>.pack-1
     hit: run [RUN] of 2026-01-31 09:30: 1 object missing
       all.txt
-    Checked 2 packs, 15 objects, 1.7 KiB: what is hit above stays lost
+    Checked 2 packs, 15 objects, 1.7 KiB, 5 records: what is hit above stays lost
     --- stderr
     hint: put a lost file back where it was and check again; `pv run` makes lost outputs again
     --- exit 4
     ");
     project.pv_ok(&["run"]);
     insta::assert_snapshot!(fsck(&project, &[]), @"
-    Checked 3 packs, 15 objects, 1.7 KiB: all is what was written
+    Checked 3 packs, 15 objects, 1.7 KiB, 7 records: all is what was written
     ");
 }
 
@@ -147,7 +136,7 @@ fn what_stays_lost_is_told_again_until_it_is_back() {
       12 objects saved, 1 damaged; moved to quarantine/<name>.pack-1
     hit: v1 (snapshot 0c50fbcd00df): 1 object missing
       data/b.csv
-    Checked 2 packs, 15 objects, 1.7 KiB: what is hit above stays lost
+    Checked 2 packs, 15 objects, 1.7 KiB, 5 records: what is hit above stays lost
     --- stderr
     hint: put a lost file back where it was and check again; `pv run` makes lost outputs again
     --- exit 4
@@ -155,7 +144,7 @@ fn what_stays_lost_is_told_again_until_it_is_back() {
     insta::assert_snapshot!(fsck(&project, &[]), @"
     hit: v1 (snapshot 0c50fbcd00df): 1 object missing
       data/b.csv
-    Checked 2 packs, 14 objects, 1.7 KiB: what is hit above stays lost
+    Checked 2 packs, 14 objects, 1.7 KiB, 5 records: what is hit above stays lost
     --- stderr
     hint: put a lost file back where it was and check again; `pv run` makes lost outputs again
     --- exit 4
@@ -163,10 +152,10 @@ fn what_stays_lost_is_told_again_until_it_is_back() {
     project.write("elsewhere/found.csv", "second of the data\n");
     insta::assert_snapshot!(fsck(&project, &[]), @"
     blob 328f74c9989e is put back from elsewhere/found.csv
-    Checked 2 packs, 14 objects, 1.7 KiB: repaired
+    Checked 2 packs, 14 objects, 1.7 KiB, 5 records: repaired
     ");
     insta::assert_snapshot!(fsck(&project, &[]), @"
-    Checked 3 packs, 15 objects, 1.7 KiB: all is what was written
+    Checked 3 packs, 15 objects, 1.7 KiB, 5 records: all is what was written
     ");
 }
 
@@ -190,7 +179,7 @@ fn a_lost_store_is_made_again_from_working_tree_and_outputs() {
     ... and 4 more
     hit: run [RUN] of 2026-01-31 09:30: 1 object missing
       a log
-    Checked 0 packs, 0 objects, 0 B: what is hit above stays lost
+    Checked 0 packs, 0 objects, 0 B, 5 records: what is hit above stays lost
     --- stderr
     hint: put a lost file back where it was and check again; `pv run` makes lost outputs again
     --- exit 4
@@ -251,6 +240,12 @@ fn the_object_for_programs_has_everything() {
       "left": 0,
       "objects": 15,
       "packs": 2,
+      "records": {
+        "checked": 5,
+        "damaged": [],
+        "lost_before": [],
+        "returned": 0
+      },
       "unneeded": []
     }
     "#);
@@ -297,7 +292,7 @@ fn a_clone_with_the_records_alone_gets_back_what_git_has_and_names_the_rest() {
     hit: run [RUN] of 2026-01-31 09:30: 2 objects missing
       all.txt
       a log
-    Checked 0 packs, 0 objects, 0 B: what is hit above stays lost
+    Checked 0 packs, 0 objects, 0 B, 5 records: what is hit above stays lost
     --- stderr
     hint: put a lost file back where it was and check again; `pv run` makes lost outputs again
     --- exit 4
@@ -321,7 +316,7 @@ fn a_snapshot_of_which_nothing_is_left_is_told_with_the_machine_that_has_it() {
     hit: draft (snapshot baed8e7c99a7): nothing of it is here; it was taken on <host>
     hit: run [RUN] of 2026-01-31 09:30: 1 object missing
       a log
-    Checked 1 pack, 14 objects, 1.7 KiB: what is hit above stays lost
+    Checked 1 pack, 14 objects, 1.7 KiB, 7 records: what is hit above stays lost
     --- stderr
     hint: put a lost file back where it was and check again; `pv run` makes lost outputs again
     --- exit 4
@@ -357,9 +352,10 @@ fn the_help_says_what_happens_to_damage() {
 
     Reads and hashes every object, those first that were not checked for the longest time. What is whole
     in a damaged file is saved; what is not is looked for in other copies, in the files of the working
-    tree and in commits. The damaged file is moved to `quarantine` in the store and never deleted. What
-    cannot be found again is named: the versions, snapshots and runs that need it, and the paths in
-    them. Ends with 0 if all is well or was repaired, with 4 if something stays lost.
+    tree and in commits. The damaged file is moved to `quarantine` in the store and never deleted.
+    Records are checked, too: a damaged one is taken back from `refs/pv/meta`. What cannot be found
+    again is named: the versions, snapshots and runs that need it, and the paths in them. Ends with 0 if
+    all is well or was repaired, with 4 if something stays lost.
 
     Usage: pv fsck [OPTIONS]
 

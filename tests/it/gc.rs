@@ -1,39 +1,29 @@
 //! `pv gc`: what goes, what stays, how it comes back, and how it is told.
 
+use std::process::Output;
+
 use serde_json::json;
 
 use crate::sandbox::Sandbox;
-
-const PIPELINE: &str = "\
-data: [data]
-steps:
-  count:
-    run: cat data/x > out.txt
-    inputs: [data]
-    outputs: [out.txt]
-";
-
-/// A year after what the sandbox takes for now.
-const LATER: &str = "2027-03-01T00:00:00Z";
+use crate::stored;
 
 fn project() -> Sandbox {
-    let project = Sandbox::new();
-    project.write(".pipeline/pipeline.yaml", PIPELINE);
-    project.write(".gitignore", "/data/\n/out.txt\n");
+    let project = stored::project();
     project.write("data/x", "one\n");
     project
 }
 
 /// Takes a snapshot of what is there and returns its id.
 fn snapshot(project: &Sandbox, arguments: &[&str]) -> String {
-    let (answer, code) = project.json(&[&["snapshot"], arguments].concat());
-    assert_eq!(code, 0, "{answer}");
-    answer["snapshot"].as_str().unwrap().to_owned()
+    stored::snapshot_in(project, &project.path(""), arguments)
+}
+
+fn output_later(project: &Sandbox, arguments: &[&str]) -> Output {
+    stored::later_in(project, &project.path(""), arguments).output().unwrap()
 }
 
 fn later(project: &Sandbox, arguments: &[&str]) -> String {
-    let output = project.pv_command(arguments).env("PV_NOW", LATER).output().unwrap();
-    project.tell(&output)
+    project.tell(&output_later(project, arguments))
 }
 
 /// A project with a version, a snapshot that nothing leads to a year later, and what is there now.
@@ -90,7 +80,7 @@ fn what_was_collected_is_no_damage_to_fsck() {
     let (project, named, _) = with_garbage();
     later(&project, &["gc", "--all", "--undo-days", "0"]);
     later(&project, &["gc", "--all", "--undo-days", "0"]);
-    let output = project.pv_command(&["fsck"]).env("PV_NOW", LATER).output().unwrap();
+    let output = output_later(&project, &["fsck"]);
     assert_eq!(output.status.code(), Some(0), "{}", project.tell(&output));
     assert_eq!(project.json(&["show", &named]).1, 0);
 }
@@ -98,7 +88,7 @@ fn what_was_collected_is_no_damage_to_fsck() {
 #[test]
 fn the_answer_for_programs_has_every_file() {
     let (project, _, forgotten) = with_garbage();
-    let output = project.pv_command(&["gc", "--dry-run", "--json"]).env("PV_NOW", LATER).output().unwrap();
+    let output = output_later(&project, &["gc", "--dry-run", "--json"]);
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let snapshots = answer["snapshots"].as_array().unwrap();
     let gone = snapshots.iter().find(|snapshot| snapshot["id"] == json!(forgotten)).unwrap();
@@ -151,12 +141,8 @@ fn a_pointer_or_a_tree_that_cannot_be_read_lets_nothing_go() {
     --- exit 4
     ");
     std::fs::remove_file(project.path(".pipeline/data/data")).unwrap();
-    let packs = project.path(".git/pv/packs");
-    for pack in std::fs::read_dir(&packs).unwrap() {
-        let path = pack.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
+    for pack in stored::packs(&project) {
+        stored::damage(&pack, |bytes| bytes.truncate(bytes.len() - 100));
     }
     let told = later(&project, &["gc"]);
     assert!(told.contains("is damaged") && told.contains("exit 4"), "{told}");

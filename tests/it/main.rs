@@ -6,6 +6,7 @@
 mod architecture;
 mod bad_input;
 mod checkout;
+mod damaged_records;
 mod data;
 mod diff;
 mod fault;
@@ -25,4 +26,5 @@ mod sandbox;
 mod stat_cache;
 mod status;
 mod store;
+mod stored;
 mod training;

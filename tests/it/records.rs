@@ -137,9 +137,8 @@ fn a_damaged_record_is_reported_and_the_remedy_that_is_named_works() {
     let told = project.pv(&["log"]);
     assert!(told.ends_with("--- exit 4\n"), "{told}");
     assert!(told.contains("is corrupt") && told.contains(&*damaged.file_name().unwrap().to_string_lossy()), "{told}");
-    assert!(told.contains("known-tip"), "{told}");
-    std::fs::remove_file(&damaged).unwrap();
-    std::fs::remove_file(project.path(".git/pv/records/known-tip")).unwrap();
+    assert!(told.contains("hint: `pv fsck` takes it back"), "{told}");
+    project.pv_ok(&["fsck"]);
     assert_eq!(project.pv_ok(&["log"]), log);
 }
 
@@ -168,4 +167,27 @@ fn what_strangers_put_on_the_ref_is_not_believed_and_does_no_harm() {
     let commit = git(&["commit-tree", &tree, "-p", META, "-m", "junk"]);
     project.git(&["update-ref", META, &commit]);
     assert_eq!(project.pv_ok(&["log"]), log);
+}
+
+#[test]
+fn a_file_by_which_git_holds_the_ref_is_named_and_an_old_one_is_removed() {
+    let project = versioned();
+    let tip = project.git(&["rev-parse", META]);
+    let file = project.path(".git/refs/pv/meta.lock");
+    std::fs::write(&file, "").unwrap();
+    project.write("in.txt", "another");
+    let output = project.pv_command(&["snapshot"]).output().unwrap();
+    assert!(output.status.success(), "the snapshot is kept all the same");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("meta.lock") && said.contains("remove that file"), "{said}");
+    assert_eq!(project.git(&["rev-parse", META]), tip);
+    assert!(file.exists(), "it may be that of a git command at work");
+
+    let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let opened = std::fs::File::options().write(true).open(&file).unwrap();
+    opened.set_modified(written - std::time::Duration::from_secs(61)).unwrap();
+    let output = project.pv_command(&["log"]).output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+    assert_eq!(project.git(&["rev-parse", &format!("{META}~1")]), tip, "the record has come to the ref");
+    assert!(!file.exists());
 }

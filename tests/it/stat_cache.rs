@@ -154,6 +154,26 @@ fn a_file_that_is_remembered_is_not_read_but_is_put_again_into_an_emptied_store(
 }
 
 #[test]
+fn status_says_the_same_when_the_store_was_emptied() {
+    let project = Sandbox::with_pipeline("data: [data]\nsteps: {a: {run: python main.py, inputs: [data]}}\n");
+    project.write(".gitignore", "/data\n");
+    project.write("data/one", "one\n");
+    // What a program imports is read out of the store.
+    project.write("main.py", "import helper\n");
+    project.write("helper.py", "");
+    project.commit("first");
+    for path in ["data/one", "main.py", "helper.py"] {
+        age(&project, path);
+    }
+    snapshot(&project);
+    // The id and the step; what the commit had of the data was lost, and counts as added.
+    let told = || project.pv(&["status"]).lines().take(2).map(str::to_owned).collect::<Vec<_>>();
+    let before = told();
+    std::fs::remove_dir_all(project.path(".git/pv/packs")).unwrap();
+    assert_eq!(told(), before);
+}
+
+#[test]
 fn what_vanished_is_forgotten_and_what_comes_is_taken() {
     let project = project();
     let first = snapshot(&project);

@@ -677,8 +677,12 @@ Options:
           Overwrite what was changed here
 
       --link
-          Let large files be read-only links into the store, which take no room: to edit one, copy
-          it first
+          Let large files be read-only links into the store, which take no room here: to edit one,
+          copy it first
+
+          Only a file that the store keeps whole can be linked. One that it keeps in pieces is made
+          whole first, beside its pieces, and takes its room in the store a second time; the answer
+          says by how much the store grew.
 
   -h, --help
           Print help (see a summary with '-h')

@@ -6,23 +6,10 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::sandbox::Sandbox;
-
-const PIPELINE: &str = "\
-data: [data]
-steps:
-  count:
-    run: cat data/x > out.txt
-    inputs: [data]
-    outputs: [out.txt]
-";
-
-/// A year after what the sandbox takes for now.
-const LATER: &str = "2027-03-01T00:00:00Z";
+use crate::stored::{self, damage, files, later_in};
 
 fn project() -> Sandbox {
-    let project = Sandbox::new();
-    project.write(".pipeline/pipeline.yaml", PIPELINE);
-    project.write(".gitignore", "/data/\n/out.txt\n");
+    let project = stored::project();
     project.commit("first");
     project.write("data/x", "ours\n".repeat(100));
     project.write("data/large", "0123456789abcdef".repeat(20_000));
@@ -31,26 +18,18 @@ fn project() -> Sandbox {
 
 /// Runs `pv` in a directory a year later: the answer, and what else was said.
 fn pv(project: &Sandbox, directory: &Path, arguments: &[&str]) -> (Value, i32, String) {
-    let mut command = project.pv_command_in(directory, &[arguments, &["--json"]].concat());
-    let output = command.env("PV_NOW", LATER).output().unwrap();
+    let output = later_in(project, directory, &[arguments, &["--json"]].concat()).output().unwrap();
     let answer = serde_json::from_slice(&output.stdout).unwrap();
     (answer, output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
 fn snapshot(project: &Sandbox, directory: &Path, tag: &str) -> String {
-    let output = project.pv_command_in(directory, &["snapshot", "--tag", tag, "--json"]).output().unwrap();
-    assert!(output.status.success(), "{}", project.tell(&output));
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()["snapshot"].as_str().unwrap().to_owned()
+    stored::snapshot_in(project, directory, &["--tag", tag])
 }
 
+/// Returns in how many files a store keeps objects.
 fn packs(store: &Path) -> usize {
-    let files = std::fs::read_dir(store.join("packs")).map_or(0, Iterator::count);
-    files + walk(&store.join("objects"))
-}
-
-fn walk(directory: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()
+    files(&store.join("packs")).len() + files(&store.join("objects")).len()
 }
 
 /// A project, a clone of it, and the store that both share. Each has a version of its own that the other does not know.
@@ -58,8 +37,7 @@ fn two_that_share() -> (Sandbox, PathBuf, PathBuf, [String; 2]) {
     let project = project();
     let ours = snapshot(&project, &project.path(""), "ours");
     let (clone, shared) = (project.beside("clone"), project.beside("shared"));
-    let output = project.command_in(&project.path(""), "git").args(["clone", "--quiet", "."]).arg(&clone).output();
-    assert!(output.unwrap().status.success());
+    project.git(&["clone", "--quiet", ".", clone.to_str().unwrap()]);
     std::fs::create_dir(clone.join("data")).unwrap();
     std::fs::write(clone.join("data/x"), "theirs\n".repeat(100)).unwrap();
     let theirs = snapshot(&project, &clone, "theirs");
@@ -89,7 +67,7 @@ fn two_clones_share_a_store_and_neither_collects_what_the_other_needs() {
     let (answer, _, _) = pv(&project, &here, &["store"]);
     assert_eq!(answer["users"].as_array().unwrap().len(), 2, "{answer}");
     assert_eq!(answer["kinds"]["snapshot"]["objects"], 2, "{answer}");
-    assert_eq!(answer["packs"]["files"], std::fs::read_dir(shared.join("packs")).unwrap().count());
+    assert_eq!(answer["packs"]["files"], files(&shared.join("packs")).len());
 }
 
 #[test]
@@ -118,16 +96,8 @@ fn a_user_that_cannot_be_read_blocks_deletion_until_it_is_forgotten() {
 #[test]
 fn a_user_with_damaged_records_blocks_deletion() {
     let (project, clone, _, _) = two_that_share();
-    let mut directories = vec![clone.join(".git/pv/records")];
-    while let Some(directory) = directories.pop() {
-        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() {
-                directories.push(path);
-            } else {
-                #[expect(clippy::disallowed_methods, reason = "damage is not written whole")]
-                std::fs::write(path, "not a record").unwrap();
-            }
-        }
+    for path in files(&clone.join(".git/pv/records")) {
+        damage(&path, |bytes| *bytes = b"not a record".to_vec());
     }
     let (_, code, said) = pv(&project, &project.path(""), &["gc"]);
     assert_eq!(code, 4, "{said}");
@@ -164,14 +134,12 @@ fn a_move_that_died_goes_on_and_what_differs_is_never_removed() {
     std::fs::create_dir_all(project.beside("full/of/something")).unwrap();
     assert_eq!(pv(&project, &here, &["store", "move", "../full"]).1, 2, "what is no store stays what it is");
     // A file that was copied with an error on the way.
-    let pack = std::fs::read_dir(store.join("packs")).unwrap().next().unwrap().unwrap().path();
+    let pack = files(&store.join("packs")).remove(0);
     let copy = shared.join("packs").join(pack.file_name().unwrap());
     std::fs::create_dir_all(shared.join("packs")).unwrap();
     std::fs::copy(store.join("FORMAT"), shared.join("FORMAT")).unwrap();
-    let mut bytes = std::fs::read(&pack).unwrap();
-    bytes[20] ^= 1;
-    #[expect(clippy::disallowed_methods, reason = "damage is not written whole")]
-    std::fs::write(&copy, bytes).unwrap();
+    std::fs::copy(&pack, &copy).unwrap();
+    damage(&copy, |bytes| bytes[20] ^= 1);
     let (_, code, said) = pv(&project, &here, &["store", "move", "../shared"]);
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("differs from"), "{said}");

@@ -133,6 +133,28 @@ fn waiting_ends_when_the_other_does() {
 }
 
 #[test]
+fn what_was_found_before_a_session_and_went_is_looked_up_again_when_it_starts() {
+    let root = tempfile::tempdir().unwrap();
+    let large = long(200_000);
+    let old = put(root.path(), &[b"old", &large]);
+    let store = open(root.path());
+    for digest in &old {
+        assert!(store.length(Kind::Blob, *digest).unwrap().is_some(), "it knows the pack now");
+    }
+    // Nobody is waited for, and nothing is left on the list of what is condemned.
+    assert_eq!(collect_but(root.path(), &[], TERMS).packs, 1);
+    store.hold().unwrap();
+    for digest in &old {
+        assert_eq!(store.length(Kind::Blob, *digest).unwrap(), None);
+    }
+    for bytes in [&b"old"[..], &large] {
+        assert!(store.put_bytes(Kind::Blob, bytes).unwrap().new);
+    }
+    store.sync().unwrap();
+    assert!(old.iter().all(|digest| has(root.path(), *digest)));
+}
+
+#[test]
 fn whoever_starts_after_something_was_condemned_writes_it_anew() {
     let root = tempfile::tempdir().unwrap();
     let large = long(200_000);

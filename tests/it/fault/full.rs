@@ -49,7 +49,6 @@ fn fill(test: &str, verb: &str) {
         let snapshot = if output.status.success() { snapshot_in(&output) } else { place.keep(&[verb]) };
         let files = if verb == "run" { with_output(files) } else { files };
         kept.push(Kept { what: format!("step {step}"), snapshot, files });
-        place.assert_comes_out(kept.last().unwrap());
         if worked == ENOUGH {
             break;
         }
