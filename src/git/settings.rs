@@ -12,7 +12,7 @@ use gix::bstr::ByteSlice;
 use gix::config::file::{Metadata, init};
 
 use super::{GitError, Repository};
-use crate::disk::{self, Change, Disk, DiskError, Flush};
+use crate::disk::{self, Change, Disk, DiskError, Flush, Lock};
 use crate::host;
 
 const ACTION: &str = "change the configuration of the repository";
@@ -61,22 +61,17 @@ impl Repository {
         let file = self.common_directory().join("config");
         // A link is followed: git keeps it, too.
         let file = file.canonicalize().map_err(DiskError::on("read", &file))?;
-        let (mut lock, mut new) = (file.clone().into_os_string(), file.clone().into_os_string());
-        lock.push(".lock");
-        new.push(format!(".pv-{}", std::process::id()));
-        let replacing = Replacing { disk, file: &file, lock: lock.into(), new: new.into() };
-        loop {
-            let before = disk::read_if_there(&file)?.unwrap_or_default();
-            let after = edited(&before, key, value)?;
-            if before == after {
-                // An earlier try may have died before it flushed.
-                disk.flush(Flush::File(&file))?;
-                return Ok(disk.flush(Flush::Directory(disk::parent(&file)))?);
-            }
-            if replacing.replace(&before, &after)? {
-                return Ok(());
-            }
-        }
+        let beside = |ending: &str| {
+            let mut name = file.clone().into_os_string();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        // What a process leaves that dies here is of no other that lives, and the next one removes it.
+        let alone = Lock::exclusive(&beside(".pv-lock"))?;
+        let replacing = Replacing { disk, file: &file, lock: beside(".lock"), new: beside(".pv-new") };
+        let configured = replacing.change(key, value);
+        alone.remove();
+        configured
     }
 }
 
@@ -90,9 +85,24 @@ struct Replacing<'a> {
 }
 
 impl Replacing<'_> {
+    fn change(&self, key: &str, value: Option<&Path>) -> Result<(), GitError> {
+        loop {
+            self.disk.change(Change::Remove(&self.new))?;
+            let before = disk::read_if_there(self.file)?.unwrap_or_default();
+            let after = edited(&before, key, value)?;
+            if before == after {
+                // An earlier try may have died before it flushed.
+                self.disk.flush(Flush::File(self.file))?;
+                return Ok(self.disk.flush(Flush::Directory(disk::parent(self.file)))?);
+            }
+            if self.replace(&before, &after)? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Puts `after` in the place of `before`. Returns `false` if the file is not `before` any more.
     fn replace(&self, before: &[u8], after: &[u8]) -> Result<bool, GitError> {
-        self.disk.change(Change::Remove(&self.new))?;
         let replaced = self.write_new(after).and_then(|()| self.exchange(before, after));
         // The first error is the one to report; what is left is in nobody's way.
         let _ = self.disk.change(Change::Remove(&self.new));
@@ -115,6 +125,7 @@ impl Replacing<'_> {
                 if disk::read_if_there(&self.lock)?.is_none_or(|bytes| bytes != after) {
                     return Err(GitError::ConfigLocked { lock: self.lock.clone() });
                 }
+                self.disk.flush(Flush::File(&self.lock))?;
             }
             linked => linked?,
         }
@@ -138,7 +149,7 @@ fn edited(before: &[u8], key: &str, value: Option<&Path>) -> Result<Vec<u8>, Git
     }
     let (section, name) = key.split_once('.').expect("a key has a section");
     match value {
-        Some(value) => drop(config.set_raw_value(&key, value.as_os_str().as_bytes()).map_err(GitError::on(ACTION))?),
+        Some(value) => drop(config.set_raw_value(key, value.as_os_str().as_bytes()).map_err(GitError::on(ACTION))?),
         None => remove(&mut config, section, name),
     }
     Ok(config.to_bstring().into())

@@ -40,8 +40,8 @@ impl World {
             let id = snapshot(&world.project(name), Time::now(), None).unwrap();
             world.snapshots.push((*name, id));
             // As stores were once written, which are moved as they are.
-            let loose = world.path(name).join(loose(name));
-            disk::write_whole_on(&*world.recorder, &loose, name.as_bytes(), Durability::Synced).unwrap();
+            let loose = world.path(name).join(loose(&old(name)));
+            disk::write_whole_on(&*world.recorder, &loose, old(name).as_bytes(), Durability::Synced).unwrap();
             world.recorder.change(Change::Protect(&loose)).unwrap();
         }
         world
@@ -84,9 +84,8 @@ impl World {
             })
             .unwrap_or_else(|error| failed(&error));
             assert_eq!(files, 2, "{case}");
-            let loose =
-                project.store.get(Kind::Blob, Digest::of(name.as_bytes())).unwrap_or_else(|error| failed(&error));
-            assert_eq!(loose, name.as_bytes(), "{case}");
+            let bytes = project.store.get(Kind::Blob, Digest::of(old(name).as_bytes()));
+            assert_eq!(bytes.unwrap_or_else(|error| failed(&error)), old(name).as_bytes(), "{case}");
             let common = project.repository.common_directory();
             if project.store.directory() != common.join("pv") {
                 assert!(project.store.users().unwrap().contains(common), "{case}: nobody asks project {name}");
@@ -122,11 +121,19 @@ impl World {
                 self.verify(&format!("{case}, and again"));
                 let project = Project::open(&self.path(name), "pipeline").unwrap();
                 assert_eq!(project.store.directory(), to, "{case}");
+                let leftover = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b"config.");
+                let entries = fs::read_dir(project.repository.common_directory()).unwrap().flatten();
+                assert_eq!(entries.filter(leftover).count(), 0, "{case}: beside the configuration");
                 assert_eq!(has_packs(&old), stays_at.is_some(), "{case}: what is left at the old place");
             }
         }
         assert!(seen.len() > 20, "only {} states", seen.len());
     }
+}
+
+/// Returns what was kept in a file of its own.
+fn old(name: &str) -> String {
+    format!("kept by {name} long ago")
 }
 
 /// Returns where an object with the bytes of `text` lies in a project, as a file of its own.

@@ -102,7 +102,8 @@ impl Moving {
     fn copy(&mut self, target: &Layout, progress: Progress<'_>) -> Result<(), StoreError> {
         let mut directories = BTreeSet::new();
         for (path, size) in &self.files {
-            let (from, to) = (self.from.root().join(path), target.root().join(path));
+            let from = self.from.root().join(path);
+            let to = place_for(&from, target.root().join(path), &target.quarantine())?;
             match disk::look(&to)? {
                 Some(Found::File { size: there, .. }) if there == *size => {
                     // Also what an earlier try left behind is durable before anything is removed.
@@ -126,6 +127,20 @@ impl Moving {
         directories.iter().rev().try_for_each(|directory| self.disk.flush(Flush::Directory(directory)))?;
         Ok(())
     }
+}
+
+/// Returns `to`, or in the `quarantine` the first of the names after it that has no other file: two damaged files are two.
+fn place_for(from: &Path, to: PathBuf, quarantine: &Path) -> Result<PathBuf, StoreError> {
+    let name = to.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('-'));
+    let numbered = name.and_then(|(name, number)| Some((name, number.parse::<u64>().ok()?)));
+    let Some((name, first)) = numbered.filter(|_| to.parent() == Some(quarantine)) else { return Ok(to) };
+    for number in first.. {
+        let place = quarantine.join(format!("{name}-{number}"));
+        if disk::look(&place)?.is_none() || digest_of(&place)? == digest_of(from)? {
+            return Ok(place);
+        }
+    }
+    Ok(to)
 }
 
 /// Returns whether `directory` can become a store or is one: it is not there, says so, or holds nothing but a beginning.
@@ -243,4 +258,43 @@ fn copy_file(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StoreError> 
 
 fn digest_of(path: &Path) -> Result<Digest, StoreError> {
     Ok(Digest::of_file(path).map_err(DiskError::on("read", path))?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Source, Store};
+    use super::*;
+    use crate::disk::Durability;
+    use crate::object::Kind;
+
+    #[test]
+    fn two_damaged_files_of_one_name_are_both_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| root.path().join(name));
+        for (store, text) in [(&one, "damaged here"), (&two, "damaged there")] {
+            LocalStore::open(store).unwrap().put(Kind::Blob, Source::Bytes(b"whole")).unwrap();
+            disk::write_whole(&store.join("quarantine/x.pack-0"), text.as_bytes(), Durability::Deferred).unwrap();
+        }
+        for copied in [1, 0] {
+            let moving = LocalStore::open(&one).unwrap().copy_to(&two, &|_, _| ()).unwrap();
+            assert_eq!(moving.copied().0, copied, "what is there is not copied again");
+        }
+        let kept = |number| std::fs::read(two.join(format!("quarantine/x.pack-{number}"))).unwrap();
+        assert_eq!((kept(0), kept(1)), (b"damaged there".to_vec(), b"damaged here".to_vec()));
+        assert!(disk::look(&two.join("quarantine/x.pack-2")).unwrap().is_none());
+    }
+
+    #[test]
+    fn two_different_packs_of_one_name_are_an_error_and_both_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| root.path().join(name));
+        for (store, text) in [(&one, "a pack"), (&two, "a pick")] {
+            LocalStore::open(store).unwrap().hold().unwrap();
+            disk::write_whole(&store.join("packs/x.pack"), text.as_bytes(), Durability::Deferred).unwrap();
+        }
+        let refused = LocalStore::open(&one).unwrap().copy_to(&two, &|_, _| ()).map(drop);
+        assert!(matches!(refused, Err(StoreError::Differs { .. })), "{refused:?}");
+        assert_eq!(std::fs::read(one.join("packs/x.pack")).unwrap(), b"a pack");
+        assert_eq!(std::fs::read(two.join("packs/x.pack")).unwrap(), b"a pick");
+    }
 }
