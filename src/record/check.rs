@@ -109,7 +109,7 @@ impl CheckedRecords {
 type Copies = BTreeMap<RecordId, (RecordCopy, Vec<u8>)>;
 
 impl Journal {
-    /// Checks every record; unless it `is_dry`, moves damaged files away and has records back from where they are whole.
+    /// Checks every record, and repairs them unless it `is_dry`: moves damaged files away, and has records back.
     ///
     /// Costs a read of each record, here and on the ref.
     ///
@@ -148,8 +148,9 @@ impl Journal {
             }
         }
         checked.lost_before = self.lost_before(&whole, &copies)?;
-        let is_shared = whole.iter().all(|id| copies.contains_key(id));
-        if !is_dry && !(checked.is_good() && is_shared) {
+        let is_here_alone = whole.iter().any(|id| !copies.contains_key(id));
+        let needs_repair = !checked.is_good() || is_here_alone;
+        if needs_repair && !is_dry {
             self.repair(repository, &mut checked)?;
         }
         Ok(checked)
@@ -265,7 +266,11 @@ impl Journal {
     }
 }
 
-/// Returns the id of a file that is the record that its name says, or what is wrong with it and the id that it should have.
+/// Returns the id of a file that is the record that its name says.
+///
+/// # Errors
+///
+/// What is wrong with it, and the id that it should have.
 fn judge(path: &Path) -> Result<RecordId, (RecordFlaw, Option<RecordId>)> {
     let Some(id) = path.file_name().and_then(|name| id_of(name.to_str()?)) else {
         return Err((RecordFlaw::NoRecord, None));

@@ -54,7 +54,7 @@ pub struct LocalStore {
     may_share: AtomicBool,
     /// Whether any object lies in a file of its own; looked up when it is first asked.
     has_loose: OnceLock<bool>,
-    /// How many bytes became files of their own in order to be linked. Held while one is made, so that none is made twice.
+    /// How many bytes became files of their own to be linked. Held while one is made, so that none is made twice.
     unpacked_bytes: Mutex<u64>,
     /// Objects in files of their own that were found damaged, and count as absent.
     pub(super) unusable: RwLock<BTreeSet<(Kind, Digest)>>,
