@@ -349,15 +349,18 @@ impl Running<'_> {
     ) -> Result<StepDone, RunError> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
-        let place = self.place.prepare(&ancestors(self.work, index), finished)?;
+        let room = self.place.prepare(&step.name, &ancestors(self.work, index), finished)?;
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
         let Executed { outputs, log, elapsed, failure, interrupted } =
-            execute(self.work.store, step, recipe, &place, &mut on_line, self.request.stop)?;
+            execute(self.work.store, step, recipe, &room, &mut on_line, self.request.stop)?;
         if interrupted {
             return Ok(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) });
         }
         self.place.executed(index);
+        if failure.is_none() {
+            self.place.take_back(room)?;
+        }
         let key = recipe.key();
         let verdict = if failure.is_some() { StepVerdict::Failed } else { StepVerdict::Ran };
         if failure.is_none() {

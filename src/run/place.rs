@@ -5,7 +5,8 @@
 //! now. It is made when the first step is executed; a run that reuses everything makes none.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -28,6 +29,28 @@ pub(super) struct Place<'a> {
     base: &'a Path,
     stop: &'a Stop,
     made: Mutex<Option<Made>>,
+    spare: Mutex<Spare>,
+}
+
+/// What a step has for itself in the place of a run.
+pub(super) struct Room {
+    /// The snapshot's files and the outputs of the steps before, which all steps share.
+    pub(super) tree: PathBuf,
+    /// Its home directory, empty.
+    pub(super) home: PathBuf,
+    /// Its directory for temporary files, empty.
+    pub(super) temporary: PathBuf,
+    /// The file that takes what it prints.
+    pub(super) log: PathBuf,
+}
+
+/// What steps that have ended leave for others under another name.
+///
+/// Making a directory and removing it costs a file system more than many a step takes.
+#[derive(Default)]
+struct Spare {
+    directories: Vec<PathBuf>,
+    logs: Vec<PathBuf>,
 }
 
 struct Made {
@@ -41,15 +64,52 @@ struct Made {
 impl<'a> Place<'a> {
     /// Returns a place below `base` that will hold the files of `view`.
     pub(super) fn new(view: &'a View<'a>, base: &'a Path, stop: &'a Stop) -> Self {
-        Self { view, base, stop, made: Mutex::new(None) }
+        Self { view, base, stop, made: Mutex::new(None), spare: Mutex::default() }
     }
 
-    /// Returns the directory, with the snapshot's files and the outputs of the steps `before` in it.
+    /// Returns what `step` has for itself, with the snapshot's files and the outputs of the steps `before` in the tree.
     ///
     /// # Errors
     ///
     /// [`RunError`] if the place cannot be made or an object is missing.
-    pub(super) fn prepare(&self, before: &BTreeSet<usize>, finished: &Finished) -> Result<PathBuf, RunError> {
+    pub(super) fn prepare(&self, step: &str, before: &BTreeSet<usize>, finished: &Finished) -> Result<Room, RunError> {
+        let directory = self.fill(before, finished)?;
+        let inside = |kind: &str| directory.join(kind).join(step);
+        let room =
+            Room { tree: directory.join("tree"), home: inside("home"), temporary: inside("tmp"), log: inside("log") };
+        let mut spare = self.spare.lock().expect("no holder panics");
+        for path in [&room.home, &room.temporary] {
+            match spare.directories.pop() {
+                Some(other) => disk::rename(&other, path)?,
+                None => disk::make_directory(path)?,
+            }
+        }
+        if let Some(other) = spare.logs.pop() {
+            disk::rename(&other, &room.log)?;
+        }
+        Ok(room)
+    }
+
+    /// Takes back what a step had that succeeded: its temporary files are removed, and what is empty is for another step.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if something cannot be removed.
+    pub(super) fn take_back(&self, room: Room) -> Result<(), RunError> {
+        if !is_as_made(&room.temporary) {
+            disk::remove_tree(&room.temporary)?;
+        }
+        let mut spare = self.spare.lock().expect("no holder panics");
+        for path in [room.home, room.temporary] {
+            if is_as_made(&path) {
+                spare.directories.push(path);
+            }
+        }
+        spare.logs.push(room.log);
+        Ok(())
+    }
+
+    fn fill(&self, before: &BTreeSet<usize>, finished: &Finished) -> Result<PathBuf, RunError> {
         let mut slot = self.made.lock().expect("no holder panics");
         if slot.is_none() {
             *slot = Some(self.make()?);
@@ -116,6 +176,15 @@ impl<'a> Place<'a> {
         }
         Ok(made)
     }
+}
+
+/// Returns whether this is an empty directory with the rights of the one that it was made in.
+fn is_as_made(path: &Path) -> bool {
+    let mode = |path: &Path| fs::symlink_metadata(path).ok().filter(Metadata::is_dir).map(|found| found.mode());
+    let own = mode(path);
+    own.is_some()
+        && own == mode(disk::parent(path))
+        && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Removes the places of runs that died, and all but the newest that were kept.

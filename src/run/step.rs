@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::RunError;
+use super::place::Room;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError};
 use crate::environment;
@@ -43,22 +44,22 @@ pub(super) struct Executed {
     pub(super) interrupted: bool,
 }
 
-/// Executes `step` in `place` and puts its outputs and its log into the store.
+/// Executes `step` in its `room` and puts its outputs and its log into the store.
 ///
 /// # Errors
 ///
-/// [`RunError`] if the place, a process or the store cannot be used. A step that fails is no error.
+/// [`RunError`] if the room, a process or the store cannot be used. A step that fails is no error.
 pub(super) fn execute(
     store: &dyn Store,
     step: &Step,
     recipe: &Recipe,
-    place: &Path,
+    room: &Room,
     on_line: &mut (dyn FnMut(&[u8]) + Send),
     stop: &Stop,
 ) -> Result<Executed, RunError> {
-    let tree = place.join("tree");
+    let Room { tree, home, temporary, log } = room;
     let directory = match &step.workdir {
-        Some(workdir) => workdir.under(&tree),
+        Some(workdir) => workdir.under(tree),
         None => tree.clone(),
     };
     if !directory.is_dir() {
@@ -66,16 +67,11 @@ pub(super) fn execute(
         return Err(RunError::NoWorkdir { step: step.name.clone(), workdir });
     }
     for path in outputs_of(step) {
-        disk::remove_tree(&path.under(&tree))?;
+        disk::remove_tree(&path.under(tree))?;
         if let Some(parent) = path.parent() {
-            disk::make_directory(&parent.under(&tree))?;
+            disk::make_directory(&parent.under(tree))?;
         }
     }
-    let temporary = place.join("tmp").join(&step.name);
-    let home = place.join("home").join(&step.name);
-    disk::make_directory(&temporary)?;
-    disk::make_directory(&home)?;
-    let log = place.join("log").join(&step.name);
     let command = match &step.run {
         Run::Shell(line) => Command::Shell(line.clone()),
         Run::Program(words) => Command::Direct(words.clone()),
@@ -83,15 +79,14 @@ pub(super) fn execute(
     let job = Job {
         command: &command,
         directory: &directory,
-        environment: &variables(recipe, &home, &temporary),
+        environment: &variables(recipe, home, temporary),
         time_limit: step.timeout_s.map(Duration::from_secs),
-        log: &log,
+        log,
     };
     let outcome = match exec::run(&job, on_line, stop) {
         Err(error) if is_the_commands_own(&error) => return Ok(not_started(&error, directory)),
         outcome => outcome?,
     };
-    disk::remove_tree(&temporary)?;
     let mut outputs = Vec::new();
     let mut how = match outcome.end {
         End::Exited(0) | End::Interrupted => None,
@@ -103,7 +98,7 @@ pub(super) fn execute(
     if how.is_none() && !interrupted {
         let mut missing = Vec::new();
         for path in outputs_of(step).collect::<BTreeSet<_>>() {
-            match capture_path(&path.under(&tree), None, store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
+            match capture_path(&path.under(tree), None, store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
                 Some(output) => outputs.push(output),
                 None => missing.push(format!("`{path}`")),
             }
@@ -113,10 +108,10 @@ pub(super) fn execute(
             outputs.clear();
         }
     }
-    let stored = store.put(crate::object::Kind::Blob, Source::File(&log))?;
+    let stored = store.put(crate::object::Kind::Blob, Source::File(log))?;
     let failure = match how {
         None => None,
-        Some(how) => Some(Failure { how, tail: tail(&log)?, kept: directory }),
+        Some(how) => Some(Failure { how, tail: tail(log)?, kept: directory }),
     };
     Ok(Executed { outputs, log: Some(stored.digest.into()), elapsed: outcome.elapsed, failure, interrupted })
 }

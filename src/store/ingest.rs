@@ -21,7 +21,7 @@ use crate::hash::{Digest, Hasher};
 /// How many bytes are read, hashed and cut at a time.
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// How many buffers there are at the most: one is read into while others are worked on.
-const MAX_BUFFERS: usize = 5;
+const MAX_BUFFERS: usize = 4;
 /// More threads than these wait for the one that reads and cuts.
 const MAX_THREADS: usize = 4;
 /// Why the lock is never poisoned: whatever may panic is done without it.
@@ -45,7 +45,7 @@ pub(super) type Keep<'a> = dyn Fn(Digest, &[u8]) -> Result<(), StoreError> + Syn
 ///
 /// Chunks end where [`chunk::first_cut`] says, however `source` yields its
 /// bytes. Costs one read, two hashes and one look for cuts, overlapped on up
-/// to four threads, and at most 20 MiB of memory beside what `keep` uses, and
+/// to four threads, and at most 16 MiB of memory beside what `keep` uses, and
 /// 40 bytes a chunk. A file of less than 4 MiB is worked on by the caller's
 /// thread alone.
 ///

@@ -142,6 +142,28 @@ fn each_step_has_a_home_of_its_own() {
 }
 
 #[test]
+fn whatever_a_step_does_to_its_home_the_next_one_has_an_empty_one_of_its_own() {
+    for deed in [
+        "true",
+        "chmod 500 $HOME $TMPDIR",
+        "chmod 777 $HOME $TMPDIR",
+        "rmdir $HOME $TMPDIR",
+        "rmdir $HOME && ln -s / $HOME",
+        "rmdir $TMPDIR && echo x > $TMPDIR",
+        "mkdir -p $TMPDIR/deep/er && touch $TMPDIR/deep/er/x $HOME/.hidden",
+    ] {
+        let look = "for d in \"$HOME\" \"$TMPDIR\"; do basename \"$d\"; ls -Al \"$d\"; stat -c '%a %F' \"$d\"; done";
+        let project = Sandbox::with_pipeline(&format!(
+            "steps:\n  one: {{inputs: [], outputs: [a], run: '{deed} && echo {{deed}} > a'}}\n  \
+             two:\n    inputs: [a]\n    outputs: [b]\n    run: |\n      {look} > b\n"
+        ));
+        project.pv_ok(&["run", "--jobs", "1"]);
+        let mode = "755 directory";
+        assert_eq!(project.read("b"), format!("two\ntotal 0\n{mode}\ntwo\ntotal 0\n{mode}\n"), "{deed}");
+    }
+}
+
+#[test]
 fn the_list_form_has_no_shell_and_workdir_is_where_it_starts() {
     let project = Sandbox::new();
     project.write("sub/dir/show.py", "import os, sys\nopen('out.txt', 'w').write(repr(sys.argv[1:]) + os.getcwd())\n");
