@@ -88,20 +88,12 @@ pub(super) fn open(path: &Path) -> Result<File, StoreError> {
 /// Reads `size` bytes of `file`, or fewer if it ends before; whether it goes on behind them, its [`Stamp`] tells.
 ///
 /// Costs one call to the system where the file is what it says.
-pub(super) fn read(mut file: &File, size: u64, path: &Path) -> Result<Vec<u8>, StoreError> {
+pub(super) fn read(file: &File, size: u64, path: &Path) -> Result<Vec<u8>, StoreError> {
     // What claims to be empty is read all the same: some file systems make up their files as they are read.
-    let wanted = usize::try_from(size.max(1)).map_err(|_| unreadable(path, io::ErrorKind::FileTooLarge.into()))?;
-    let mut bytes = vec![0; wanted];
-    let mut filled = 0;
-    while filled < wanted {
-        match file.read(&mut bytes[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(unreadable(path, error)),
-        }
-    }
-    bytes.truncate(filled);
+    let wanted = size.max(1);
+    let mut bytes = Vec::with_capacity(usize::try_from(wanted).unwrap_or_default());
+    // Behind the limit it needs no call to see the end.
+    file.take(wanted).read_to_end(&mut bytes).map_err(|source| unreadable(path, source))?;
     Ok(bytes)
 }
 
