@@ -252,6 +252,17 @@ pub fn forget_cached(file: &File) {
     let _ = file;
 }
 
+/// Lets the system begin to write a part of a file to the disk, so that less is left to flush. Waits for nothing.
+///
+/// Advice, which may be ignored. Given right after the part was written: of one that is on the disk already it would
+/// also drop what is cached.
+pub fn begin_flush(file: &File, at: u64, length: usize) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, at, std::num::NonZeroU64::new(length as u64), rustix::fs::Advice::DontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, at, length);
+}
+
 /// Removes `path` and everything below it, also read-only directories. Absence is no error.
 ///
 /// # Errors

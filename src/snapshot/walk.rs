@@ -15,7 +15,7 @@ use super::gather::{Meter, PARALLEL_FROM_FILES, link_entry};
 use crate::disk::{self, Found, OpenDirectory, Stat};
 use crate::hash::Digest;
 use crate::object::{Entry, Kind, Sized, TreeBuilder, TreeId};
-use crate::stat_cache::{Known, Look, StatCache};
+use crate::stat_cache::{Known, StatCache};
 use crate::store::Source;
 
 /// So many names of a directory are worked on at a time, so that a large one takes little memory.
@@ -187,18 +187,13 @@ fn read(meter: &Meter<'_>, place: Place<'_>, name: &[u8], stat: Stat) -> Result<
 
 /// Reads a file whose state is `stat`; returns it with what may be remembered of it.
 pub(super) fn read_file(meter: &Meter<'_>, path: &Path, stat: Stat) -> Result<(Entry, Option<Known>), SnapshotError> {
-    let look = match meter.seen.filter(|cache| cache.learns()) {
-        Some(cache) => cache.look(path, stat)?,
-        None => None,
-    };
-    let Found::File { executable, .. } = look.map_or(stat, |look| look.stat).found() else {
+    let Found::File { executable, .. } = stat.found() else {
         return Err(SnapshotError::Special { path: path.to_owned() });
     };
+    let is_settled = meter.seen.filter(|cache| cache.learns()).is_some_and(|cache| cache.settle(path, &stat));
     let entry = meter.file(Source::File(path), executable)?;
-    let known = match (&entry, look.filter(|look| look.is_settled)) {
-        (Entry::File { size, id, .. }, Some(Look { stat, .. }))
-            if stat.size == *size && disk::stat(path)? == Some(stat) =>
-        {
+    let known = match entry {
+        Entry::File { size, id, .. } if is_settled && stat.size == size && disk::stat(path)? == Some(stat) => {
             Some(Known { stat, digest: id.digest() })
         }
         _ => None,

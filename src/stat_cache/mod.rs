@@ -29,7 +29,7 @@ const COARSE_SLACK_NANOSECONDS: i64 = 2_000_000_000;
 /// A file modified within this time may have pages that a program still writes to through a memory map.
 const RECENT_NANOSECONDS: i64 = 60_000_000_000;
 /// Up to this many recent files are flushed one by one, then all at once.
-const SINGLE_FLUSHES_MAX: u32 = 16;
+const SINGLE_FLUSHES_MAX: u32 = 4;
 
 /// Files from this size on are waited for if they were written a moment ago: hashing them again costs more.
 const WAIT_FROM_BYTES: u64 = 16 << 20;
@@ -63,15 +63,6 @@ pub struct StatCache {
     flushed_all: OnceLock<()>,
     waited: OnceLock<()>,
     clocks: AtomicU32,
-}
-
-/// What a file was when it was looked at, before it was hashed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Look {
-    /// What tells its state.
-    pub stat: Stat,
-    /// Whether it may be remembered: a change after the look gives it another state.
-    pub is_settled: bool,
 }
 
 /// What is remembered of one directory, to be asked in the order of names.
@@ -133,36 +124,33 @@ impl StatCache {
         self.directory(directory).find(name).filter(|known| known.stat == *stat).map(|known| known.digest)
     }
 
-    /// Looks at a file in the state `stat` that is about to be hashed; `None` if it is gone.
+    /// Prepares the hashing of a file in the state `stat`, and returns whether it may be remembered if it still has that state then.
     ///
     /// Makes sure that a later change shows in its times. While a page of it is dirty, a program that has it mapped
     /// can write to it without a trace; flushing makes the system notice the next write. (Where nothing is ever
-    /// written back, as on tmpfs, it does not, and such a write stays unseen until the next one.)
+    /// written back, as on tmpfs, it does not, and such a write stays unseen until the next one.) What was written
+    /// without a trace before the flush is there when the file is read after it.
     /// A large file is worth a moment of waiting, too, until a change has another time than the last one.
-    ///
-    /// # Errors
-    ///
-    /// [`DiskError`] if it cannot be looked at.
-    pub fn look(&self, path: &Path, stat: Stat) -> Result<Option<Look>, DiskError> {
-        let Some(began) = self.began() else { return Ok(Some(Look { stat, is_settled: false })) };
-        if stat.modified_ns + RECENT_NANOSECONDS <= began {
-            return Ok(Some(Look { stat, is_settled: is_settled(&stat, began) }));
+    pub fn settle(&self, path: &Path, stat: &Stat) -> bool {
+        let Some(began) = self.began() else { return false };
+        if stat.modified_ns + RECENT_NANOSECONDS > began {
+            self.flush(path);
         }
+        if is_settled(stat, began) || stat.size < WAIT_FROM_BYTES {
+            return is_settled(stat, began);
+        }
+        self.waited.get_or_init(|| std::thread::sleep(Duration::from_nanos(SLACK_NANOSECONDS.unsigned_abs())));
+        // A write while we waited has another time than the one that is compared here.
+        self.clock().is_some_and(|now| is_settled(stat, now))
+    }
+
+    fn flush(&self, path: &Path) {
         // What cannot be flushed is not opened for writing by anybody on this machine, or is lost anyway.
         if self.flushes.fetch_add(1, Ordering::Relaxed) < SINGLE_FLUSHES_MAX {
             let _ = disk::sync_file(path);
         } else {
             self.flushed_all.get_or_init(|| drop(disk::sync_file_system(&self.root)));
         }
-        let Some(stat) = disk::stat(path)? else { return Ok(None) };
-        if is_settled(&stat, began) || stat.size < WAIT_FROM_BYTES {
-            return Ok(Some(Look { stat, is_settled: is_settled(&stat, began) }));
-        }
-        self.waited.get_or_init(|| std::thread::sleep(Duration::from_nanos(SLACK_NANOSECONDS.unsigned_abs())));
-        let now = self.clock();
-        let after = disk::stat(path)?;
-        let is_settled = after == Some(stat) && now.is_some_and(|now| is_settled(&stat, now));
-        Ok(after.map(|stat| Look { stat, is_settled }))
     }
 
     /// Remembers everything that is known of the directory at `path`: `files` in the order of their names.
@@ -288,8 +276,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Writes a file and looks at it at once.
-    fn looked_at(bytes: u64) -> Look {
+    /// Writes a file and prepares its hashing at once.
+    fn may_be_remembered(bytes: u64) -> bool {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("file");
         let cache = StatCache::at(root.path().join("memory"), root.path().to_owned());
@@ -297,13 +285,12 @@ mod tests {
         cache.began();
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(bytes).unwrap();
-        let stat = disk::stat(&path).unwrap().unwrap();
-        cache.look(&path, stat).unwrap().unwrap()
+        cache.settle(&path, &disk::stat(&path).unwrap().unwrap())
     }
 
     #[test]
     fn a_large_file_that_was_written_a_moment_ago_can_be_remembered() {
-        assert!(looked_at(WAIT_FROM_BYTES).is_settled);
-        assert!(!looked_at(WAIT_FROM_BYTES - 1).is_settled, "it is quickly hashed again");
+        assert!(may_be_remembered(WAIT_FROM_BYTES));
+        assert!(!may_be_remembered(WAIT_FROM_BYTES - 1), "it is quickly hashed again");
     }
 }

@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 use super::{StoreError, pass_on};
 use crate::hash::Digest;
 use crate::object::Kind;
@@ -79,10 +81,21 @@ pub(super) fn digest_of(kind: Kind, file: &File, path: &Path) -> Result<(Digest,
 }
 
 /// Opens the source file at `path`. A pipe is opened without waiting for its other end.
+///
+/// Reading does not count as an access where the file is the user's own: else the first
+/// reading of every file that was written would write to the disk, too.
 pub(super) fn open(path: &Path) -> Result<File, StoreError> {
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("a flag of the system");
-    let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
-    opened.map_err(|source| unreadable(path, source))
+    let open = |flags: OFlags| {
+        let flags = i32::try_from(flags.bits()).expect("flags of the system");
+        OpenOptions::new().read(true).custom_flags(flags).open(path)
+    };
+    #[cfg(target_os = "linux")]
+    match open(OFlags::NONBLOCK | OFlags::NOATIME) {
+        // Only the owner may ask for that.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        opened => return opened.map_err(|source| unreadable(path, source)),
+    }
+    open(OFlags::NONBLOCK).map_err(|source| unreadable(path, source))
 }
 
 /// Reads `size` bytes of `file`, or fewer if it ends before; whether it goes on behind them, its [`Stamp`] tells.
@@ -147,6 +160,18 @@ mod tests {
             Ok(Some(bytes))
         });
         (taken, std::fs::read(&path).unwrap())
+    }
+
+    #[test]
+    fn reading_is_no_access() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("source");
+        crate::disk::write_whole(&path, b"x", crate::disk::Durability::Deferred).unwrap();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        let times = std::fs::FileTimes::new().set_accessed(long_ago);
+        File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
+        assert_eq!(*Source::File(&path).bytes().unwrap(), *b"x");
+        assert_eq!(std::fs::metadata(&path).unwrap().accessed().unwrap(), long_ago);
     }
 
     #[test]

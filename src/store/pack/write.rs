@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::index::{self, Entry};
 use super::record::{HEADER_BYTES, Header, Tag};
 use super::{BadPack, Pack, START};
-use crate::disk::{Change, Disk, DiskError};
+use crate::disk::{self, Change, Disk, DiskError};
 use crate::hash::Digest;
 use crate::object::Kind;
 
@@ -148,7 +148,12 @@ impl Segment {
 impl Piece {
     /// Writes it.
     pub(in crate::store) fn write(&self, disk: &dyn Disk) -> Result<(), DiskError> {
-        disk.write(&self.file, &self.path, self.at, &self.bytes)
+        disk.write(&self.file, &self.path, self.at, &self.bytes)?;
+        // A small pack is flushed so soon that it would only be another call.
+        if self.bytes.len() >= BUFFER_BYTES {
+            disk::begin_flush(&self.file, self.at, self.bytes.len());
+        }
+        Ok(())
     }
 }
 
