@@ -140,6 +140,8 @@ impl StatCache {
             return is_settled(stat, began);
         }
         self.waited.get_or_init(|| std::thread::sleep(Duration::from_nanos(SLACK_NANOSECONDS.unsigned_abs())));
+        // All may have been flushed at once before this file was written.
+        let _ = disk::sync_file(path);
         // A write while we waited has another time than the one that is compared here.
         self.clock().is_some_and(|now| is_settled(stat, now))
     }
@@ -286,6 +288,48 @@ mod tests {
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(bytes).unwrap();
         cache.settle(&path, &disk::stat(&path).unwrap().unwrap())
+    }
+
+    /// Writes through a memory map, once at the start and once for each line that it reads.
+    const WRITER: &str = "import mmap, sys
+file = open(sys.argv[1], 'r+b')
+map = mmap.mmap(file.fileno(), 0)
+for letter in b'ab':
+    map[0] = letter
+    print(flush=True)
+    sys.stdin.readline()
+";
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a program that writes while files are hashed")]
+    fn a_write_through_a_memory_map_shows_also_where_the_file_was_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = StatCache::at(root.path().join("memory"), root.path().to_owned());
+        let make = |name: &str, bytes: u64| {
+            let path = root.path().join(name);
+            std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+            path
+        };
+        let state = |path: &Path| disk::stat(path).unwrap().unwrap();
+        // So many that all were flushed at once before the large one is written to.
+        for number in 0..=SINGLE_FLUSHES_MAX {
+            let path = make(&number.to_string(), 1);
+            cache.settle(&path, &state(&path));
+        }
+        let path = make("large", WAIT_FROM_BYTES);
+        let piped = std::process::Stdio::piped;
+        let mut writer = std::process::Command::new("python3");
+        let mut writer = writer.args(["-c", WRITER]).arg(&path).stdin(piped()).stdout(piped()).spawn().unwrap();
+        let (mut tell, mut told) = (writer.stdin.take().unwrap(), writer.stdout.take().unwrap());
+        let mut written = || std::io::Read::read_exact(&mut told, &mut [0]).unwrap();
+        written();
+        let before = state(&path);
+        assert!(cache.settle(&path, &before));
+        std::io::Write::write_all(&mut tell, b"\n").unwrap();
+        written();
+        assert_ne!(state(&path), before);
+        drop(tell);
+        writer.wait().unwrap();
     }
 
     #[test]
