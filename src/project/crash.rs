@@ -5,7 +5,7 @@
 //! acknowledged by then must be there and verify.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::Project;
@@ -110,19 +110,28 @@ fn verified(left: &Path, case: &str) -> Named {
     named
 }
 
+fn write(tree: &Path, path: &str, bytes: &[u8]) {
+    disk::write_whole(&tree.join(path), bytes, Durability::Deferred).unwrap();
+}
+
+/// Makes a project with a definition and an input below `root`; returns where it is.
+fn make_project(root: &Path) -> PathBuf {
+    let tree = root.join("project");
+    disk::make_directory(&tree).unwrap();
+    git(&tree, &["init", "--quiet"]);
+    write(&tree, ".pipeline/pipeline.yaml", DEFINITION.as_bytes());
+    write(&tree, "in", b"in\n");
+    tree
+}
+
 #[test]
 fn what_a_snapshot_and_a_run_acknowledged_is_there_wherever_they_stop() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path().canonicalize().unwrap();
-    let tree = root.join("project");
-    disk::make_directory(&tree).unwrap();
-    git(&tree, &["init", "--quiet"]);
-    let write = |path: &str, bytes: &[u8]| disk::write_whole(&tree.join(path), bytes, Durability::Deferred).unwrap();
-    write(".pipeline/pipeline.yaml", DEFINITION.as_bytes());
-    write("in", b"in\n");
+    let tree = make_project(&root);
     let large: Vec<u8> =
         (0..20_000_u32).flat_map(|number| *crate::hash::Digest::of(&number.to_le_bytes()).as_bytes()).collect();
-    write("large", &large[..150_000]);
+    write(&tree, "large", &large[..150_000]);
 
     let recorder = Arc::new(Recorder::new());
     let project = Project::open_on(&(Arc::clone(&recorder) as Arc<dyn Disk>), &tree, "pipeline").unwrap();
@@ -131,7 +140,7 @@ fn what_a_snapshot_and_a_run_acknowledged_is_there_wherever_they_stop() {
     acknowledged.push((recorder.log().len(), named(&project.journal)));
     run(&project, first, &root.join("places"));
     acknowledged.push((recorder.log().len(), named(&project.journal)));
-    write("in", b"other\n");
+    write(&tree, "in", b"other\n");
     snapshot(&project, Time::now(), None).unwrap();
     acknowledged.push((recorder.log().len(), named(&project.journal)));
     assert_eq!(acknowledged.last().unwrap().1.snapshots.len(), 2);
@@ -162,12 +171,7 @@ fn all(journal: &Journal) -> (usize, Named, Vec<String>) {
 fn damaged_records_come_back_and_their_bytes_are_kept_wherever_their_repair_stops() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path().canonicalize().unwrap();
-    let tree = root.join("project");
-    disk::make_directory(&tree).unwrap();
-    git(&tree, &["init", "--quiet"]);
-    let write = |path: &str, bytes: &[u8]| disk::write_whole(&tree.join(path), bytes, Durability::Deferred).unwrap();
-    write(".pipeline/pipeline.yaml", DEFINITION.as_bytes());
-    write("in", b"in\n");
+    let tree = make_project(&root);
     let recorder = Arc::new(Recorder::new());
     let project = Project::open_on(&(Arc::clone(&recorder) as Arc<dyn Disk>), &tree, "pipeline").unwrap();
     snapshot(&project, Time::now(), Some("v1")).unwrap();
