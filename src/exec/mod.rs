@@ -17,6 +17,7 @@
 //! - Processes that took on another user's rights may refuse to be ended.
 
 mod family;
+mod observation;
 mod output;
 mod start;
 mod stop;
@@ -38,6 +39,7 @@ use std::time::Duration;
 use crate::disk::{self, DiskError};
 use crate::host::Stopwatch;
 
+pub use observation::{Gap, Observation, Rung, Touch};
 pub use output::MAX_LINE_BYTES;
 pub use stop::Stop;
 pub use watch::GRACE;
