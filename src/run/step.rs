@@ -82,6 +82,9 @@ pub(super) fn execute(
         environment: &variables(recipe, home, temporary),
         time_limit: step.timeout_s.map(Duration::from_secs),
         log,
+        world: None,
+        observe: true,
+        permission: None,
     };
     let outcome = match exec::run(&job, on_line, stop) {
         Err(error) if is_the_commands_own(&error) => return Ok(not_started(&error, directory)),
