@@ -297,7 +297,7 @@ fn tell(ui: &mut Ui, event: &Event<'_>) -> Result<(), CliError> {
             (StepVerdict::Reused, _) => ui.say(paint(FAINT, format!("{}: reused, {}", done.step, done.reason))),
             (_, Some(failure)) => {
                 ui.warn(format!("{} step `{}` failed: {}", paint(BAD, "error:"), done.step, failure.how));
-                ui.warn(format!("  its directory is kept: {}", failure.kept.display()));
+                ui.warn(format!("  what it wrote is kept: {}", failure.kept.display()));
             }
             (StepVerdict::Skipped, _) => ui.say(format!("{}: {}", done.step, done.reason)),
             _ => ui.say(paint(FAINT, format!("{}: done in {}", done.step, seconds(done.elapsed)))),

@@ -4,9 +4,11 @@
 //! known under that key. [`perform`] does it: a clean place, processes, results.
 //! Progress leaves this room as [`Event`]s, never as text.
 
+mod base;
 mod commit;
 mod imports;
 mod judge;
+mod layer;
 mod perform;
 mod place;
 mod reason;

@@ -349,11 +349,13 @@ impl Running<'_> {
     ) -> Result<StepDone, RunError> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
-        let room = self.place.prepare(&step.name, &ancestors(self.work, index), finished)?;
+        let before = ancestors(self.work, index);
+        let room = self.place.prepare(index, step, &before, finished)?;
+        let strip = || self.place.strip(&room, step, &before);
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
-        let Executed { outputs, log, elapsed, failure, interrupted } =
-            execute(self.work.store, step, recipe, &room, &mut on_line, self.request.stop)?;
+        let Executed { outputs, log, elapsed, failure, interrupted, observation: _, writes: _ } =
+            execute(self.work.store, step, recipe, &room, &strip, &mut on_line, self.request.stop)?;
         if interrupted {
             return Ok(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) });
         }

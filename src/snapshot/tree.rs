@@ -142,7 +142,7 @@ pub(super) fn require_data(store: &dyn Store, snapshot: &Snapshot) -> Result<(),
 }
 
 /// Returns the entry that a data root would be in a directory.
-pub(super) fn data_entry(data: &DataRoot) -> Entry {
+pub fn data_entry(data: &DataRoot) -> Entry {
     match *data {
         DataRoot::File { executable, size, id } => Entry::File { executable, size, id },
         DataRoot::Directory { sized, id } => Entry::Directory { sized, id },
