@@ -22,6 +22,9 @@ mod settle;
 mod step;
 mod world;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use crate::disk::DiskError;
