@@ -5,6 +5,8 @@
 //! Progress leaves this room as [`Event`]s, never as text.
 
 mod commit;
+mod conflicts;
+mod explain;
 mod imports;
 mod judge;
 mod known;
@@ -34,6 +36,8 @@ use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
+pub use conflicts::{Conflict, Side, conflicts};
+pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
 pub use order::learnt_order;
 pub use perform::{Differing, Event, Mode, Performed, Request, StepDone, perform};
