@@ -73,7 +73,14 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
     let named = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
     // What a run would tell the steps that ask for it.
     let version = named.clone().or_else(|| captured.pipeline().version.clone());
-    let graph = learnt_order(captured.pipeline(), &captured.params, version.as_deref(), &project.journal, &graph)?;
+    let graph = learnt_order(
+        captured.pipeline(),
+        &project.pipeline,
+        &captured.params,
+        version.as_deref(),
+        &project.journal,
+        &graph,
+    )?;
     let tools = Tools::new(environment::search_path());
     let work = Work {
         pipeline: captured.pipeline(),

@@ -132,29 +132,58 @@ impl<'a> Work<'a> {
     ///
     /// [`RunError`] if records or trees cannot be read.
     pub(super) fn judge(&self, index: usize, finished: &Finished) -> Result<Judged, RunError> {
-        let before = self.before(index, finished)?;
+        self.judge_in(&self.before(index, finished)?)
+    }
+
+    /// Returns what to do with a step in its world.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if records or trees cannot be read.
+    pub(super) fn judge_in(&self, before: &Before<'_, '_>) -> Result<Judged, RunError> {
         let sets = self.journal.read_sets(before.task)?;
         if sets.is_new() {
             self.note_behind(before.task);
         }
-        let mut refused = None;
-        for key in before.holding(&sets)? {
+        let refused = match self.known(before, &sets)? {
+            Known::Good(result) => {
+                let recipe = Some(result.recipe.clone());
+                return Ok(Judged { verdict: Verdict::Reuse(result), reason: Reason::Unchanged, recipe });
+            }
+            Known::Refused(reason) => Some(reason),
+            Known::Nothing => None,
+        };
+        let reason = match refused {
+            Some(reason) => reason,
+            None => self.why(before, &sets)?,
+        };
+        Ok(Judged { verdict: Verdict::Run, reason, recipe: Some(before.guess()?) })
+    }
+
+    /// Returns the result of a step that can be taken as it is now, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if records or trees cannot be read.
+    pub(super) fn reusable(&self, before: &Before<'_, '_>) -> Result<Option<Box<StepResult>>, RunError> {
+        let sets = self.journal.read_sets(before.task)?;
+        Ok(match self.known(before, &sets)? {
+            Known::Good(result) => Some(result),
+            Known::Refused(_) | Known::Nothing => None,
+        })
+    }
+
+    fn known(&self, before: &Before<'_, '_>, sets: &ReadSets) -> Result<Known, RunError> {
+        let mut refused = Known::Nothing;
+        for key in before.holding(sets)? {
             for (_, result) in self.journal.results(Some(before.task), key)? {
-                match self.refusal(index, &result)? {
-                    None => {
-                        let recipe = Some(result.recipe.clone());
-                        let verdict = Verdict::Reuse(Box::new(result));
-                        return Ok(Judged { verdict, reason: Reason::Unchanged, recipe });
-                    }
-                    refusal => refused = refusal,
+                match self.refusal(before.index, &result)? {
+                    None => return Ok(Known::Good(Box::new(result))),
+                    Some(reason) => refused = Known::Refused(reason),
                 }
             }
         }
-        let reason = match refused {
-            Some(reason) => reason,
-            None => self.why(&before, &sets)?,
-        };
-        Ok(Judged { verdict: Verdict::Run, reason, recipe: Some(before.guess()?) })
+        Ok(refused)
     }
 
     /// Returns why a result that holds is not taken all the same; `None` if it is.
@@ -218,27 +247,7 @@ impl<'a> Work<'a> {
         if let Some(last) = self.memory.last.get() {
             return Ok(last);
         }
-        let mut missing: BTreeSet<_> = self.pipeline.steps.iter().map(|s| s.name.clone()).collect();
-        let mut last = BTreeMap::new();
-        for run in self.journal.runs()?.take(RUNS_SEARCHED) {
-            let (id, run) = run?;
-            if missing.is_empty() {
-                break;
-            }
-            if run.pipeline != self.name {
-                continue;
-            }
-            for step in run.steps {
-                let good = matches!(step.verdict, StepVerdict::Ran | StepVerdict::Reused);
-                if let Some(key) = step.key.filter(|_| good)
-                    && missing.contains(&step.step)
-                    && let Some((_, result)) = self.journal.results(step.task, key)?.pop()
-                {
-                    missing.remove(&step.step);
-                    last.insert(step.step, Last { run: id, result });
-                }
-            }
-        }
+        let last = last_results(self.pipeline, self.name, self.journal)?;
         Ok(self.memory.last.get_or_init(|| last))
     }
 
@@ -267,10 +276,61 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Returns the names of the steps that the one at `index` was made to wait for in this run.
+    pub(super) fn learnt(&self, index: usize) -> Vec<String> {
+        let learnt = self.memory.learnt.lock().expect("no holder panics");
+        let others = learnt.get(&index).into_iter().flatten();
+        others.map(|other| self.pipeline.steps[*other].name.clone()).collect()
+    }
+
     /// Lets the step at `index` wait for `others` from now on.
-    pub(super) fn learn(&self, index: usize, others: BTreeSet<usize>) {
+    pub(super) fn learn(&self, index: usize, others: &BTreeSet<usize>) {
         self.memory.learnt.lock().expect("no holder panics").entry(index).or_default().extend(others);
     }
+}
+
+/// Returns the result that each step of the pipeline had last, by name, as far as one of the newest runs tells it.
+///
+/// # Errors
+///
+/// [`RunError::Record`] if records cannot be read.
+pub(super) fn last_results(
+    pipeline: &Pipeline,
+    name: &str,
+    journal: &Journal,
+) -> Result<BTreeMap<String, Last>, RunError> {
+    let mut missing: BTreeSet<_> = pipeline.steps.iter().map(|step| step.name.clone()).collect();
+    let mut last = BTreeMap::new();
+    for run in journal.runs()?.take(RUNS_SEARCHED) {
+        let (id, run) = run?;
+        if missing.is_empty() {
+            break;
+        }
+        if run.pipeline != name {
+            continue;
+        }
+        for step in run.steps {
+            let good = matches!(step.verdict, StepVerdict::Ran | StepVerdict::Reused);
+            if let Some(key) = step.key.filter(|_| good)
+                && missing.contains(&step.step)
+                && let Some((_, result)) = journal.results(step.task, key)?.pop()
+            {
+                missing.remove(&step.step);
+                last.insert(step.step, Last { run: id, result });
+            }
+        }
+    }
+    Ok(last)
+}
+
+/// What is known of a step as it is now.
+enum Known {
+    /// A result that can be taken.
+    Good(Box<StepResult>),
+    /// Only results that hold, yet cannot be taken.
+    Refused(Reason),
+    /// No result that holds.
+    Nothing,
 }
 
 /// Returns whether the definition vouches for what the step gets over the network.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::RunError;
-use super::judge::Work;
+use super::judge::{Work, last_results};
+use super::known::names_of;
 use super::reads::TOP;
 use super::recipe::{ancestors, asked, outputs_of};
 use crate::path::{ProjectPath, unescape};
@@ -19,17 +20,28 @@ use crate::record::{Aspect, Journal, Name};
 /// [`RunError`] if records cannot be read, or a passed variable is not text.
 pub fn learnt_order(
     pipeline: &Pipeline,
+    name: &str,
     params: &Params,
     version: Option<&str>,
     journal: &Journal,
     graph: &Graph,
 ) -> Result<Graph, RunError> {
     let mut learnt: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    let mut last = None;
     // The first step has none before it.
     for index in 1..pipeline.steps.len() {
         let task = asked(pipeline, params, version, index)?.task();
-        let sets = journal.read_sets(task)?;
-        let needed: BTreeSet<usize> = (0..index).filter(|other| needs(pipeline, *other, &sets.names)).collect();
+        let mut names = journal.read_sets(task)?.names;
+        if names.is_empty() {
+            // Asked for something new, a step needs most likely what it needed before.
+            let last = match &mut last {
+                Some(last) => last,
+                none => none.insert(last_results(pipeline, name, journal)?),
+            };
+            let before = last.get(&pipeline.steps[index].name).filter(|last| last.result.is_seen_whole());
+            names = before.map(|last| names_of(&last.result.recipe)).unwrap_or_default();
+        }
+        let needed: BTreeSet<usize> = (0..index).filter(|other| needs(pipeline, *other, &names)).collect();
         if !needed.is_empty() {
             learnt.insert(index, needed);
         }

@@ -13,7 +13,7 @@ use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
 use super::settle::{Settled, settle};
 use super::step::{Executed, Failure, execute};
-use crate::disk::Lock;
+use crate::disk::{self, Lock};
 use crate::exec::{Rung, Stop};
 use crate::hash::Digest;
 use crate::host::Time;
@@ -334,9 +334,10 @@ impl Running<'_> {
     }
 
     fn one(&self, index: usize, finished: &Finished) -> Result<Outcome, RunError> {
-        let Judged { verdict, reason, .. } = self.work.judge(index, finished)?;
+        let before = self.work.before(index, finished)?;
+        let Judged { verdict, reason, .. } = self.work.judge_in(&before)?;
         if self.request.mode == Mode::Replay {
-            return Ok(match self.execute(index, finished, Reason::Replay, None)? {
+            return Ok(match self.execute(index, finished, &before, Reason::Replay, None)? {
                 Outcome::Done(done) if done.recorded.is_empty() => {
                     let known = if let Verdict::Reuse(result) = verdict { result.outputs } else { Vec::new() };
                     Outcome::done(StepDone { recorded: known, ..*done })
@@ -344,10 +345,13 @@ impl Running<'_> {
                 outcome => outcome,
             });
         }
+        // A step that comes again was not judged wrongly the first time.
+        let reason =
+            Some(self.work.learnt(index)).filter(|others| !others.is_empty()).map_or(reason, Reason::ReadTooEarly);
         match verdict {
-            Verdict::Reuse(result) => Ok(Outcome::done(self.reused(index, *result, reason))),
-            Verdict::Run => match self.claim(index, finished)? {
-                Claim::Mine(lock) => self.execute(index, finished, reason, Some(lock)),
+            Verdict::Reuse(result) => Ok(Outcome::done(self.reused(index, *result, Reason::Unchanged))),
+            Verdict::Run => match self.claim(index, &before)? {
+                Claim::Mine(lock) => self.execute(index, finished, &before, reason, Some(lock)),
                 Claim::Known(result) => Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther))),
                 Claim::Stopped => {
                     Ok(Outcome::done(StepDone::skipped(&self.work.pipeline.steps[index].name, Reason::Stopped)))
@@ -376,19 +380,18 @@ impl Running<'_> {
     /// Gets the right to execute the step, or the result that another run leaves meanwhile.
     ///
     /// What is locked is what the step is asked to do: its key is known only after it has run.
-    fn claim(&self, index: usize, finished: &Finished) -> Result<Claim, RunError> {
-        let task = self.work.before(index, finished)?.task;
-        let path = self.request.locks.join(task.to_string());
+    fn claim(&self, index: usize, before: &Before<'_, '_>) -> Result<Claim, RunError> {
+        let path = self.request.locks.join(before.task.to_string());
         let mut told = false;
         loop {
             if let Some(lock) = Lock::try_exclusive(&path)? {
                 // It may have been committed between our look and our lock.
-                return Ok(match self.work.judge(index, finished)?.verdict {
-                    Verdict::Reuse(result) => {
+                return Ok(match self.work.reusable(before)? {
+                    Some(result) => {
                         lock.remove();
                         Claim::Known(result)
                     }
-                    Verdict::Run => Claim::Mine(lock),
+                    None => Claim::Mine(lock),
                 });
             }
             if !told {
@@ -405,12 +408,12 @@ impl Running<'_> {
         &self,
         index: usize,
         finished: &Finished,
+        before: &Before<'_, '_>,
         reason: Reason,
         lock: Option<Lock>,
     ) -> Result<Outcome, RunError> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
-        let before = self.work.before(index, finished)?;
         let room = self.place.prepare(&step.name, &ancestors(self.work, index), finished)?;
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
@@ -419,9 +422,11 @@ impl Running<'_> {
         if interrupted {
             return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
         }
-        let Settled { recipe, observed, too_early } = settle(self.work, index, &before, None)?;
+        let Settled { recipe, observed, too_early } = settle(self.work, index, before, None)?;
         if !too_early.is_empty() {
-            self.again_after(index, too_early);
+            disk::remove_tree(&room.home)?;
+            self.place.take_back(room)?;
+            self.again_after(index, &too_early);
             return Ok(Outcome::TooEarly);
         }
         self.place.executed(index);
@@ -453,13 +458,13 @@ impl Running<'_> {
                 by: self.request.by.clone(),
                 observed,
             };
-            done.recorded = self.keep(&before, result, lock)?;
+            done.recorded = self.keep(before, result, lock)?;
         }
         Ok(Outcome::done(done))
     }
 
     /// Lets a step wait for `others` whose outputs it looked for.
-    fn again_after(&self, index: usize, others: BTreeSet<usize>) {
+    fn again_after(&self, index: usize, others: &BTreeSet<usize>) {
         let name = |index: usize| self.work.pipeline.steps[index].name.as_str();
         let names = others.iter().map(|other| name(*other)).collect();
         (self.observer)(Event::TooEarly { step: name(index), others: names });

@@ -102,7 +102,8 @@ impl Bed {
         };
         let tools = Tools::new(self.search_path.clone());
         let machine = StatCache::at(self.root.path().join("machine"), PathBuf::from("/"));
-        let graph = learnt_order(&definition.pipeline, &params, None, &self.journal, &definition.graph).unwrap();
+        let graph =
+            learnt_order(&definition.pipeline, "pipeline", &params, None, &self.journal, &definition.graph).unwrap();
         act(&Work {
             pipeline: &definition.pipeline,
             name: "pipeline",
@@ -389,7 +390,7 @@ fn steps_come_after_those_whose_outputs_they_were_seen_to_read() {
     let made = Output::of(path("made/a"), &bed.file("1")).unwrap();
     let finished = Finished::from([(0, vec![made])]);
     let settled = bed.work(|work| {
-        work.learn(2, BTreeSet::from([0]));
+        work.learn(2, &BTreeSet::from([0]));
         let observation = saw(&["r use.sh", "r made/a"]);
         let sighting = Sighting { observation: &observation, workplace: Path::new(WORKPLACE), private: &[] };
         settle(work, 2, &work.before(2, &finished).unwrap(), Some(sighting)).unwrap()

@@ -57,14 +57,15 @@ fn everything_that_made_a_key_differ_is_told_with_its_old_and_its_new_value() {
     assert_eq!(answer["against"], run);
     assert_eq!(
         named(&answer)[..],
-        [
-            "param train.rate 0.1 0.2",
-            "seed seed 1 2",
-            "env MODE fast slow",
-            "file train.sh 2b83ad86 cd51abb1",
-        ]
+        ["param train.rate 0.1 0.2", "seed seed 1 2", "env MODE fast slow", "file train.sh 2b83ad86 cd51abb1",]
     );
-    insta::assert_snapshot!(project.pv(&["why", "train"]), @"");
+    insta::assert_snapshot!(project.pv(&["why", "train"]), @"
+    train would run; compared with run [RUN]
+      param  train.rate  0.1 -> 0.2
+      seed   seed        1 -> 2
+      env    MODE        fast -> slow
+      file   train.sh    2b83ad867c5e -> cd51abb1bb5f
+    ");
 }
 
 #[test]
@@ -78,7 +79,10 @@ fn a_changed_file_deep_in_the_data_is_named_and_the_steps_after_it_wait() {
     assert_eq!(names, ["data/b", "data/c"]);
     assert_eq!(answer["changes"][1]["old"], Value::Null);
     let (later, _) = project.json(&["why", "train"]);
-    assert_eq!((&later["verdict"], &later["after"], &later["changes"]), (&json!("wait"), &json!(["clean"]), &json!([])));
+    assert_eq!(
+        (&later["verdict"], &later["after"], &later["changes"]),
+        (&json!("wait"), &json!(["clean"]), &json!([]))
+    );
     insta::assert_snapshot!(project.pv(&["why", "trian"]), @"
     --- stderr
     error: there is no step `trian`
