@@ -112,13 +112,15 @@ impl Name {
         if text.starts_with('f') {
             return Some(Self::Fact(rest()?));
         }
-        let all = [Aspect::Content, Aspect::Data, Aspect::Listing, Aspect::Status];
-        let aspect = all.into_iter().find(|aspect| text.starts_with(aspect.letter()))?;
+        let aspect = Aspect::ALL.into_iter().find(|aspect| text.starts_with(aspect.letter()))?;
         Some(Self::Read(aspect, rest()?))
     }
 }
 
 impl Aspect {
+    /// Every aspect.
+    pub const ALL: [Self; 4] = [Self::Content, Self::Data, Self::Listing, Self::Status];
+
     const fn letter(self) -> char {
         match self {
             Self::Content => 'c',

@@ -61,6 +61,14 @@ impl<'a> Machine<'a> {
         value
     }
 
+    /// Lets `path` be looked at again.
+    pub(super) fn forget(&self, path: &str) {
+        let mut paths = self.seen.paths.lock().expect("no holder panics");
+        for aspect in Aspect::ALL {
+            paths.remove(&(aspect, path.to_owned()));
+        }
+    }
+
     /// Returns the value of a fact about the environment.
     pub(super) fn fact(&self, name: &str) -> String {
         if let Some(path) = name.strip_prefix(LIBRARY) {

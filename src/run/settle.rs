@@ -66,11 +66,18 @@ pub(super) fn settle(
     };
     let Seen { names, looked, observed } = seen(&before.world, &before.machine, &standing, observation)?;
     let is_whole = observation.is_complete();
+    let is_outside = |path: &&String| path.starts_with('/');
+    for path in observed.readers.keys().filter(is_outside).filter(|path| !observed.writes.contains(*path)) {
+        // Nearer to what the step read than what was there when it was judged.
+        before.machine.forget(path);
+    }
     let recipe = if observation.rung == Rung::None {
         before.guess()?
     } else {
         compose(&before.ground(!is_whole)?, is_whole, &names, &mut |name| before.value(name))?
     };
+    // Later steps find what this one wrote.
+    observed.writes.iter().filter(is_outside).for_each(|path| before.machine.forget(path));
     let too_early = too_early(work, index, &looked);
     Ok(Settled { recipe, observed: Some(observed), too_early })
 }

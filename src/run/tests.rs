@@ -342,6 +342,28 @@ fn a_file_outside_the_project_counts() {
 }
 
 #[test]
+fn a_file_outside_that_one_step_writes_is_looked_at_again_for_the_next() {
+    let definition = "steps:\n  a: {run: a, outputs: [a]}\n  b: {run: b, outputs: [b]}\n";
+    let bed = Bed::new(definition, &[]);
+    let outside = bed.write_outside("state", "before");
+    let text = outside.display().to_string();
+    let reads = |settled: &Settled| settled.recipe.reads[&text].clone();
+    bed.work(|work| {
+        let settle = |index: usize, touch: &str| {
+            let observation = saw(&[&format!("{touch} {text}")]);
+            let sighting = Sighting { observation: &observation, workplace: Path::new(WORKPLACE), private: &[] };
+            let finished = Finished::new();
+            let before = work.before(index, &finished).unwrap();
+            before.machine.value(crate::record::Aspect::Content, &text);
+            bed.write_outside("state", "after");
+            settle(work, index, &before, Some(sighting)).unwrap()
+        };
+        assert_eq!(reads(&settle(0, "rw")), format!("file {}", crate::hash::Digest::of(b"before")));
+        assert_eq!(reads(&settle(1, "r")), format!("file {}", crate::hash::Digest::of(b"after")));
+    });
+}
+
+#[test]
 fn a_package_that_was_loaded_counts_and_is_named_with_its_step() {
     let mut bed = Bed::new(STEP, &[("train.py", "x")]);
     let python = bed.write_outside("venv/bin/python3", "interpreter");
