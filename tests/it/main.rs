@@ -28,3 +28,4 @@ mod status;
 mod store;
 mod stored;
 mod training;
+mod why;
