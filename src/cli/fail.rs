@@ -377,6 +377,7 @@ impl From<RunError> for CliError {
                 STEP_FAILED,
                 Some("steps get `PATH` as it is here; without a shell, `~` and `$` mean nothing".to_owned()),
             ),
+            RunError::Exec(ExecError::Log(error)) => (USAGE, disk_hint(error).map(str::to_owned)),
             RunError::Exec(_) => (STEP_FAILED, None),
             RunError::Snapshot(error) => snapshot_advice(error),
             RunError::Store(error) => owned(store_advice(error)),

@@ -219,6 +219,7 @@ fn environment(from: &Side<'_>, to: &Side<'_>, old: &Run, new: &Run) -> Vec<Fact
                 let name = match name.split_once(" package ") {
                     Some((_, package)) => format!("package {package}"),
                     None if name.starts_with("variable ") => name.clone(),
+                    None if name.starts_with("library ") => name.clone(),
                     None => format!("program {name}"),
                 };
                 facts.entry(name).or_insert_with(|| (value.clone(), BTreeSet::new())).1.insert(step.clone());

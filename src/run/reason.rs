@@ -18,6 +18,9 @@ const FILES_NAMED: usize = 3;
 /// How many changed packages are named; another interpreter changes all of them.
 const PACKAGES_NAMED: usize = 3;
 
+/// Of a directory, of which only the names in it were read.
+const LISTS_OTHERS: &str = "lists other names";
+
 /// Why a step has the verdict that it has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reason {
@@ -96,7 +99,7 @@ pub enum Difference {
     Read {
         /// Which.
         path: String,
-        /// What happened to it: `changed`, `added`, `removed`.
+        /// What happened to it: `changed`, `added`, `removed`, `lists other names`.
         how: &'static str,
     },
     /// Further files of a directory that it reads.
@@ -173,6 +176,11 @@ fn reads(store: &dyn Store, old: &Reads, new: &Reads, found: &mut Vec<Difference
                 }
                 continue;
             }
+        }
+        let is_listing = |text: &Option<String>| text.as_deref().is_some_and(|text| text.starts_with("listing "));
+        if is_listing(&old) && is_listing(&new) {
+            found.push(Difference::Read { path, how: LISTS_OTHERS });
+            continue;
         }
         let there = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "absent");
         found.push(Difference::Read { how: how(there(&old), there(&new)), path });

@@ -198,8 +198,8 @@ fn redact_words(line: &str) -> String {
         } else if matches!(bare, "s" | "s.") && previous.parse::<f64>().is_ok() {
             out.pop();
             out.push(word.replacen('s', "[TIME]", 1));
-        } else if let Some(at) = word.find("/run-") {
-            let rest = &word[at + 5..];
+        } else if let Some(at) = word.find("/run-").or_else(|| word.find("/base-")) {
+            let rest = &word[at + 1..];
             let end = rest.find('/').unwrap_or(rest.len());
             let before = word[..at].rfind('/').map_or(&word[..at], |cut| &word[..cut]);
             out.push(format!("{before}/[PLACE]{}", &rest[end..]));
