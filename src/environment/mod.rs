@@ -6,7 +6,9 @@
 //! ([`Tools`]); that goes into the step key. And what merely *explains* a
 //! difference: kernel, processors ([`machine_facts`]); that goes into the record of a run.
 
+mod classify;
 mod python;
+mod rules;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -14,6 +16,8 @@ use std::path::Path;
 
 use crate::host;
 
+pub use classify::{Class, classify};
+pub use rules::{Origin, Rule, Rules};
 pub use tools::Tools;
 
 /// Variables of the user's environment that steps get, where they are set.
