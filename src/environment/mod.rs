@@ -17,6 +17,7 @@ use std::path::Path;
 use crate::host;
 
 pub use classify::{Class, classify};
+pub use python::{Loaded, Packages};
 pub use rules::{Origin, Rule, Rules};
 pub use tools::Tools;
 

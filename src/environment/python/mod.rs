@@ -5,9 +5,13 @@
 //! (`{name}-{version}.dist-info`) and `site`'s documentation for where
 //! site-packages lies, in a virtual environment and without.
 
+mod site;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+pub use site::{Loaded, Packages};
 
 /// Returns name → version of every distribution installed for the interpreter
 /// at `program`; nothing if it is no Python. Links are followed only to find
@@ -21,11 +25,9 @@ pub(super) fn packages(program: &Path) -> BTreeMap<String, String> {
         let Ok(entries) = fs::read_dir(directory) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".dist-info")) else { continue };
-            if let Some((distribution, version)) = stem.rsplit_once('-') {
-                let normal = distribution.to_lowercase().replace(['_', '.'], "-");
+            if let Some((distribution, version)) = name.to_str().and_then(site::named) {
                 // The first directory on the path wins, as it does for imports.
-                found.entry(normal).or_insert_with(|| version.to_owned());
+                found.entry(distribution).or_insert(version);
             }
         }
     }
