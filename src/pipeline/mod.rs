@@ -6,6 +6,7 @@
 
 mod check;
 mod definition;
+mod edit;
 mod field;
 mod graph;
 mod json;
@@ -19,6 +20,7 @@ mod step;
 mod suggest;
 
 pub use definition::{Definition, read};
+pub use edit::{Addition, Edited, edit};
 pub use graph::{Circle, Graph, Reason, order};
 pub use model::{
     Environment, NAME_MAX_CHARS, ParamsSource, Pipeline, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
