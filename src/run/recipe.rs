@@ -101,7 +101,7 @@ fn params(work: &Work<'_>, step: &Step) -> BTreeMap<String, String> {
 }
 
 /// Returns the plain words of a command.
-fn words(run: &Command) -> Vec<String> {
+pub(super) fn words(run: &Command) -> Vec<String> {
     match run {
         Command::Shell(line) => exec::words(line).into_iter().map(|word| word.text).collect(),
         Command::Program(words) => words.clone(),
