@@ -1,7 +1,6 @@
 //! `pv run`: bring results up to date, or execute a snapshot again.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -22,8 +21,8 @@ use crate::project::Project;
 use crate::record::{RunVerdict, StepVerdict};
 use crate::revision;
 use crate::run::{
-    Event, Judged, Mode, Origin, Performed, Placing, Report, Request, Restoring, RunError, Verdict, Work, conclude,
-    edited_outputs, perform, plan, restore,
+    Event, Judged, Memory, Mode, Origin, Performed, Placing, Report, Request, Restoring, RunError, Verdict, Work,
+    conclude, edited_outputs, learnt_order, perform, plan, restore,
 };
 use crate::snapshot::{CheckoutMode, SnapshotError, View, capture_working};
 use crate::store::{DryStore, Store};
@@ -73,6 +72,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let project = open::project(ui, global)?;
     if !args.dry_run {
         project.store.hold()?;
+        project.machine.learn();
     }
     let dry = DryStore::over(&project.store);
     let store: &dyn Store = if args.dry_run { &dry } else { &project.store };
@@ -87,18 +87,21 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     };
     let pipeline = &subject.opened.pipeline;
     let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
+    let (params, version) = (&subject.opened.params, subject.version.as_deref());
+    let graph = learnt_order(pipeline, params, version, &project.journal, &graph)?;
     let tools = Tools::new(environment::search_path());
     let work = Work {
         pipeline,
         name: &project.pipeline,
         graph: &graph,
-        params: &subject.opened.params,
+        params,
         view: View::new(store, &subject.opened.snapshot),
-        version: subject.version.as_deref(),
+        version,
         tools: &tools,
+        machine: &project.machine,
         journal: &project.journal,
         store,
-        last: OnceLock::new(),
+        memory: Memory::default(),
     };
     let replay = args.revision.is_some() && !args.reuse;
     if args.dry_run {
@@ -253,6 +256,7 @@ fn perform_and_show(
         by: request.by.clone(),
     };
     let report = conclude(work, origin, performed)?;
+    project.remember_machine();
     open::exchange(ui, project);
     let restored = if into_tree && !report.interrupted {
         let (memory, head) = (project.restored(), Committed::new(project));
@@ -289,6 +293,19 @@ fn tell(ui: &mut Ui, event: &Event<'_>) -> Result<(), CliError> {
             }
         }
         Event::Started { step, reason } => ui.say(paint(FAINT, format!("{step}: runs, {reason}"))),
+        Event::TooEarly { step, others } => {
+            let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
+            ui.say(format!("{step}: looked for what {} writes, runs again after that", others.join(", ")));
+        }
+        Event::Contradiction { step, key, outputs } => {
+            let outputs: Vec<_> = outputs.iter().map(|output| format!("`{}`", output.path)).collect();
+            ui.warn(format!(
+                "{} step `{step}` depended on the same as before (key {}), yet wrote another {}; both are kept",
+                paint(NOTE, "warning:"),
+                key.short(),
+                outputs.join(", ")
+            ));
+        }
         Event::Waiting { step } => ui.say(format!("{step}: waits for another run that executes it")),
         Event::Line { step, line } => {
             ui.say(format!("{} {}", paint(FAINT, format!("{step} |")), String::from_utf8_lossy(line)));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::python::{self, Packages};
+use super::rules::Rules;
 use crate::hash::Digest;
 use crate::host;
 
@@ -17,6 +18,7 @@ pub struct Tools {
     known: Mutex<BTreeMap<String, Facts>>,
     found: Mutex<BTreeMap<String, Option<Program>>>,
     packages: Packages,
+    rules: Rules,
 }
 
 /// A program, and what is installed for it if it is a Python.
@@ -33,6 +35,17 @@ impl Tools {
     /// Returns the tools on `search_path`, written as in `PATH`.
     pub fn new(search_path: String) -> Self {
         Self { search_path, ..Self::default() }
+    }
+
+    /// Sets the rules that tell the environment from inputs.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Returns the rules that tell the environment from inputs.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Returns what is known of the directories of Python packages.

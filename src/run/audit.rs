@@ -149,7 +149,8 @@ struct Declared {
 
 impl Declared {
     fn of(pipeline: &Pipeline, step: &Step) -> Self {
-        let file = |source: &ParamsSource| if let ParamsSource::File(path) = source { Some(path.clone()) } else { None };
+        let file =
+            |source: &ParamsSource| if let ParamsSource::File(path) = source { Some(path.clone()) } else { None };
         let params = pipeline.params.iter().filter(|_| !step.params.is_empty()).filter_map(file);
         Self {
             inputs: step.inputs.iter().flatten().cloned().collect(),
@@ -197,20 +198,14 @@ fn is_looked_into(value: &str) -> bool {
 }
 
 /// Names that tools make for themselves wherever they work. What is in them decides nothing.
-const NOISE: [&str; 8] = [
-    ".git",
-    "__pycache__",
-    ".pytest_cache",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".ipynb_checkpoints",
-    ".venv",
-    ".DS_Store",
-];
+const NOISE: [&str; 8] =
+    [".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints", ".venv", ".DS_Store"];
 
 fn is_noise(path: &ProjectPath) -> bool {
     let first = path.names().next().unwrap_or_default();
-    first == b".pipeline" || path.name().ends_with(b".pyc") || path.names().any(|name| NOISE.iter().any(|noise| name == noise.as_bytes()))
+    first == b".pipeline"
+        || path.name().ends_with(b".pyc")
+        || path.names().any(|name| NOISE.iter().any(|noise| name == noise.as_bytes()))
 }
 
 /// Returns the paths that a command names, as words and as values of options, and the modules that it starts.
@@ -231,7 +226,9 @@ fn named_by_command(step: &Step) -> BTreeSet<ProjectPath> {
     for pair in words.windows(2).filter(|pair| pair[0] == "-m") {
         let module = pair[1].replace('.', "/");
         let mut packages = module.as_str();
-        named.extend([format!("{module}.py"), format!("{module}/__main__.py")].iter().filter_map(|path| from_workdir(path)));
+        named.extend(
+            [format!("{module}.py"), format!("{module}/__main__.py")].iter().filter_map(|path| from_workdir(path)),
+        );
         named.extend(from_workdir(&format!("{module}/__init__.py")));
         while let Some((above, _)) = packages.rsplit_once('/') {
             named.extend(from_workdir(&format!("{above}/__init__.py")));

@@ -4,16 +4,24 @@
 //! known under that key. [`perform`] does it: a clean place, processes, results.
 //! Progress leaves this room as [`Event`]s, never as text.
 
+mod audit;
 mod commit;
 mod imports;
 mod judge;
+mod known;
+mod machine;
+mod order;
 mod perform;
 mod place;
+mod reads;
 mod reason;
 mod recipe;
 mod report;
+mod resolve;
 mod restore;
+mod settle;
 mod step;
+mod world;
 
 use std::path::PathBuf;
 
@@ -24,8 +32,10 @@ use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
-pub use judge::{Judged, Verdict, Work, plan};
-pub use perform::{Event, Mode, Performed, Request, StepDone, perform};
+pub use audit::{Audited, Found, Seen, Undeclared, audit, declare, newest};
+pub use judge::{Judged, Memory, Verdict, Work, plan};
+pub use order::learnt_order;
+pub use perform::{Differing, Event, Mode, Performed, Request, StepDone, perform};
 pub use reason::{Difference, Reason};
 pub use recipe::describe;
 pub use report::{Compared, Origin, Report, conclude};

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use super::RunError;
 use super::commit::Committer;
-use super::judge::{Judged, Verdict, Work};
+use super::judge::{Before, Judged, Verdict, Work};
 use super::place::Place;
 use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
+use super::settle::{Settled, settle};
 use super::step::{Executed, Failure, execute};
 use crate::disk::Lock;
-use crate::exec::Stop;
+use crate::exec::{Rung, Stop};
+use crate::hash::Digest;
 use crate::host::Time;
-use crate::object::{BlobId, StepKey};
-use crate::record::{By, Output, Recipe, StepResult, StepVerdict};
+use crate::object::{BlobId, StepKey, TaskKey};
+use crate::path::ProjectPath;
+use crate::record::{By, Output, StepResult, StepVerdict};
 use crate::snapshot::SnapshotError;
 
 /// How long a run waits before it looks again whether another one has left a result.
@@ -78,8 +81,35 @@ pub enum Event<'a> {
         /// The line, without its end.
         line: &'a [u8],
     },
+    /// A step looked for what others write without having waited for them. It is executed again after them.
+    TooEarly {
+        /// The step.
+        step: &'a str,
+        /// The others.
+        others: Vec<&'a str>,
+    },
+    /// A step has written something else than what is known under the same key. Both results are kept.
+    Contradiction {
+        /// The step.
+        step: &'a str,
+        /// The key.
+        key: StepKey,
+        /// The outputs that differ, with their digests on record and now.
+        outputs: Vec<Differing>,
+    },
     /// A step is done with.
     Finished(&'a StepDone),
+}
+
+/// An output that is not what is known under the same key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Differing {
+    /// The output.
+    pub path: ProjectPath,
+    /// The digest on record.
+    pub old: Digest,
+    /// The digest now.
+    pub new: Digest,
 }
 
 /// What happened to a step.
@@ -93,6 +123,12 @@ pub struct StepDone {
     pub reason: Reason,
     /// Its key, where it was reached.
     pub key: Option<StepKey>,
+    /// What it was asked to do, where it was reached.
+    pub task: Option<TaskKey>,
+    /// How it was observed when it was executed; `None` if it was not.
+    pub rung: Option<Rung>,
+    /// Whether it was executed in namespaces of its own.
+    pub isolated: bool,
     /// What it wrote.
     pub outputs: Vec<Output>,
     /// What it printed, in the store.
@@ -149,6 +185,7 @@ pub fn perform(
     let interrupted = request.stop.is_requested();
     place.close(!failed.is_empty())?;
     committed?;
+    work.remember()?;
     if let Some(error) = state.error {
         return Err(error);
     }
@@ -180,6 +217,9 @@ impl StepDone {
             verdict: StepVerdict::Skipped,
             reason,
             key: None,
+            task: None,
+            rung: None,
+            isolated: false,
             outputs: Vec::new(),
             log: None,
             elapsed: Duration::ZERO,
@@ -197,6 +237,8 @@ struct Shared {
 struct State {
     /// Positions in the order, of steps that nobody has taken up.
     open: BTreeSet<usize>,
+    /// Steps whose turn has come; one that comes again is not told again.
+    reached: BTreeSet<usize>,
     done: BTreeMap<usize, StepDone>,
     error: Option<RunError>,
     /// No further step is taken up.
@@ -205,17 +247,24 @@ struct State {
 
 impl State {
     fn new(work: &Work<'_>) -> Self {
-        Self { open: (0..work.graph.order.len()).collect(), done: BTreeMap::new(), error: None, halted: false }
+        Self {
+            open: (0..work.graph.order.len()).collect(),
+            reached: BTreeSet::new(),
+            done: BTreeMap::new(),
+            error: None,
+            halted: false,
+        }
     }
 
     /// Returns the first step whose predecessors are all done with, and the one among them that did not succeed.
     fn next(&mut self, work: &Work<'_>) -> Option<(usize, Option<String>)> {
         let ready = self.open.iter().copied().find(|position| {
-            work.graph.dependencies[work.graph.order[*position]].iter().all(|other| self.done.contains_key(other))
+            work.dependencies(work.graph.order[*position]).iter().all(|other| self.done.contains_key(other))
         })?;
         self.open.remove(&ready);
         let index = work.graph.order[ready];
-        let failed = work.graph.dependencies[index]
+        let failed = work
+            .dependencies(index)
             .iter()
             .map(|other| &self.done[other])
             .find(|done| matches!(done.verdict, StepVerdict::Failed | StepVerdict::Skipped))
@@ -259,16 +308,19 @@ impl Running<'_> {
                 continue;
             }
             // Told under the lock, so that the order of the lines is the order of the steps.
-            (self.observer)(Event::Reached { step: &step.name, description: step.description.as_deref() });
+            if state.reached.insert(index) {
+                (self.observer)(Event::Reached { step: &step.name, description: step.description.as_deref() });
+            }
             let finished = state.finished(&ancestors(self.work, index));
             drop(state);
             let result = self.one(index, &finished);
             state = shared.state.lock().expect("no holder panics");
             match result {
-                Ok(done) => {
+                Ok(Outcome::TooEarly) => drop(state.open.insert(position(self.work, index))),
+                Ok(Outcome::Done(done)) => {
                     (self.observer)(Event::Finished(&done));
                     state.halted |= done.verdict == StepVerdict::Failed && !self.request.keep_going;
-                    state.done.insert(index, done);
+                    state.done.insert(index, *done);
                 }
                 // Being asked to stop is no error: the run tells how far it came.
                 Err(RunError::Snapshot(SnapshotError::Stopped)) => state.halted = true,
@@ -281,21 +333,25 @@ impl Running<'_> {
         }
     }
 
-    fn one(&self, index: usize, finished: &Finished) -> Result<StepDone, RunError> {
+    fn one(&self, index: usize, finished: &Finished) -> Result<Outcome, RunError> {
+        let Judged { verdict, reason, .. } = self.work.judge(index, finished)?;
         if self.request.mode == Mode::Replay {
-            let recipe = super::recipe::recipe(self.work, index, finished)?;
-            let known = self.work.journal.results(recipe.key())?.into_iter().next();
-            let done = self.execute(index, finished, &recipe, Reason::Replay, None)?;
-            return Ok(StepDone { recorded: known.map(|(_, result)| result.outputs).unwrap_or_default(), ..done });
+            return Ok(match self.execute(index, finished, Reason::Replay, None)? {
+                Outcome::Done(done) if done.recorded.is_empty() => {
+                    let known = if let Verdict::Reuse(result) = verdict { result.outputs } else { Vec::new() };
+                    Outcome::done(StepDone { recorded: known, ..*done })
+                }
+                outcome => outcome,
+            });
         }
-        let Judged { verdict, reason, recipe } = self.work.judge(index, finished)?;
-        let recipe = recipe.expect("every step before this one is finished");
         match verdict {
-            Verdict::Reuse(result) => Ok(self.reused(index, *result, reason)),
-            Verdict::Run => match self.claim(index, recipe.key())? {
-                Claim::Mine(lock) => self.execute(index, finished, &recipe, reason, Some(lock)),
-                Claim::Known(result) => Ok(self.reused(index, *result, Reason::TakenFromOther)),
-                Claim::Stopped => Ok(StepDone::skipped(&recipe.step, Reason::Stopped)),
+            Verdict::Reuse(result) => Ok(Outcome::done(self.reused(index, *result, reason))),
+            Verdict::Run => match self.claim(index, finished)? {
+                Claim::Mine(lock) => self.execute(index, finished, reason, Some(lock)),
+                Claim::Known(result) => Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther))),
+                Claim::Stopped => {
+                    Ok(Outcome::done(StepDone::skipped(&self.work.pipeline.steps[index].name, Reason::Stopped)))
+                }
             },
         }
     }
@@ -306,6 +362,9 @@ impl Running<'_> {
             verdict: StepVerdict::Reused,
             reason,
             key: Some(result.key),
+            task: result.task(),
+            rung: result.observed.as_ref().map(|observed| observed.rung),
+            isolated: result.observed.as_ref().is_some_and(|observed| observed.isolated),
             outputs: result.outputs,
             log: result.log,
             elapsed: Duration::ZERO,
@@ -314,19 +373,22 @@ impl Running<'_> {
         }
     }
 
-    /// Gets the right to execute the step with this key, or the result that another run leaves meanwhile.
-    fn claim(&self, index: usize, key: StepKey) -> Result<Claim, RunError> {
-        let path = self.request.locks.join(key.to_string());
+    /// Gets the right to execute the step, or the result that another run leaves meanwhile.
+    ///
+    /// What is locked is what the step is asked to do: its key is known only after it has run.
+    fn claim(&self, index: usize, finished: &Finished) -> Result<Claim, RunError> {
+        let task = self.work.before(index, finished)?.task;
+        let path = self.request.locks.join(task.to_string());
         let mut told = false;
         loop {
             if let Some(lock) = Lock::try_exclusive(&path)? {
                 // It may have been committed between our look and our lock.
-                return Ok(match self.work.known(key)? {
-                    Some(result) => {
+                return Ok(match self.work.judge(index, finished)?.verdict {
+                    Verdict::Reuse(result) => {
                         lock.remove();
-                        Claim::Known(Box::new(result))
+                        Claim::Known(result)
                     }
-                    None => Claim::Mine(lock),
+                    Verdict::Run => Claim::Mine(lock),
                 });
             }
             if !told {
@@ -343,59 +405,109 @@ impl Running<'_> {
         &self,
         index: usize,
         finished: &Finished,
-        recipe: &Recipe,
         reason: Reason,
         lock: Option<Lock>,
-    ) -> Result<StepDone, RunError> {
+    ) -> Result<Outcome, RunError> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
+        let before = self.work.before(index, finished)?;
         let room = self.place.prepare(&step.name, &ancestors(self.work, index), finished)?;
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
         let Executed { outputs, log, elapsed, failure, interrupted } =
-            execute(self.work.store, step, recipe, &room, &mut on_line, self.request.stop)?;
+            execute(self.work.store, step, &before.asked, &room, &mut on_line, self.request.stop)?;
         if interrupted {
-            return Ok(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) });
+            return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
+        }
+        let Settled { recipe, observed, too_early } = settle(self.work, index, &before, None)?;
+        if !too_early.is_empty() {
+            self.again_after(index, too_early);
+            return Ok(Outcome::TooEarly);
         }
         self.place.executed(index);
         if failure.is_none() {
             self.place.take_back(room)?;
         }
-        let key = recipe.key();
-        let verdict = if failure.is_some() { StepVerdict::Failed } else { StepVerdict::Ran };
-        if failure.is_none() {
-            let result = StepResult {
-                key,
-                recipe: recipe.clone(),
-                outputs: outputs.clone(),
-                log,
-                started,
-                elapsed_ms: milliseconds(elapsed),
-                by: self.request.by.clone(),
-            };
-            self.keep(result, lock)?;
-        }
-        Ok(StepDone {
+        let mut done = StepDone {
             step: step.name.clone(),
-            verdict,
+            verdict: if failure.is_some() { StepVerdict::Failed } else { StepVerdict::Ran },
             reason,
-            key: Some(key),
+            key: Some(recipe.key()),
+            task: Some(before.task),
+            rung: observed.as_ref().map(|observed| observed.rung),
+            isolated: observed.as_ref().is_some_and(|observed| observed.isolated),
             outputs,
             log,
             elapsed,
             failure,
             recorded: Vec::new(),
-        })
+        };
+        if done.failure.is_none() {
+            let result = StepResult {
+                key: recipe.key(),
+                recipe,
+                outputs: done.outputs.clone(),
+                log,
+                started,
+                elapsed_ms: milliseconds(elapsed),
+                by: self.request.by.clone(),
+                observed,
+            };
+            done.recorded = self.keep(&before, result, lock)?;
+        }
+        Ok(Outcome::done(done))
     }
 
-    /// Commits a result, unless the same outputs are known under its key already.
-    fn keep(&self, result: StepResult, lock: Option<Lock>) -> Result<(), RunError> {
-        let on_record = self.request.mode == Mode::Replay
-            && self.work.journal.results(result.key)?.iter().any(|(_, known)| known.outputs == result.outputs);
-        if !on_record {
-            self.committer.push(result, lock);
+    /// Lets a step wait for `others` whose outputs it looked for.
+    fn again_after(&self, index: usize, others: BTreeSet<usize>) {
+        let name = |index: usize| self.work.pipeline.steps[index].name.as_str();
+        let names = others.iter().map(|other| name(*other)).collect();
+        (self.observer)(Event::TooEarly { step: name(index), others: names });
+        self.work.learn(index, others);
+    }
+
+    /// Commits a result, unless the same outputs are known under its key already. Returns the outputs that were on record in a replay.
+    fn keep(&self, before: &Before<'_, '_>, result: StepResult, lock: Option<Lock>) -> Result<Vec<Output>, RunError> {
+        let known = self.work.journal.results(Some(before.task), result.key)?;
+        let is_on_record = known.iter().any(|(_, known)| known.outputs == result.outputs);
+        if let Some((_, other)) = known.last().filter(|_| !is_on_record) {
+            let outputs = differing(&other.outputs, &result.outputs);
+            (self.observer)(Event::Contradiction { step: &result.recipe.step, key: result.key, outputs });
         }
-        Ok(())
+        // What was reused before is worth committing again: its outputs were gone, or it was refused.
+        if !is_on_record || self.request.mode == Mode::Reuse {
+            self.committer.push(result, lock);
+            self.work.note_behind(before.task);
+        }
+        let is_compared = self.request.mode == Mode::Replay;
+        Ok(known.into_iter().next().filter(|_| is_compared).map(|(_, first)| first.outputs).unwrap_or_default())
+    }
+}
+
+fn differing(old: &[Output], new: &[Output]) -> Vec<Differing> {
+    let pairs = new.iter().filter_map(|new| Some((old.iter().find(|old| old.path == new.path)?, new)));
+    pairs
+        .filter(|(old, new)| old != new)
+        .map(|(old, new)| Differing { path: new.path.clone(), old: old.digest, new: new.digest })
+        .collect()
+}
+
+/// Returns where a step stands in the order.
+fn position(work: &Work<'_>, index: usize) -> usize {
+    work.graph.order.iter().position(|other| *other == index).expect("every step is in the order")
+}
+
+/// What came of a step's turn.
+enum Outcome {
+    /// It is done with.
+    Done(Box<StepDone>),
+    /// It looked for what others write, and comes again after them.
+    TooEarly,
+}
+
+impl Outcome {
+    fn done(done: StepDone) -> Self {
+        Self::Done(Box::new(done))
     }
 }
 

@@ -19,11 +19,10 @@ pub fn declare<'p>(paths: impl IntoIterator<Item = &'p String>) -> Vec<String> {
                 *by_directory.entry(directory.to_owned()).or_default() += 1;
             }
         }
-        declared.extend(by_directory.into_iter().filter(|(_, count)| *count > LISTED_MAX).map(|(directory, _)| directory));
+        declared
+            .extend(by_directory.into_iter().filter(|(_, count)| *count > LISTED_MAX).map(|(directory, _)| directory));
     }
-    let is_within_other = |path: &String| {
-        path.match_indices('/').any(|(at, _)| declared.contains(&path[..at]))
-    };
+    let is_within_other = |path: &String| path.match_indices('/').any(|(at, _)| declared.contains(&path[..at]));
     declared.iter().filter(|path| !is_within_other(path)).cloned().collect()
 }
 
@@ -37,7 +36,11 @@ mod tests {
         let paths = [many("data/raw/a", 11), many("data/raw/b", 3), many("x", 12), vec!["y".to_owned()]].concat();
         assert_eq!(declare(&paths), ["data/raw/a", "data/raw/b/0", "data/raw/b/1", "data/raw/b/2", "x", "y"]);
         assert_eq!(declare(&many("a", 10)).len(), 10);
-        assert_eq!(declare(&(0..40).map(|n| n.to_string()).collect::<Vec<_>>()).len(), 40, "the top is no directory to declare");
+        assert_eq!(
+            declare(&(0..40).map(|n| n.to_string()).collect::<Vec<_>>()).len(),
+            40,
+            "the top is no directory to declare"
+        );
         let parts: Vec<_> = (0..11).flat_map(|n| many(&format!("parts/{n}"), 11)).collect();
         assert_eq!(declare(&parts), ["parts"]);
     }
