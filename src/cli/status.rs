@@ -74,7 +74,7 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
     // What a run would tell the steps that ask for it.
     let version = named.clone().or_else(|| captured.pipeline().version.clone());
     let graph = learnt_order(captured.pipeline(), &captured.params, version.as_deref(), &project.journal, &graph)?;
-    let tools = Tools::new(environment::search_path());
+    let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
     let work = Work {
         pipeline: captured.pipeline(),
         name: &project.pipeline,

@@ -1,10 +1,16 @@
 //! The rules that tell the environment of a step from its inputs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::classify::Class;
+use crate::host;
 use crate::path::Pattern;
+
+/// The home directory of an isolated step, as it sees it.
+const HOME: &str = "/pv/home";
+/// The directory of an isolated step for temporary files, as it sees it.
+const TEMPORARY: &str = "/pv/tmp";
 
 /// One rule: what a path is that its pattern covers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +48,12 @@ impl Rules {
         Self { homes, ..Self::default() }
     }
 
+    /// Returns the built-in rules, with `~` for the home directory of this user and for that of an isolated step.
+    pub fn of_this_user() -> Self {
+        let homes = host::variable("HOME").map(PathBuf::from).into_iter().chain([PathBuf::from(HOME)]);
+        Self::new(homes.collect()).with_private(vec![PathBuf::from(HOME), PathBuf::from(TEMPORARY)])
+    }
+
     /// Adds directories that a step has for itself, empty when it starts: its home, its temporary files.
     #[must_use]
     pub fn with_private(mut self, directories: Vec<PathBuf>) -> Self {
@@ -68,6 +80,11 @@ impl Rules {
         let mut own: Vec<&Rule> = self.own.iter().collect();
         own.sort_by_key(|rule| std::cmp::Reverse((rule.pattern.exactness(), rule.class == Class::Input)));
         own.into_iter().chain(built_in()).collect()
+    }
+
+    /// Returns the first of the directories that `~` stands for; a place where nothing is if there is none.
+    pub fn home(&self) -> &Path {
+        self.homes.first().map_or(Path::new("/nonexistent"), PathBuf::as_path)
     }
 
     pub(super) fn own(&self) -> &[Rule] {

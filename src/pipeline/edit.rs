@@ -85,7 +85,8 @@ enum Goal {
 }
 
 impl Addition {
-    fn step(&self) -> Option<&str> {
+    /// Returns the step that it is for; `None` is the top of the definition.
+    pub fn step(&self) -> Option<&str> {
         match self {
             Self::Items { step, .. } => step.as_deref(),
             Self::Flag { step, .. } => Some(step),

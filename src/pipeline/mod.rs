@@ -19,6 +19,7 @@ mod params;
 mod problem;
 mod reader;
 mod schema;
+mod settings;
 mod step;
 mod suggest;
 mod template;
@@ -33,6 +34,7 @@ pub use model::{
 pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};
 pub use schema::schema;
+pub use settings::{Observe, SETTINGS, SETTINGS_NAME, Settings, read_settings};
 
 #[cfg(test)]
 mod tests;

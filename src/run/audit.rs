@@ -16,9 +16,11 @@ use crate::pipeline::{Addition, COMBINATION_MARK, ParamsSource, Pipeline, Step};
 
 mod declare;
 mod find;
+mod fix;
 
 pub use declare::declare;
 pub use find::{Found, newest};
+pub use fix::{Fixed, fix};
 
 /// What a step was seen to do. Paths are those of the project, or absolute ones outside.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -201,7 +203,7 @@ fn is_looked_into(value: &str) -> bool {
 const NOISE: [&str; 8] =
     [".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints", ".venv", ".DS_Store"];
 
-fn is_noise(path: &ProjectPath) -> bool {
+pub(super) fn is_noise(path: &ProjectPath) -> bool {
     let first = path.names().next().unwrap_or_default();
     first == b".pipeline"
         || path.name().ends_with(b".pyc")

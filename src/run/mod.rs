@@ -10,6 +10,7 @@ mod imports;
 mod judge;
 mod known;
 mod machine;
+mod missing;
 mod order;
 mod perform;
 mod place;
@@ -32,8 +33,9 @@ use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
-pub use audit::{Audited, Found, Seen, Undeclared, audit, declare, newest};
+pub use audit::{Audited, Fixed, Found, Seen, Undeclared, audit, declare, fix, newest};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
+pub use missing::{Hint, Scene, missing};
 pub use order::learnt_order;
 pub use perform::{Differing, Event, Mode, Performed, Request, StepDone, perform};
 pub use reason::{Difference, Reason};
