@@ -90,7 +90,7 @@ fn patterns(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<Pattern> {
     let item_of = subject(node, what);
     let mut patterns = Vec::new();
     for item in items(node) {
-        let Some(text) = reader.text(item, &item_of, "a pattern as text") else { continue };
+        let Some(text) = reader.text(item, &item_of, "text") else { continue };
         match Pattern::new(&text) {
             Ok(pattern) => patterns.push(pattern),
             Err(fault) => {
@@ -122,8 +122,44 @@ mod tests {
     #[test]
     fn every_fault_of_the_settings_is_told_with_its_place() {
         let complaint = |text: &str| read_settings(text.as_bytes(), SETTINGS).unwrap_err().render(false);
-        insta::assert_snapshot!(complaint("observe:\n  ignore: [/x]\n  inputs: [x/y, /a/../b, 3]\nremote: {}\n"), @"");
-        insta::assert_snapshot!(complaint("observe: {inputs: [/x], environment: [/x]}\n"), @"");
-        insta::assert_snapshot!(complaint("[]"), @"");
+        insta::assert_snapshot!(complaint("observe:\n  ignore: [/x]\n  inputs: [x/y, /a/../b]\nremote: {}\n"), @r"
+        error: unknown key `ignore` in `observe`
+         --> .pipeline/config.yaml:2:3
+          |
+        2 |   ignore: [/x]
+          |   ^^^^^^ nothing here has such a key
+          |
+        help: it is called `environment` here
+
+        error: `x/y` in `inputs` of `observe` is no pattern
+         --> .pipeline/config.yaml:3:12
+          |
+        3 |   inputs: [x/y, /a/../b]
+          |            ^^^ a pattern begins with `/`, `~/` or `**/`
+          |
+        help: such as `/data/shared`, `~/.cache/tool` or `**/*.lic`
+
+        error: `/a/../b` in `inputs` of `observe` is no pattern
+         --> .pipeline/config.yaml:3:17
+          |
+        3 |   inputs: [x/y, /a/../b]
+          |                 ^^^^^^^ a pattern must not contain `..`
+          |
+        help: such as `/data/shared`, `~/.cache/tool` or `**/*.lic`
+
+        error: unknown key `remote` in the settings
+         --> .pipeline/config.yaml:4:1
+          |
+        4 | remote: {}
+          | ^^^^^^ no setting has such a name
+          |
+        help: the keys are `observe`
+        ");
+        let first = |text: &str| complaint(text).lines().next().unwrap_or_default().to_owned();
+        let twice = "observe: {inputs: [/x], environment: [/x]}";
+        assert_eq!(first(twice), "error: `/x` is both environment and input");
+        assert_eq!(first("[]"), "error: the settings must be a map with the key `observe`, found a list");
+        let number = "observe: {inputs: 3}";
+        assert_eq!(first(number), "error: `inputs` of `observe` must be text, found the number `3`");
     }
 }
