@@ -22,6 +22,7 @@ mod snapshot;
 mod status;
 mod store;
 mod ui;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ enum Verb {
     Run(run::Args),
     Status(status::Args),
     Audit(audit::Args),
+    Why(why::Args),
     Diff(diff::Args),
     Log(log::Args),
     Show(show::Args),
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&mut ui, &cli.global, args),
         Verb::Status(args) => status::run(&mut ui, &cli.global, args),
         Verb::Audit(args) => audit::run(&mut ui, &cli.global, args),
+        Verb::Why(args) => why::run(&mut ui, &cli.global, args),
         Verb::Diff(args) => diff::run(&mut ui, &cli.global, args),
         Verb::Log(args) => log::run(&mut ui, &cli.global, args),
         Verb::Show(args) => show::run(&mut ui, &cli.global, args),

@@ -81,6 +81,11 @@ impl Tools {
         found.entry(name.to_owned()).or_insert_with(look).clone()
     }
 
+    /// Returns where programs are searched for, written as in `PATH`.
+    pub fn search_path(&self) -> &str {
+        &self.search_path
+    }
+
     /// Returns what identifies the programs among `words`: `name` → digest of
     /// the program's bytes, and for a Python `name package <distribution>` → version.
     ///

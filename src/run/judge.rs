@@ -200,6 +200,15 @@ impl<'a> Work<'a> {
         Ok(results.into_iter().find(|(id, _)| *id == newest.id).map(|(_, result)| (None, result)))
     }
 
+    /// Returns what the step at `index` wrote last, if that is known from an earlier run.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Record`] if records cannot be read.
+    pub(super) fn last_outputs(&self, index: usize) -> Result<Option<Vec<Output>>, RunError> {
+        Ok(self.last()?.get(&self.pipeline.steps[index].name).map(|last| last.result.outputs.clone()))
+    }
+
     /// Returns whether a result of the step is known from an earlier run.
     fn is_known(&self, step: &str) -> Result<bool, RunError> {
         Ok(self.last()?.contains_key(step))
@@ -337,7 +346,7 @@ impl<'w> Before<'w, '_> {
     }
 
     /// Returns what the recipe of `earlier` would be now.
-    fn now(&self, earlier: &StepResult) -> Result<Recipe, RunError> {
+    pub(super) fn now(&self, earlier: &StepResult) -> Result<Recipe, RunError> {
         let is_seen = earlier.observed.as_ref().is_some_and(|observed| observed.rung != Rung::None);
         if !is_seen {
             return self.guess();

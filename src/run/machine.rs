@@ -24,7 +24,7 @@ pub(super) const LIBRARY: &str = "library ";
 /// Stands between a program and a package of its environment.
 pub(super) const PACKAGE: &str = " package ";
 /// Begins the name of a variable.
-const VARIABLE: &str = "variable ";
+pub(super) const VARIABLE: &str = "variable ";
 const UNREADABLE: &str = "unreadable";
 
 /// The machine as it is in this run.

@@ -6,6 +6,8 @@
 
 mod audit;
 mod commit;
+mod conflicts;
+mod explain;
 mod imports;
 mod judge;
 mod known;
@@ -24,6 +26,9 @@ mod settle;
 mod step;
 mod world;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use crate::disk::DiskError;
@@ -34,6 +39,8 @@ use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
 pub use audit::{Audited, Fixed, Found, Seen, Undeclared, audit, declare, fix, newest};
+pub use conflicts::{Conflict, Side, conflicts};
+pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
 pub use missing::{Hint, Scene, missing};
 pub use order::learnt_order;

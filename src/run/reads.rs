@@ -48,6 +48,8 @@ pub(super) struct Standing<'a> {
 pub(super) struct Seen {
     /// All that it read beside its declared inputs, and facts about the environment.
     pub(super) names: BTreeSet<Name>,
+    /// All that it looked for in the project, also what needs not be recorded because something else tells it.
+    pub(super) looked: BTreeSet<Name>,
     /// The rest of what is recorded.
     pub(super) observed: Observed,
 }
@@ -72,6 +74,7 @@ pub(super) fn seen(
         }
     }
     let unread = trace.unread(standing);
+    let looked = trace.marks.iter().map(|(path, mark)| Name::Read(mark.aspect, path.to_string())).collect();
     trace.drop_covered(standing);
     trace.collapse(world)?;
     let mut names = BTreeSet::new();
@@ -101,7 +104,7 @@ pub(super) fn seen(
         network: observation.peers.clone(),
         vouched: standing.vouched,
     };
-    Ok(Seen { names, observed })
+    Ok(Seen { names, looked, observed })
 }
 
 /// What was seen of one path of the project.

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::machine::{LIBRARY, PACKAGE};
 use super::recipe::WHOLE_TREE;
-use crate::object::TreeId;
+use crate::object::{TreeId, from_canonical};
 use crate::path::ProjectPath;
 use crate::record::{ABSENT, Reads, Recipe};
 use crate::snapshot::changes;
@@ -123,6 +123,7 @@ pub(super) fn differences(
         found.push(Difference::Command);
     }
     for (key, old, new) in differing(&old.params, &new.params) {
+        let (old, new) = (old.map(readable), new.map(readable));
         found.push(Difference::Param { source: source_of(&key), key, old, new });
     }
     if old.seed != new.seed {
@@ -143,6 +144,11 @@ pub(super) fn differences(
         found.push(Difference::Rules);
     }
     found
+}
+
+/// Returns the value of a param as JSON has it, from the canonical form that a recipe has.
+pub(super) fn readable(canonical: String) -> String {
+    from_canonical(canonical.as_bytes()).map_or(canonical, |value| value.to_string())
 }
 
 fn reads(store: &dyn Store, old: &Reads, new: &Reads, found: &mut Vec<Difference>) {

@@ -9,7 +9,6 @@ use super::known::compose;
 use super::order::too_early;
 use super::reads::{Seen, Standing, seen};
 use super::recipe::outputs_of;
-use crate::environment;
 use crate::exec::{Observation, Rung};
 use crate::path::ProjectPath;
 use crate::pipeline::ParamsSource;
@@ -56,24 +55,23 @@ pub(super) fn settle(
     let step = &work.pipeline.steps[index];
     let own: Vec<ProjectPath> = outputs_of(step).cloned().collect();
     let params: Vec<ProjectPath> = work.pipeline.params.iter().filter_map(file_of).collect();
-    let search_path = environment::search_path();
     let standing = Standing {
         workplace,
         private,
         inputs: before.inputs(),
         own: &own,
         params: if step.params.is_empty() { &[] } else { &params },
-        search_path: &search_path,
+        search_path: work.tools.search_path(),
         vouched: vouches(step),
     };
-    let Seen { names, observed } = seen(&before.world, &before.machine, &standing, observation)?;
+    let Seen { names, looked, observed } = seen(&before.world, &before.machine, &standing, observation)?;
     let is_whole = observation.is_complete();
     let recipe = if observation.rung == Rung::None {
         before.guess()?
     } else {
         compose(&before.ground(!is_whole)?, is_whole, &names, &mut |name| before.value(name))?
     };
-    let too_early = too_early(work, index, &names);
+    let too_early = too_early(work, index, &looked);
     Ok(Settled { recipe, observed: Some(observed), too_early })
 }
 

@@ -138,7 +138,10 @@ fn a_fix_adds_what_is_missing_and_keeps_every_other_line() {
     let fixed = project.read(".pipeline/pipeline.yaml");
     let old: BTreeSet<&str> = DEFINITION.lines().collect();
     let new: Vec<&str> = fixed.lines().filter(|line| !old.contains(line)).collect();
-    assert_eq!(new, ["      - lib/util.py", "    outputs: [model, cache.bin]", "    env: [LD_LIBRARY_PATH]", "    network: true"]);
+    assert_eq!(
+        new,
+        ["      - lib/util.py", "    outputs: [model, cache.bin]", "    env: [LD_LIBRARY_PATH]", "    network: true"]
+    );
     let again = project.pv(&["audit", "--fix"]);
     assert!(!again.contains("added"), "{again}");
     assert_eq!(project.read(".pipeline/pipeline.yaml"), fixed);
@@ -149,7 +152,10 @@ fn the_projects_rules_overrule_the_built_in_ones_and_all_are_listed() {
     let project = careless();
     let listed = project.pv_ok(&["audit", "--rules"]);
     assert!(listed.starts_with("noise    /proc "), "{listed}");
-    assert!(listed.contains("package  **/site-packages ") && listed.ends_with("input    everything else\n"), "{listed}");
+    assert!(
+        listed.contains("package  **/site-packages ") && listed.ends_with("input    everything else\n"),
+        "{listed}"
+    );
     project.write(".pipeline/config.yaml", "observe:\n  environment: [/srv/shared]\n  inputs: [/usr/share/dict]\n");
     let (answer, _) = project.json(&["audit"]);
     assert_eq!(answer["steps"][1]["undeclared"], serde_json::json!([{"path": "lib/util.py", "by": "python3"}]));

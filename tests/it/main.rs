@@ -29,3 +29,4 @@ mod status;
 mod store;
 mod stored;
 mod training;
+mod why;
