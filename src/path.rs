@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod pattern;
 
-pub use pattern::{Pattern, PatternError};
+pub use pattern::{Located, Pattern, PatternError};
 
 /// A path below the project's root, never empty, never leaving it.
 ///

@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::rules::{Origin, Rule, Rules, built_in};
+use super::rules::{Rule, Rules, built_in};
+use crate::path::Located;
 
 /// What a path outside the project is to a step that touches it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -30,8 +31,9 @@ pub enum Class {
 /// come before the built-in ones, of which the first one counts. A file that the user puts into the environment
 /// decides by its bytes if the built-in rules know it as a program, a library or a package, and else not at all.
 pub fn classify(path: &Path, rules: &Rules) -> Class {
-    let own = rules.own().iter().filter(|rule| rule.pattern.covers(path, rules.homes()));
-    let built_in = || is_built_in(path, rules);
+    let located = Located::new(path, rules.homes());
+    let own = rules.own().iter().filter(|rule| rule.pattern.covers_located(&located));
+    let built_in = || by_built_in(path, &located, rules);
     match own.max_by_key(|rule| (rule.pattern.exactness(), rule.class == Class::Input)) {
         Some(Rule { class: Class::Input, .. }) => Class::Input,
         Some(_) => Some(built_in()).filter(|class| *class != Class::Input).unwrap_or(Class::Noise),
@@ -39,18 +41,16 @@ pub fn classify(path: &Path, rules: &Rules) -> Class {
     }
 }
 
-fn is_built_in(path: &Path, rules: &Rules) -> Class {
+fn by_built_in(path: &Path, located: &Located<'_>, rules: &Rules) -> Class {
     if is_on_the_way(path, rules.homes()) || rules.private().iter().any(|private| path.starts_with(private)) {
         return Class::Noise;
     }
-    if let Some(rule) = built_in().iter().find(|rule| rule.pattern.covers(path, rules.homes())) {
-        debug_assert_eq!(rule.origin, Origin::BuiltIn);
-        return match &rule.class {
-            Class::Package { .. } => Class::Package { site: site_of(path) },
-            class => class.clone(),
-        };
+    let rule = built_in().iter().find(|rule| rule.pattern.covers_located(located));
+    match rule.map(|rule| &rule.class) {
+        Some(Class::Package { .. }) => Class::Package { site: site_of(path) },
+        Some(class) => class.clone(),
+        None => Class::Input,
     }
-    Class::Input
 }
 
 /// Returns whether `path` is only passed through: the root, a directory right below it, or one that homes lie in.
@@ -115,6 +115,17 @@ mod tests {
             "/pv/home/.anything",
             "/pv/tmp/tmpabc",
             "/srv/code/.git/HEAD",
+            "/etc/perl/POSIX.pm",
+            "/etc/gnutls/config",
+            "/usr/local/etc/gitconfig",
+            "/root/.pyenv/version",
+            "/root/.pyenv/plugins/pyenv-virtualenv/etc/pyenv.d/which/conda.bash",
+            "/root/.pyenv/versions/3.11.7/share/locale/en/LC_MESSAGES/messages.mo",
+            "/srv/code/.python-version",
+            "/home/ada/venv/pip.conf",
+            "/home/ada/.curlrc",
+            "/home/ada/.netrc",
+            "/home/ada/.local/share/fonts",
         ] {
             assert_eq!(class(path), Class::Noise, "{path}");
         }

@@ -101,7 +101,7 @@ impl Rules {
 }
 
 /// The built-in rules: what a path is, why, and the patterns. Of the rules that cover a path the first one counts.
-static BUILT_IN: [(Class, &str, &[&str]); 19] = [
+static BUILT_IN: [(Class, &str, &[&str]); 20] = [
     (Class::Noise, "the kernel's own files", &["/proc", "/sys", "/dev", "/run", "/var/run"]),
     (Class::Noise, "git's own files", &["**/.git"]),
     (Class::Noise, "byte code of what is known by its source", &["**/_distutils_hack/__pycache__"]),
@@ -172,7 +172,7 @@ static BUILT_IN: [(Class, &str, &[&str]); 19] = [
     (
         Class::Noise,
         "shared by all programs",
-        &["/usr/share", "/usr/local/share", "/var/lib/dbus", "/var/cache/ldconfig"],
+        &["/usr/share", "/usr/local/share", "**/share/locale", "/usr/X11*", "/var/lib/dbus", "/var/cache/ldconfig"],
     ),
     (
         Class::Noise,
@@ -218,7 +218,11 @@ static BUILT_IN: [(Class, &str, &[&str]); 19] = [
             "/etc/alternatives",
             "/etc/gitconfig",
             "/etc/gitattributes",
-            "/etc/pip.conf",
+            "**/pip.conf",
+            "/etc/perl",
+            "/etc/gnutls",
+            "/usr/etc",
+            "/usr/local/etc",
             "/etc/python3*",
             "/etc/R",
             "/etc/selinux",
@@ -264,7 +268,20 @@ static BUILT_IN: [(Class, &str, &[&str]); 19] = [
             "~/.condarc",
             "~/.pip",
             "~/.bashrc",
+            "~/.bash_login",
             "~/.bash_profile",
+            "~/.curlrc",
+            "~/.config/curlrc",
+            "~/.wgetrc",
+            "~/.netrc",
+            "~/.ssh",
+            "~/.npmrc",
+            "~/.sqliterc",
+            "~/.hgrc",
+            "~/.fontconfig",
+            "~/.fonts.conf.d",
+            "~/.local/share/fonts",
+            "**/.python-version",
             "~/.profile",
             "~/.zshenv",
             "~/.zshrc",
@@ -277,7 +294,6 @@ static BUILT_IN: [(Class, &str, &[&str]); 19] = [
             "~/.pydistutils.cfg",
             "~/.ipython",
             "~/.jupyter",
-            "~/.pyenv/version",
         ],
     ),
     (
@@ -311,11 +327,14 @@ static BUILT_IN: [(Class, &str, &[&str]); 19] = [
             "/usr/local/libexec",
             "/usr/include",
             "/usr/local/include",
+            "/usr/gnu",
+            "/usr/*-linux-*",
             "/nix/store",
             "**/.pyenv/libexec",
         ],
     ),
     (Class::Program, "directories of programs", &["**/bin/*"]),
+    (Class::Noise, "choosing an interpreter, which is known itself", &["**/.pyenv", "**/pyenv.d"]),
 ];
 
 /// Where a package lies is known when a path is looked at.

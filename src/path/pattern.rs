@@ -25,6 +25,14 @@ enum Part {
     Any,
 }
 
+/// A path as patterns look at it.
+pub struct Located<'p> {
+    /// The names from the root down; `None` of a relative path.
+    names: Option<Vec<&'p [u8]>>,
+    /// The names from each home directory down that it lies in.
+    at_home: Vec<Vec<&'p [u8]>>,
+}
+
 /// Why a text is no pattern.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PatternError {
@@ -81,10 +89,15 @@ impl Pattern {
 
     /// Returns whether it names `path` or a directory that `path` lies in. `homes` are what `~` stands for.
     pub fn covers(&self, path: &Path, homes: &[impl AsRef<Path>]) -> bool {
+        self.covers_located(&Located::new(path, homes))
+    }
+
+    /// Returns what [`Pattern::covers`] does, of a path that is looked at for many patterns.
+    pub fn covers_located(&self, located: &Located<'_>) -> bool {
         if self.is_at_home {
-            return homes.iter().filter_map(|home| path.strip_prefix(home).ok()).any(|rest| self.covers_names(rest));
+            return located.at_home.iter().any(|names| covers(&self.parts, names));
         }
-        path.strip_prefix("/").is_ok_and(|rest| self.covers_names(rest))
+        located.names.as_ref().is_some_and(|names| covers(&self.parts, names))
     }
 
     /// Returns how exactly it names what it names: of two that name a path, the larger one is meant.
@@ -96,10 +109,16 @@ impl Pattern {
         };
         self.parts.iter().map(length).sum()
     }
+}
 
-    fn covers_names(&self, path: &Path) -> bool {
-        let names: Vec<&[u8]> = path.as_os_str().as_bytes().split(|byte| *byte == b'/').collect();
-        covers(&self.parts, &names)
+impl<'p> Located<'p> {
+    /// Returns `path`, with its place in each of `homes` that it lies in.
+    pub fn new(path: &'p Path, homes: &[impl AsRef<Path>]) -> Self {
+        let names = |path: &'p Path| path.components().map(|part| part.as_os_str().as_bytes()).collect::<Vec<_>>();
+        Self {
+            names: path.strip_prefix("/").ok().map(names),
+            at_home: homes.iter().filter_map(|home| path.strip_prefix(home).ok()).map(names).collect(),
+        }
     }
 }
 
