@@ -284,10 +284,9 @@ impl From<ProjectError> for CliError {
         let (code, hint) = match &error {
             ProjectError::NoRepository { .. } => (USAGE, Some("`git init` makes one")),
             ProjectError::Bare { .. } => (USAGE, Some("work in a checkout: `git worktree add`")),
-            ProjectError::NoDirectory { .. } => (USAGE, None),
+            ProjectError::NoDirectory { .. } | ProjectError::Settings(_) => (USAGE, None),
             ProjectError::Git(error) => git_advice(error),
             ProjectError::Store(error) => store_advice(error),
-            ProjectError::Settings(_) => (USAGE, None),
             ProjectError::Disk(error) => (USAGE, disk_hint(error)),
         };
         Self::new(error, code, hint)

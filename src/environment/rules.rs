@@ -101,12 +101,12 @@ impl Rules {
 }
 
 /// The built-in rules: what a path is, why, and the patterns. Of the rules that cover a path the first one counts.
-static BUILT_IN: [(Class, &str, &[&str]); 20] = [
-    (Class::Noise, "the kernel's own files", &["/proc", "/sys", "/dev", "/run", "/var/run"]),
-    (Class::Noise, "git's own files", &["**/.git"]),
-    (Class::Noise, "byte code of what is known by its source", &["**/_distutils_hack/__pycache__"]),
+static BUILT_IN: [(Kind, &str, &[&str]); 20] = [
+    (Kind::Noise, "the kernel's own files", &["/proc", "/sys", "/dev", "/run", "/var/run"]),
+    (Kind::Noise, "git's own files", &["**/.git"]),
+    (Kind::Noise, "byte code of what is known by its source", &["**/_distutils_hack/__pycache__"]),
     (
-        Class::Library,
+        Kind::Library,
         "read by Python whenever it starts",
         &[
             "**/site-packages/*.pth",
@@ -116,9 +116,9 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
             "**/dist-packages/_distutils_hack",
         ],
     ),
-    (PACKAGE, "installed Python packages", &["**/site-packages", "**/dist-packages"]),
+    (Kind::Package, "installed Python packages", &["**/site-packages", "**/dist-packages"]),
     (
-        Class::Library,
+        Kind::Library,
         "installed packages of other languages",
         &[
             "**/R/library",
@@ -131,13 +131,13 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
         ],
     ),
     (
-        Class::Noise,
+        Kind::Noise,
         "the interpreter's own modules, known by the interpreter",
         &["**/lib/python3*", "**/lib/python2*", "**/lib64/python3*", "**/lib/pypy3*", "**/pyvenv.cfg"],
     ),
-    (Class::Noise, "byte code of what is known by its source", &["**/__pycache__", "**/*.pyc"]),
+    (Kind::Noise, "byte code of what is known by its source", &["**/__pycache__", "**/*.pyc"]),
     (
-        Class::Noise,
+        Kind::Noise,
         "locale, terminal, time zone, character sets",
         &[
             "/usr/lib/locale",
@@ -153,7 +153,7 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
         ],
     ),
     (
-        Class::Noise,
+        Kind::Noise,
         "certificates and fonts",
         &[
             "/etc/ssl",
@@ -170,17 +170,13 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
         ],
     ),
     (
-        Class::Noise,
+        Kind::Noise,
         "shared by all programs",
         &["/usr/share", "/usr/local/share", "**/share/locale", "/usr/X11*", "/var/lib/dbus", "/var/cache/ldconfig"],
     ),
+    (Kind::Noise, "where libraries are looked for", &["/etc/ld.so.*", "**/glibc-hwcaps", "/etc/OpenCL", "/etc/vulkan"]),
     (
-        Class::Noise,
-        "where libraries are looked for",
-        &["/etc/ld.so.*", "**/glibc-hwcaps", "/etc/OpenCL", "/etc/vulkan"],
-    ),
-    (
-        Class::Noise,
+        Kind::Noise,
         "users, hosts and settings of the system",
         &[
             "/etc/passwd",
@@ -234,7 +230,7 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
         ],
     ),
     (
-        Class::Noise,
+        Kind::Noise,
         "caches that tools keep",
         &[
             "~/.cache/pip",
@@ -254,7 +250,7 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
         ],
     ),
     (
-        Class::Noise,
+        Kind::Noise,
         "settings that tools look for as a matter of course",
         &[
             "~/.config/git",
@@ -297,7 +293,7 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
         ],
     ),
     (
-        Class::Program,
+        Kind::Program,
         "directories of programs",
         &[
             "/bin",
@@ -310,9 +306,9 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
             "**/.pyenv/shims",
         ],
     ),
-    (Class::Library, "shared libraries", &["**/*.so", "**/*.so.*", "**/*.dylib"]),
+    (Kind::Library, "shared libraries", &["**/*.so", "**/*.so.*", "**/*.dylib"]),
     (
-        Class::Library,
+        Kind::Library,
         "what programs and compilers are made of",
         &[
             "/lib",
@@ -333,25 +329,41 @@ static BUILT_IN: [(Class, &str, &[&str]); 20] = [
             "**/.pyenv/libexec",
         ],
     ),
-    (Class::Program, "directories of programs", &["**/bin/*"]),
-    (Class::Noise, "choosing an interpreter, which is known itself", &["**/.pyenv", "**/pyenv.d"]),
+    (Kind::Program, "directories of programs", &["**/bin/*"]),
+    (Kind::Noise, "choosing an interpreter, which is known itself", &["**/.pyenv", "**/pyenv.d"]),
 ];
 
-/// Where a package lies is known when a path is looked at.
-const PACKAGE: Class = Class::Package { site: PathBuf::new() };
+/// A [`Class`] without what is known only of a path.
+#[derive(Clone, Copy)]
+enum Kind {
+    Noise,
+    Program,
+    Library,
+    Package,
+}
+
+impl Kind {
+    fn class(self) -> Class {
+        match self {
+            Self::Noise => Class::Noise,
+            Self::Program => Class::Program,
+            Self::Library => Class::Library,
+            Self::Package => Class::Package { site: PathBuf::new() },
+        }
+    }
+}
 
 /// Returns the built-in rules in the order in which they count.
 pub(super) fn built_in() -> &'static [Rule] {
     static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
     RULES.get_or_init(|| {
-        let rule = |class: &Class, why: &str, pattern: &str| Rule {
+        let rule = |kind: Kind, why: &str, pattern: &str| Rule {
             pattern: Pattern::new(pattern).expect("the built-in patterns are good, which a test checks"),
-            class: class.clone(),
+            class: kind.class(),
             why: why.to_owned(),
             origin: Origin::BuiltIn,
         };
-        let rules =
-            BUILT_IN.iter().flat_map(|(class, why, patterns)| patterns.iter().map(move |p| rule(class, why, p)));
+        let rules = BUILT_IN.iter().flat_map(|(kind, why, patterns)| patterns.iter().map(move |p| rule(*kind, why, p)));
         rules.collect()
     })
 }

@@ -1,7 +1,5 @@
 //! The settings of a project, `.pipeline/config.yaml`: what its pipelines share.
 
-use std::collections::BTreeMap;
-
 use crate::path::Pattern;
 use crate::yaml::{self, Node, Value};
 
@@ -78,8 +76,7 @@ fn observe(reader: &mut Reader<'_>, node: &Node) -> Observe {
             *(if key.text == "inputs" { &mut observe.inputs } else { &mut observe.environment }) = patterns;
         }
     }
-    let both: BTreeMap<&Pattern, ()> = observe.inputs.iter().map(|pattern| (pattern, ())).collect();
-    if let Some(twice) = observe.environment.iter().find(|pattern| both.contains_key(pattern)) {
+    if let Some(twice) = observe.environment.iter().find(|pattern| observe.inputs.contains(pattern)) {
         let finding = Finding::new(format_args!("{} is both environment and input", quoted(&twice.to_string())));
         reader.note(finding.at(&node.span, "listed under both keys here").hint("keep it under one of them"));
     }

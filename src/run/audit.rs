@@ -4,6 +4,9 @@
 //! real omission, and to tell nothing about a definition that omits nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -109,13 +112,12 @@ pub fn audit(pipeline: &Pipeline, step: &Step, seen: &Seen, rules: &Rules) -> Au
     let declared = Declared::of(pipeline, step);
     let program = first_program(step);
     let by = |path: &String| seen.readers.get(path).cloned().unwrap_or_else(|| program.clone());
-    let is_undeclared = |path: &str, value: &str| match path.starts_with('/') {
-        true => is_looked_into(value) && classify(path.as_ref(), rules) == Class::Input,
-        false => declared.misses_read(path, value),
+    let is_input = |path: &str| classify(Path::new(&OsString::from_vec(unescape(path))), rules) == Class::Input;
+    let is_undeclared = |path: &str, value: &str| {
+        if path.starts_with('/') { is_looked_into(value) && is_input(path) } else { declared.misses_read(path, value) }
     };
-    let is_undeclared_write = |path: &str| match path.starts_with('/') {
-        true => classify(path.as_ref(), rules) == Class::Input,
-        false => declared.misses_write(path),
+    let is_undeclared_write = |path: &str| {
+        if path.starts_with('/') { is_input(path) } else { declared.misses_write(path) }
     };
     let reads = seen.reads.iter().filter(|(path, value)| is_undeclared(path, value));
     let undeclared = without_listings(reads.map(|(path, value)| (path, value.as_str())).collect());

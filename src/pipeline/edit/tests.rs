@@ -121,9 +121,12 @@ fn written(key: &str, paths: &[String], style: &Style) -> String {
         0 | 1 => format!("    {key}: [{}]{comment}\n", quoted.join(", ")),
         2 => format!(
             "    {key}:{comment}\n{}",
-            quoted.iter().map(|q| format!("    - {q}{comment}\n")).collect::<String>()
+            quoted.iter().map(|q| format!("    - {q}{comment}\n")).collect::<Vec<_>>().concat()
         ),
-        3 => format!("    {key}:\n{}", quoted.iter().map(|q| format!("        -  {q}{comment}\n")).collect::<String>()),
+        3 => format!(
+            "    {key}:\n{}",
+            quoted.iter().map(|q| format!("        -  {q}{comment}\n")).collect::<Vec<_>>().concat()
+        ),
         _ => format!("    {key}: [\n        {}{comment}\n    ]\n", quoted.join(&format!(",{comment}\n        "))),
     };
     if style.blank {

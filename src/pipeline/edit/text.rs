@@ -55,8 +55,8 @@ pub(super) fn candidates(text: &str, root: &Node, map: &Node, key: &str, goal: &
     let as_block = is_list && (is_long || prefers_blocks(text, root));
     let eol = line_end(text, first.span.start);
     let lines = if as_block {
-        let items = values.iter().map(|item| format!("{indent}  - {}{eol}", spell(item, Quotes::Plain)));
-        format!("{indent}{name}:{eol}{}", items.collect::<String>())
+        let items = joined(&values, |item| format!("{indent}  - {}{eol}", spell(item, Quotes::Plain)));
+        format!("{indent}{name}:{eol}{items}")
     } else {
         format!("{indent}{name}: {value}{eol}")
     };
@@ -98,7 +98,7 @@ fn longer_list(text: &str, node: &Node, items: &[String]) -> Vec<String> {
     let spelled = &text[node.span.clone()];
     let Value::List(old) = &node.value else {
         let quotes = Quotes::of(spelled);
-        let new: String = items.iter().map(|item| format!(", {}", spell(item, quotes))).collect();
+        let new = joined(items, |item| format!(", {}", spell(item, quotes)));
         let requoted = if let Value::Text(text) = &node.value { spell(text, quotes) } else { return Vec::new() };
         let as_it_is = spliced(text, node.span.clone(), &format!("[{spelled}{new}]"));
         return vec![as_it_is, spliced(text, node.span.clone(), &format!("[{requoted}{new}]"))];
@@ -113,9 +113,9 @@ fn longer_list(text: &str, node: &Node, items: &[String]) -> Vec<String> {
     let before = &text[start..last.span.start];
     let eol = line_end(text, last.span.start);
     if spelled.ends_with(']') {
-        let new: String = items.iter().map(|item| format!(", {}", spell(item, quotes))).collect();
+        let new = joined(items, |item| format!(", {}", spell(item, quotes)));
         let on_the_line = spliced(text, last.span.end..last.span.end, &new);
-        let fits = !on_the_line[start..].lines().next().is_some_and(|line| line.chars().count() > LINE_MAX_CHARS);
+        let fits = on_the_line[start..].lines().next().is_none_or(|line| line.chars().count() <= LINE_MAX_CHARS);
         let is_alone = before.trim().is_empty() && old.len() > 1;
         let on_lines = if is_alone { on_own_lines(text, last, before, items, eol) } else { None };
         return if is_alone || fits { on_lines.into_iter().chain([on_the_line]).collect() } else { vec![on_the_line] };
@@ -127,7 +127,7 @@ fn longer_list(text: &str, node: &Node, items: &[String]) -> Vec<String> {
     let dash = before.find('-').unwrap_or_default();
     let gap = before[dash + 1..].chars().take_while(|c| *c == ' ').count().max(1);
     let line = |item: &String| format!("{}-{}{}{eol}", &before[..dash], " ".repeat(gap), spell(item, quotes));
-    vec![after_line(text, last.span.end, &items.iter().map(line).collect::<String>(), eol)]
+    vec![after_line(text, last.span.end, &joined(items, line), eol)]
 }
 
 /// Returns the text in which new items of a list in brackets stand on lines of their own, as the old ones do.
@@ -147,6 +147,10 @@ fn on_own_lines(text: &str, last: &Node, before: &str, items: &[String], eol: &s
     }
     let with_lines = spliced(text, rest_end..rest_end, &lines);
     Some(if has_comma { with_lines } else { spliced(&with_lines, last.span.end..last.span.end, ",") })
+}
+
+fn joined(items: &[String], written: impl Fn(&String) -> String) -> String {
+    items.iter().map(written).collect::<Vec<_>>().concat()
 }
 
 fn flow_in(values: &[String], quotes: Quotes) -> String {
