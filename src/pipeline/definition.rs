@@ -174,10 +174,6 @@ impl Definition {
     }
 
     fn result(&self, findings: Vec<Finding>) -> Result<(), DefinitionError> {
-        if findings.is_empty() {
-            Ok(())
-        } else {
-            Err(DefinitionError::new(&self.file, &self.text, told_once(findings)))
-        }
+        if findings.is_empty() { Ok(()) } else { Err(DefinitionError::new(&self.file, &self.text, told_once(findings))) }
     }
 }
