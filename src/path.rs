@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod pattern;
+
+pub use pattern::{Located, Pattern, PatternError};
+
 /// A path below the project's root, never empty, never leaving it.
 ///
 /// Ordered by its bytes.

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{self, Disk, DiskError, RealDisk};
+use crate::environment::Rules;
 use crate::git::{GitError, Repository};
 use crate::host::{self, Time};
 use crate::path::ProjectPath;
+use crate::pipeline::{DefinitionError, SETTINGS, Settings, read_settings};
 use crate::record::Journal;
 use crate::retention::User;
 use crate::revision::Names;
@@ -67,7 +69,10 @@ pub enum ProjectError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file of the project cannot be written.
+    /// The settings of the project cannot be used.
+    #[error(transparent)]
+    Settings(#[from] DefinitionError),
+    /// A file of the project cannot be read or written.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
@@ -209,6 +214,28 @@ impl Project {
         let latest = self.kept_since().map_or(since.epoch_ms, |before| before.epoch_ms.max(since.epoch_ms));
         let text = format!("{latest}\n");
         disk::write_whole(&self.store.directory().join(KEPT_SINCE), text.as_bytes(), disk::Durability::Synced)
+    }
+
+    /// Returns the settings in the working tree; none if there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// [`ProjectError`] if the file cannot be read, or something in it is wrong.
+    pub fn settings(&self) -> Result<Settings, ProjectError> {
+        match disk::read_if_there(&self.root.join(SETTINGS))? {
+            Some(text) => Ok(read_settings(&text, SETTINGS)?),
+            None => Ok(Settings::default()),
+        }
+    }
+
+    /// Returns the rules by which what a step touches outside of the project is sorted: the built-in ones and those of the settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`Project::settings`].
+    pub fn rules(&self) -> Result<Rules, ProjectError> {
+        let observe = self.settings()?.observe;
+        Ok(Rules::of_this_user().with_own(&observe.environment, &observe.inputs, SETTINGS))
     }
 
     /// Writes what was learnt of the files of the working tree. A memory that cannot be written only costs time.

@@ -12,6 +12,7 @@ use crate::damage::DamageError;
 use crate::disk::DiskError;
 use crate::exec::ExecError;
 use crate::git::GitError;
+use crate::pipeline::DefinitionError;
 use crate::project::ProjectError;
 use crate::record::RecordError;
 use crate::retention::RetentionError;
@@ -119,10 +120,20 @@ fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
     causes
 }
 
+fn definition_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a DefinitionError> {
+    match error.downcast_ref() {
+        Some(ProjectError::Settings(error)) => Some(error),
+        _ => error.downcast_ref(),
+    }
+}
+
 /// Errors that point into a file have a picture of their own.
 ///
 /// They come in transparent wrappers, which hide what they wrap from `source`.
 fn rendered(error: &(dyn Error + 'static), colour: bool) -> Option<String> {
+    if let Some(error) = definition_error(error) {
+        return Some(error.render(colour).trim_end().to_owned());
+    }
     let wrapped = match (error.downcast_ref(), error.downcast_ref()) {
         (Some(RunError::Snapshot(error)), _) | (_, Some(RevisionError::Snapshot(error))) => Some(error),
         _ => error.downcast_ref(),
@@ -273,12 +284,18 @@ impl From<ProjectError> for CliError {
         let (code, hint) = match &error {
             ProjectError::NoRepository { .. } => (USAGE, Some("`git init` makes one")),
             ProjectError::Bare { .. } => (USAGE, Some("work in a checkout: `git worktree add`")),
-            ProjectError::NoDirectory { .. } => (USAGE, None),
+            ProjectError::NoDirectory { .. } | ProjectError::Settings(_) => (USAGE, None),
             ProjectError::Git(error) => git_advice(error),
             ProjectError::Store(error) => store_advice(error),
             ProjectError::Disk(error) => (USAGE, disk_hint(error)),
         };
         Self::new(error, code, hint)
+    }
+}
+
+impl From<DefinitionError> for CliError {
+    fn from(error: DefinitionError) -> Self {
+        Self::new(error, USAGE, None)
     }
 }
 

@@ -4,6 +4,7 @@
 //! answer goes to standard output, everything else to standard error.
 
 mod answer;
+mod audit;
 mod checkout;
 mod completions;
 mod diff;
@@ -75,6 +76,7 @@ enum Verb {
     Snapshot(snapshot::Args),
     Run(run::Args),
     Status(status::Args),
+    Audit(audit::Args),
     Why(why::Args),
     Diff(diff::Args),
     Log(log::Args),
@@ -105,6 +107,7 @@ pub fn main() -> ExitCode {
         Verb::Snapshot(args) => snapshot::run(&mut ui, &cli.global, args),
         Verb::Run(args) => run::run(&mut ui, &cli.global, args),
         Verb::Status(args) => status::run(&mut ui, &cli.global, args),
+        Verb::Audit(args) => audit::run(&mut ui, &cli.global, args),
         Verb::Why(args) => why::run(&mut ui, &cli.global, args),
         Verb::Diff(args) => diff::run(&mut ui, &cli.global, args),
         Verb::Log(args) => log::run(&mut ui, &cli.global, args),

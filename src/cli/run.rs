@@ -89,7 +89,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
     let (params, version) = (&subject.opened.params, subject.version.as_deref());
     let graph = learnt_order(pipeline, &project.pipeline, params, version, &project.journal, &graph)?;
-    let tools = Tools::new(environment::search_path());
+    let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
     let work = Work {
         pipeline,
         name: &project.pipeline,

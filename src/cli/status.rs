@@ -81,7 +81,7 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
         &project.journal,
         &graph,
     )?;
-    let tools = Tools::new(environment::search_path());
+    let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
     let work = Work {
         pipeline: captured.pipeline(),
         name: &project.pipeline,

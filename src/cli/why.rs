@@ -51,7 +51,7 @@ fn explanation(ui: &Ui, project: &Project, dry: &DryStore<'_>, step: &str) -> Re
     let version = version.or_else(|| pipeline.version.clone());
     let graph =
         learnt_order(pipeline, &project.pipeline, &captured.params, version.as_deref(), &project.journal, &graph)?;
-    let tools = Tools::new(environment::search_path());
+    let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
     let work = Work {
         pipeline,
         name: &project.pipeline,

@@ -8,6 +8,7 @@
 
 mod classify;
 mod python;
+mod rules;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,8 @@ use std::path::Path;
 use crate::host;
 
 pub use classify::{Class, classify};
-pub use python::loaded;
+pub use python::{Loaded, Packages};
+pub use rules::{Origin, Rule, Rules};
 pub use tools::Tools;
 
 /// Variables of the user's environment that steps get, where they are set.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use super::python;
+use super::python::{self, Packages};
+use super::rules::Rules;
 use crate::hash::Digest;
 use crate::host;
 
@@ -15,6 +16,16 @@ use crate::host;
 pub struct Tools {
     search_path: String,
     known: Mutex<BTreeMap<String, Facts>>,
+    found: Mutex<BTreeMap<String, Option<Program>>>,
+    packages: Packages,
+    rules: Rules,
+}
+
+/// A program, and what is installed for it if it is a Python.
+#[derive(Clone)]
+struct Program {
+    path: PathBuf,
+    packages: Arc<BTreeMap<String, String>>,
 }
 
 /// What identifies a program: named facts, such as `python3` and `python3 package numpy`.
@@ -23,7 +34,51 @@ type Facts = BTreeMap<String, String>;
 impl Tools {
     /// Returns the tools on `search_path`, written as in `PATH`.
     pub fn new(search_path: String) -> Self {
-        Self { search_path, known: Mutex::default() }
+        Self { search_path, ..Self::default() }
+    }
+
+    /// Sets the rules that tell the environment from inputs.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Returns the rules that tell the environment from inputs.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Returns what is known of the directories of Python packages.
+    pub fn packages(&self) -> &Packages {
+        &self.packages
+    }
+
+    /// Returns what the fact of this name is now, as [`Tools::identify`] would tell it; `None` if there is no such thing.
+    ///
+    /// Facts are `<program>`, `<program> package <distribution>`, `library <path>` and `variable <name>`. A program is
+    /// looked for on the search path, or is an absolute path. `digest` returns the digest of a file's bytes, if it can
+    /// be read; it may remember it. Costs, the first time, a search for the program and a list of its packages.
+    pub fn present(&self, fact: &str, digest: &dyn Fn(&Path) -> Option<Digest>) -> Option<String> {
+        if let Some(path) = fact.strip_prefix("library ") {
+            return identity(Path::new(path), digest);
+        }
+        if let Some(name) = fact.strip_prefix("variable ") {
+            return host::variable(name);
+        }
+        match fact.split_once(" package ") {
+            Some((name, distribution)) => self.program(name)?.packages.get(distribution).cloned(),
+            None => identity(&self.program(fact)?.path, digest),
+        }
+    }
+
+    fn program(&self, name: &str) -> Option<Program> {
+        let mut found = self.found.lock().expect("no holder panics");
+        let look = || {
+            let path = if name.starts_with('/') { PathBuf::from(name) } else { find(name, &self.search_path)? };
+            let packages = Arc::new(python::packages(&path));
+            path.is_file().then_some(Program { path, packages })
+        };
+        found.entry(name.to_owned()).or_insert_with(look).clone()
     }
 
     /// Returns where programs are searched for, written as in `PATH`.
@@ -49,19 +104,28 @@ impl Tools {
 }
 
 fn look_at(name: &str, search_path: &str) -> Facts {
-    let Some(found) = host::find_program(name, search_path) else { return Facts::new() };
-    let program = behind_shim(&found, name).unwrap_or(found);
+    let Some(program) = find(name, search_path) else { return Facts::new() };
     let mut facts = Facts::new();
-    // A program that may be executed but not read is identified by its place.
-    let identity = match Digest::of_file(&program) {
-        Ok((digest, _)) => digest.to_string(),
-        Err(_) => format!("unreadable {}", program.display()),
-    };
-    facts.insert(name.to_owned(), identity);
+    let digest = |path: &Path| Digest::of_file(path).ok().map(|(digest, _)| digest);
+    facts.extend(identity(&program, &digest).map(|identity| (name.to_owned(), identity)));
     for (distribution, version) in python::packages(&program) {
         facts.insert(format!("{name} package {distribution}"), version);
     }
     facts
+}
+
+fn find(name: &str, search_path: &str) -> Option<PathBuf> {
+    let found = host::find_program(name, search_path)?;
+    Some(behind_shim(&found, name).unwrap_or(found))
+}
+
+/// Returns what identifies the file at `path`, if there is one.
+fn identity(path: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> Option<String> {
+    match digest(path) {
+        Some(digest) => Some(digest.to_string()),
+        // A program that may be executed but not read is identified by its place.
+        None => path.is_file().then(|| format!("unreadable {}", path.display())),
+    }
 }
 
 /// Follows the shims of pyenv, which are one script whatever version is chosen.
@@ -120,5 +184,30 @@ mod tests {
         };
         assert_ne!(with("1\n"), with("2\n"));
         assert_eq!(with("1\n")["py"], Digest::of(b"one").to_string());
+    }
+
+    #[test]
+    fn a_fact_is_told_again_by_its_name_alone() {
+        let root = tempfile::tempdir().unwrap();
+        program(&root.path().join("bin"), "python3", "interpreter");
+        program(&root.path().join("lib/python3.11/site-packages/numpy-1.0.dist-info"), "METADATA", "");
+        let tools = Tools::new(root.path().join("bin").display().to_string());
+        let asked = Mutex::new(0);
+        let digest = |path: &Path| {
+            *asked.lock().unwrap() += 1;
+            Digest::of_file(path).ok().map(|(digest, _)| digest)
+        };
+        let facts = tools.identify(["python3"]);
+        assert_eq!(facts.keys().collect::<Vec<_>>(), ["python3", "python3 package numpy"]);
+        for (name, value) in &facts {
+            assert_eq!(tools.present(name, &digest).as_ref(), Some(value), "{name}");
+        }
+        assert_eq!(*asked.lock().unwrap(), 1, "a version is no matter of digests");
+        let library = root.path().join("bin/python3").display().to_string();
+        assert_eq!(tools.present(&format!("library {library}"), &digest), Some(facts["python3"].clone()));
+        assert_eq!(tools.present(&library, &digest), Some(facts["python3"].clone()));
+        assert_eq!(tools.present("python3 package scipy", &digest), None);
+        assert_eq!(tools.present("fortran", &digest), None);
+        assert_eq!(tools.present("library /nowhere/libx.so", &digest), None);
     }
 }

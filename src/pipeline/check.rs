@@ -24,6 +24,7 @@ pub(super) fn check(pipeline: &Pipeline, spans: &Spans) -> Result<Graph, Vec<Fin
     check_writers(&outputs, &mut findings);
     check_places(pipeline, spans, &outputs, &mut findings);
     check_own_inputs(pipeline, spans, &outputs, &mut findings);
+    check_kept(pipeline, spans, &outputs, &mut findings);
     match order(pipeline) {
         Ok(graph) if findings.is_empty() => Ok(graph),
         Ok(_) => Err(findings),
@@ -125,6 +126,12 @@ fn check_writers(outputs: &[Output<'_>], findings: &mut Vec<Finding>) {
 }
 
 fn two_writers(first: &Output<'_>, second: &Output<'_>) -> Finding {
+    if first.span == second.span {
+        let finding =
+            Finding::new(format_args!("steps `{}` and `{}` both write {}", first.name, second.name, show(second.path)));
+        let label = "each combination of the matrix writes this";
+        return finding.at(second.span, label).hint("let the values of the matrix be part of it: `${matrix.NAME}`");
+    }
     let (one, two) = (show(first.path), show(second.path));
     let message = match (first.step == second.step, first.path == second.path) {
         (true, true) => format!("step `{}` lists {two} under `{}` and under `{}`", second.name, first.key, second.key),
@@ -187,6 +194,40 @@ fn check_own_inputs(pipeline: &Pipeline, spans: &Spans, outputs: &[Output<'_>], 
             };
             let finding = Finding::new(message).at(output.span, "written here").at(span, "read here");
             findings.push(finding.hint("write to another path, so that the input stays what it was"));
+        }
+    }
+}
+
+/// What a step keeps for its next attempt is no input and no output of any step, and no other step's to keep.
+fn check_kept(pipeline: &Pipeline, spans: &Spans, outputs: &[Output<'_>], findings: &mut Vec<Finding>) {
+    let mut taken: PathMap<(&str, &'static str, &Range<usize>)> = PathMap::default();
+    for output in outputs {
+        taken.insert(output.path.clone(), (output.name, "writes", output.span));
+    }
+    for (step, places) in pipeline.steps.iter().zip(&spans.steps) {
+        for (input, span) in step.inputs.iter().flatten().zip(&places.inputs) {
+            taken.insert(input.clone(), (&step.name, "reads", span));
+        }
+    }
+    for (root, span) in pipeline.data.iter().zip(&spans.data) {
+        taken.insert(root.clone(), ("", "reads", span));
+    }
+    for (step, places) in pipeline.steps.iter().zip(&spans.steps) {
+        for (kept, span) in step.keep.iter().zip(&places.keep) {
+            let subject = format!("step `{}` keeps {}", step.name, show(kept));
+            if let Some(reserved) = reserved(kept) {
+                let finding = Finding::new(format_args!("{subject}, which lies in `{reserved}`"));
+                findings.push(finding.at(span, format_args!("`{reserved}` is kept for other things")));
+            }
+            if let Some((path, (name, verb, first))) = taken.overlapping(kept).next() {
+                let who =
+                    if name.is_empty() { "every step may read".to_owned() } else { format!("step `{name}` {verb}") };
+                let which = if path == kept { String::new() } else { format!(" {}", show(path)) };
+                let finding = Finding::new(format_args!("{subject}, and {who}{which}"));
+                let finding = finding.at(span, "kept here").at(first, "it belongs to this already");
+                findings.push(finding.hint("what is kept says nothing about the result: give it a place of its own"));
+            }
+            taken.insert(kept.clone(), (&step.name, "keeps", span));
         }
     }
 }

@@ -10,7 +10,7 @@ use super::graph::Graph;
 use super::model::{ParamsSource, Pipeline};
 use super::overlap::PathMap;
 use super::params::{Params, ParamsError};
-use super::problem::{DefinitionError, Finding, SHOWN_MAX, quoted};
+use super::problem::{DefinitionError, Finding, SHOWN_MAX, quoted, told_once};
 use super::reader;
 use super::suggest::did_you_mean;
 
@@ -42,6 +42,9 @@ pub(super) struct StepSpans {
     pub(super) metrics: Vec<Range<usize>>,
     pub(super) needs: Vec<Range<usize>>,
     pub(super) params: Vec<Range<usize>>,
+    pub(super) keep: Vec<Range<usize>>,
+    /// Where `isolate` stands, if it does.
+    pub(super) isolate: Option<Range<usize>>,
 }
 
 /// Returns the definition in `text`, shown as `file` in errors.
@@ -56,7 +59,7 @@ pub fn read(text: &[u8], file: &str) -> Result<Definition, DefinitionError> {
     let root = yaml::read_spanned(text).map_err(|error| DefinitionError::from_yaml(file, text, error))?;
     // The reader accepts UTF-8 only, so nothing is lost.
     let text = String::from_utf8_lossy(text).into_owned();
-    let failed = |findings| DefinitionError::new(file, &text, findings);
+    let failed = |findings| DefinitionError::new(file, &text, told_once(findings));
     let (pipeline, spans) = reader::read(&text, &root).map_err(failed)?;
     let graph = check::check(&pipeline, &spans).map_err(failed)?;
     Ok(Definition { pipeline, graph, file: file.to_owned(), text, spans })
@@ -171,6 +174,10 @@ impl Definition {
     }
 
     fn result(&self, findings: Vec<Finding>) -> Result<(), DefinitionError> {
-        if findings.is_empty() { Ok(()) } else { Err(DefinitionError::new(&self.file, &self.text, findings)) }
+        if findings.is_empty() {
+            Ok(())
+        } else {
+            Err(DefinitionError::new(&self.file, &self.text, told_once(findings)))
+        }
     }
 }

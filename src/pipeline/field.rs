@@ -11,6 +11,7 @@ use crate::yaml::{Key, Node, Value};
 
 use super::model::NAME_MAX_CHARS;
 use super::problem::{Finding, quoted};
+use super::suggest::did_you_mean;
 
 /// What has been found wrong so far, in the text of one file.
 pub(super) struct Reader<'text> {
@@ -189,6 +190,39 @@ impl<'text> Reader<'text> {
                 None
             }
         }
+    }
+}
+
+impl Reader<'_> {
+    /// Returns a whole number of the range, whose end fits into 32 bits.
+    pub(super) fn small(&mut self, node: &Node, what: &str, minimum: u64, maximum: u64) -> Option<u32> {
+        self.integer(node, what, minimum, maximum).and_then(|value| u32::try_from(value).ok())
+    }
+
+    /// Returns `true` or `false`.
+    pub(super) fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
+        if let Value::Bool(value) = node.value {
+            return Some(value);
+        }
+        self.wrong(node, what, "`true` or `false`");
+        None
+    }
+
+    /// Returns what one of a few words stands for.
+    pub(super) fn choice<T: Copy>(&mut self, node: &Node, what: &str, words: &[(&str, T)]) -> Option<T> {
+        let listed: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        let expected = listed.join(" or ");
+        let Value::Text(text) = &node.value else {
+            self.wrong(node, what, &expected);
+            return None;
+        };
+        if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
+            return Some(*value);
+        }
+        let finding = Finding::new(format_args!("{what} must be {expected}, found {}", quoted(text)));
+        let hint = did_you_mean(text, words.iter().map(|(word, _)| *word));
+        self.note(finding.at(&node.span, format_args!("expected {expected}")).maybe_hint(hint));
+        None
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 
 use crate::path::ProjectPath;
 
-use super::model::Pipeline;
+use super::model::{COMBINATION_MARK, Pipeline};
 use super::overlap::PathMap;
 
 /// Which step waits for which. Steps are counted as in [`Pipeline::steps`].
@@ -67,7 +68,7 @@ impl fmt::Display for Names<'_> {
 ///
 /// A step waits for the steps whose outputs or metrics overlap its inputs (equal,
 /// above or below) and for those that it needs; one that declares neither
-/// inputs nor needs waits for the step above it. A step never waits for itself, and
+/// inputs nor needs waits for the step above it: for all its combinations, if it has a matrix. A step never waits for itself, and
 /// a name under `needs` that no step has is passed over; [`read`](super::read)
 /// reports both. Costs time proportional to steps, paths and what they depend on.
 ///
@@ -125,6 +126,7 @@ fn reasons(pipeline: &Pipeline) -> Vec<BTreeMap<usize, Reason>> {
         step.written().for_each(|path| writers.insert(path.clone(), index));
         by_name.insert(step.name.as_str(), index);
     }
+    let groups = groups(pipeline);
     let reasons_of = |(index, step): (usize, &super::Step)| {
         let mut reasons = BTreeMap::new();
         for input in step.inputs.iter().flatten() {
@@ -137,13 +139,25 @@ fn reasons(pipeline: &Pipeline) -> Vec<BTreeMap<usize, Reason>> {
         for needed in step.needs.iter().filter_map(|name| by_name.get(name.as_str())) {
             reasons.entry(*needed).or_insert(Reason::Needs);
         }
-        if step.follows_the_one_above() && index > 0 {
-            reasons.insert(index - 1, Reason::Follows);
+        if step.follows_the_one_above() && groups[index].start > 0 {
+            let above = groups[groups[index].start - 1].clone();
+            reasons.extend(above.map(|above| (above, Reason::Follows)));
         }
         reasons.remove(&index);
         reasons
     };
     pipeline.steps.iter().enumerate().map(reasons_of).collect()
+}
+
+/// Returns, for each step, the steps that stand as one in the file: the combinations of its matrix, or itself alone.
+fn groups(pipeline: &Pipeline) -> Vec<Range<usize>> {
+    let mut groups = Vec::with_capacity(pipeline.steps.len());
+    let is_one = |a: &super::Step, b: &super::Step| a.name.contains(COMBINATION_MARK) && a.family() == b.family();
+    for group in pipeline.steps.chunk_by(is_one) {
+        let start = groups.len();
+        groups.extend(std::iter::repeat_n(start..start + group.len(), group.len()));
+    }
+    groups
 }
 
 /// Returns as many steps as can be put in order: all but those in a circle and those that wait for them.

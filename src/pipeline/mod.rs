@@ -5,27 +5,36 @@
 //! line and column and says what would be right.
 
 mod check;
+mod claims;
 mod definition;
+mod edit;
+mod expand;
 mod field;
 mod graph;
 mod json;
+mod matrix;
 mod model;
 mod overlap;
 mod params;
 mod problem;
 mod reader;
 mod schema;
+mod settings;
 mod step;
 mod suggest;
+mod template;
 
 pub use definition::{Definition, read};
+pub use edit::{Addition, Edited, edit};
 pub use graph::{Circle, Graph, Reason, order};
 pub use model::{
-    Environment, NAME_MAX_CHARS, ParamsSource, Pipeline, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
+    COMBINATION_MARK, Environment, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step,
+    StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
 };
 pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};
 pub use schema::schema;
+pub use settings::{Observe, SETTINGS, SETTINGS_NAME, Settings, read_settings};
 
 #[cfg(test)]
 mod tests;

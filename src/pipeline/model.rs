@@ -19,6 +19,16 @@ use super::schema;
 pub const NAME_MAX_CHARS: usize = 100;
 /// The longest timeout, in seconds: 365 days.
 pub const TIMEOUT_MAX_S: u64 = 365 * 24 * 60 * 60;
+/// How often a failed step is tried again at most.
+pub(super) const RETRIES_MAX: u64 = 100;
+/// How many processors, or GPUs, a step asks for at most.
+pub(super) const SLOTS_MAX: u64 = 1024;
+/// The least memory that a step asks for: 1 MiB. Less is a forgotten unit.
+pub(super) const MEMORY_MIN_BYTES: u64 = 1 << 20;
+/// The most memory that a step asks for: 1 PiB.
+pub(super) const MEMORY_MAX_BYTES: u64 = 1 << 50;
+/// Stands between the name of a step with a matrix and what tells its combinations apart: `train@rate=0.1`.
+pub const COMBINATION_MARK: char = '@';
 /// The variable that carries the version's name, for steps that ask for it in `env`.
 pub const VERSION_VARIABLE: &str = "PV_VERSION";
 
@@ -103,6 +113,82 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::workdir")]
     pub workdir: Option<ProjectPath>,
+    /// Whether the step may use the network: the author vouches that the result does not depend on it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub network: bool,
+    /// Whose home directory the step gets: an empty one of its `own`, or the user's on this machine, `host`.
+    #[serde(default, skip_serializing_if = "Home::is_own")]
+    #[schemars(schema_with = "schema::home")]
+    pub home: Home,
+    /// What the step sees: everything in the snapshot (`observe`), or its declared inputs alone (`strict`).
+    #[serde(default, skip_serializing_if = "Isolate::is_observe")]
+    #[schemars(schema_with = "schema::isolate")]
+    pub isolate: Isolate,
+    /// Whether a known result of the step may be taken; `false` executes it in every run.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    #[schemars(extend("default" = true))]
+    pub cache: bool,
+    /// How often the step is tried again after it failed: 0 to 100.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "schema::retries")]
+    pub retries: u32,
+    /// What the step takes of the machine while it runs.
+    #[serde(default, skip_serializing_if = "Resources::is_usual")]
+    pub resources: Resources,
+    /// Files and directories that the step finds again when it is tried again, such as checkpoints: one path or a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::paths")]
+    pub keep: Vec<ProjectPath>,
+}
+
+/// Whose home directory a step gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Home {
+    /// An empty one, gone afterwards.
+    #[default]
+    Own,
+    /// The user's on this machine.
+    Host,
+}
+
+/// What a step sees of the snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolate {
+    /// Everything; what it reads is observed.
+    #[default]
+    Observe,
+    /// Its declared inputs alone, and no network unless it declares that.
+    Strict,
+}
+
+/// What a step takes of the machine while it runs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// How many processors it keeps busy: 1 to 1024.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(schema_with = "schema::cpus")]
+    pub cpus: u32,
+    /// How much memory it needs: a whole number of bytes, or a text such as `512MiB` or `4GiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(rename = "memory", schema_with = "schema::memory")]
+    pub memory_bytes: Option<u64>,
+    /// How many GPUs it has for itself: 0 to 1024.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "schema::gpus")]
+    pub gpus: u32,
+    /// Names of things that only one step at a time may use: one or a list.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(schema_with = "schema::locks")]
+    pub locks: BTreeSet<String>,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { cpus: 1, memory_bytes: None, gpus: 0, locks: BTreeSet::new() }
+    }
 }
 
 /// What the steps of a pipeline run in.
@@ -170,9 +256,68 @@ impl Step {
         self.outputs.iter().chain(&self.metrics)
     }
 
+    /// Returns the name under which the step stands in the file: without what tells the combinations of a matrix apart.
+    pub fn family(&self) -> &str {
+        family(&self.name)
+    }
+
     /// Returns whether the step runs after the one above it, because it says nothing about its order.
     pub fn follows_the_one_above(&self) -> bool {
         self.inputs.is_none() && self.needs.is_empty()
+    }
+}
+
+/// Returns the name in the file of a step with this name.
+pub(super) fn family(name: &str) -> &str {
+    name.split_once(COMBINATION_MARK).map_or(name, |(family, _)| family)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_true(value: &bool) -> bool {
+    *value
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_one(value: &u32) -> bool {
+    *value == 1
+}
+
+const fn one() -> u32 {
+    1
+}
+
+impl Home {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_own(&self) -> bool {
+        *self == Self::Own
+    }
+}
+
+impl Isolate {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_observe(&self) -> bool {
+        *self == Self::Observe
+    }
+}
+
+impl Resources {
+    /// Returns whether it takes what a step takes that says nothing: one processor.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -4,12 +4,15 @@
 //! is printed here. Text from the file never reaches the terminal with its
 //! control characters.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use crate::yaml::YamlError;
+
+use super::model::COMBINATION_MARK;
 
 const BOM: char = '\u{feff}';
 /// How many problems are shown in full; the rest is counted, and nobody needs to guess a hint for it.
@@ -226,6 +229,19 @@ impl<'text> Lines<'text> {
         let column = before.trim_start_matches(BOM).chars().count() + 1;
         Place { line, column, span, label }
     }
+}
+
+/// Returns the findings without those that say of another combination of a matrix what was said of one already.
+pub(super) fn told_once(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut told = BTreeSet::new();
+    let subject = |finding: &Finding| {
+        // A name ends with its backtick; what tells combinations apart stands before that.
+        let mut pieces = finding.message.split(COMBINATION_MARK);
+        let first = pieces.next().unwrap_or_default().to_owned();
+        let rest = pieces.map(|piece| piece.find('`').map_or("", |end| &piece[end..]));
+        (finding.marks.first().map(|(span, _)| span.start), first + &rest.collect::<String>())
+    };
+    findings.into_iter().filter(|finding| told.insert(subject(finding))).collect()
 }
 
 /// Returns `text` in backticks for a message: one line, control characters escaped, cut if it is long.

@@ -9,14 +9,14 @@ use crate::yaml::{Key, Node, Value};
 
 use super::definition::Spans;
 use super::field::{Reader, items, step_name_fault, subject};
-use super::model::{Environment, NAME_MAX_CHARS, ParamsSource, Pipeline};
+use super::model::{Environment, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline};
 use super::params::{ENDINGS, is_params_file};
 use super::problem::{Finding, quoted};
 use super::step;
 use super::suggest::did_you_mean;
 
 /// The keys at the top of a definition.
-pub(super) const KEYS: [&str; 6] = ["version", "seed", "environment", "params", "data", "steps"];
+pub(super) const KEYS: [&str; 7] = ["version", "seed", "environment", "params", "data", "isolate", "steps"];
 
 /// What other tools call the same thing.
 const ELSEWHERE: [(&str, &str); 6] = [
@@ -59,6 +59,7 @@ fn pipeline(reader: &mut Reader<'_>, root: &Node) -> Option<(Pipeline, Spans)> {
         steps: Vec::new(),
     };
     let mut spans = Spans::default();
+    let mut isolate = Isolate::default();
     for (key, node) in entries {
         let what = format!("`{}`", key.text);
         if !KEYS.contains(&key.text.as_str()) {
@@ -74,9 +75,13 @@ fn pipeline(reader: &mut Reader<'_>, root: &Node) -> Option<(Pipeline, Spans)> {
             "seed" => pipeline.seed = reader.integer(node, &what, 0, SEED_MAX),
             "environment" => environment(reader, node),
             "params" => (pipeline.params, spans.params) = params(reader, node),
+            "isolate" => isolate = reader.choice(node, &what, &step::ISOLATES).unwrap_or_default(),
             "data" => (pipeline.data, spans.data) = reader.paths(node, &what),
             _ => (pipeline.steps, spans.steps) = step::steps(reader, key, node, STEPS_HINT),
         }
+    }
+    for (step, _) in pipeline.steps.iter_mut().zip(&spans.steps).filter(|(_, spans)| spans.isolate.is_none()) {
+        step.isolate = isolate;
     }
     if !entries.iter().any(|(key, _)| key.text == "steps") {
         let start = root.span.start..root.span.start;

@@ -9,11 +9,14 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::object::SEED_MAX;
 
-use super::model::{NAME_MAX_CHARS, Pipeline, Step, TIMEOUT_MAX_S};
+use super::model::{
+    MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, NAME_MAX_CHARS, Pipeline, RETRIES_MAX, SLOTS_MAX, Step, TIMEOUT_MAX_S,
+};
 
 /// A relative path without a `..` part. A leading `./` and a trailing `/` are accepted.
 const PATH_PATTERN: &str = r"^(?!/)(?!(?:.*/)?\.\.(?:/|$))(?!(?:\./*)+$).+$";
 const STEP_NAME_PATTERN: &str = "^[A-Za-z0-9_][A-Za-z0-9_.-]*$";
+const MATRIX_NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
 const VARIABLE_PATTERN: &str = "^(?!PV_)[A-Za-z_][A-Za-z0-9_]*$";
 const VARIABLE_ITEM_PATTERN: &str = "^(?!PV_)[A-Za-z_][A-Za-z0-9_]*(?:=[\\s\\S]*)?$";
 
@@ -22,7 +25,70 @@ pub fn schema() -> serde_json::Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let mut schema = generator.into_root_schema_for::<Pipeline>();
     schema.insert("title".to_owned(), "Pipeline of pv".into());
+    let mut schema = schema.to_value();
+    // Keys of the file that the normalised form has no place for: reading has done what they ask for.
+    schema["properties"]["isolate"] = described(isolate_values(), ISOLATE_FOR_ALL);
+    schema["$defs"]["Step"]["properties"]["matrix"] = described(matrix(), MATRIX);
+    schema
+}
+
+const ISOLATE_FOR_ALL: &str = "The `isolate` of every step that has none of its own.";
+const MATRIX: &str = "Makes one step for each combination of values: a map from names to lists of values, where \
+                      `include` and `exclude` are lists of maps from names to values.";
+
+fn described(schema: Schema, description: &str) -> serde_json::Value {
+    let mut schema = schema;
+    schema.insert("description".to_owned(), description.into());
     schema.to_value()
+}
+
+fn matrix() -> Schema {
+    let value = json_schema!({ "type": ["string", "number", "boolean"] });
+    let names = json_schema!({ "pattern": MATRIX_NAME_PATTERN });
+    let maps = json_schema!({
+        "type": "array",
+        "items": { "type": "object", "minProperties": 1, "propertyNames": names, "additionalProperties": value },
+    });
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": names,
+        "properties": { "include": maps, "exclude": maps },
+        "additionalProperties": { "type": "array", "items": value, "minItems": 1, "uniqueItems": true },
+    })
+}
+
+fn isolate_values() -> Schema {
+    json_schema!({ "enum": ["observe", "strict"], "default": "observe" })
+}
+
+pub(super) fn isolate(_: &mut SchemaGenerator) -> Schema {
+    isolate_values()
+}
+
+pub(super) fn home(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": ["own", "host"], "default": "own" })
+}
+
+pub(super) fn retries(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 0, "maximum": RETRIES_MAX, "default": 0 })
+}
+
+pub(super) fn cpus(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 1, "maximum": SLOTS_MAX, "default": 1 })
+}
+
+pub(super) fn gpus(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 0, "maximum": SLOTS_MAX, "default": 0 })
+}
+
+pub(super) fn memory(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [
+            { "type": "integer", "minimum": MEMORY_MIN_BYTES, "maximum": MEMORY_MAX_BYTES },
+            { "type": "string", "pattern": "^[0-9]*[1-9][0-9]* ?[KMGT]iB$" },
+        ]
+    })
 }
 
 fn one_or_many(item: &Schema) -> Schema {
@@ -54,6 +120,11 @@ pub(super) fn paths(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn names(_: &mut SchemaGenerator) -> Schema {
+    // A name of `needs` may also be one combination of a matrix: `train@rate=0.1`.
+    one_or_many(&json_schema!({ "type": "string", "minLength": 1 }))
+}
+
+pub(super) fn locks(_: &mut SchemaGenerator) -> Schema {
     one_or_many(&step_name())
 }
 

@@ -6,18 +6,39 @@ use std::ops::Range;
 use crate::object::SEED_MAX;
 use crate::yaml::{Key, Node, Value};
 
+use super::claims;
 use super::definition::StepSpans;
+use super::expand::expand;
 use super::field::{Placed, Reader, subject};
-use super::model::{Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE};
+use super::model::{Home, Isolate, RETRIES_MAX, Resources, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE};
 use super::problem::{Finding, quoted};
 use super::reader::{check_step_name, unknown_key};
 
 /// The keys of a step.
-pub(super) const KEYS: [&str; 11] =
-    ["description", "run", "inputs", "outputs", "needs", "env", "params", "metrics", "seed", "timeout", "workdir"];
+pub(super) const KEYS: [&str; 19] = [
+    "description",
+    "run",
+    "inputs",
+    "outputs",
+    "needs",
+    "env",
+    "params",
+    "metrics",
+    "seed",
+    "timeout",
+    "workdir",
+    "matrix",
+    "network",
+    "home",
+    "isolate",
+    "cache",
+    "retries",
+    "resources",
+    "keep",
+];
 
 /// What other tools call the same thing.
-const ELSEWHERE: [(&str, &str); 14] = [
+const ELSEWHERE: [(&str, &str); 19] = [
     ("cmd", "run"),
     ("command", "run"),
     ("script", "run"),
@@ -32,7 +53,15 @@ const ELSEWHERE: [(&str, &str); 14] = [
     ("wdir", "workdir"),
     ("cwd", "workdir"),
     ("desc", "description"),
+    ("foreach", "matrix"),
+    ("strategy", "matrix"),
+    ("retry", "retries"),
+    ("checkpoints", "keep"),
+    ("isolation", "isolate"),
 ];
+
+const HOMES: [(&str, Home); 2] = [("own", Home::Own), ("host", Home::Host)];
+pub(super) const ISOLATES: [(&str, Isolate); 2] = [("observe", Isolate::Observe), ("strict", Isolate::Strict)];
 
 /// Returns the steps in the order of the file, with their places.
 pub(super) fn steps(reader: &mut Reader<'_>, key: &Key, node: &Node, hint: &str) -> (Vec<Step>, Vec<StepSpans>) {
@@ -56,8 +85,10 @@ pub(super) fn steps(reader: &mut Reader<'_>, key: &Key, node: &Node, hint: &str)
     let Some(entries) = reader.map(node, "`steps`", "a map from names to steps") else { return Default::default() };
     let mut steps = Vec::new();
     let mut spans = Vec::new();
-    for (key, node) in entries {
+    for (key, _) in entries {
         check_step_name(reader, &key.text, &key.span);
+    }
+    for (key, node) in &expand(reader, entries) {
         if let Some((step, places)) = step(reader, key, node) {
             steps.push(step);
             spans.push(places);
@@ -94,6 +125,13 @@ fn step(reader: &mut Reader<'_>, name: &Key, node: &Node) -> Option<(Step, StepS
         seed: None,
         timeout_s: None,
         workdir: None,
+        network: false,
+        home: Home::Own,
+        isolate: Isolate::Observe,
+        cache: true,
+        retries: 0,
+        resources: Resources::default(),
+        keep: Vec::new(),
     };
     for (key, node) in entries {
         if !KEYS.contains(&key.text.as_str()) {
@@ -138,6 +176,16 @@ fn field(reader: &mut Reader<'_>, key: &str, node: &Node, what: &str, step: &mut
         // The project's root is where a command starts anyway.
         "workdir" if matches!(&node.value, Value::Text(text) if is_root(text)) => {}
         "workdir" => step.workdir = reader.path(node, what, "a path"),
+        "network" => step.network = reader.boolean(node, what).unwrap_or(false),
+        "home" => step.home = reader.choice(node, what, &HOMES).unwrap_or_default(),
+        "isolate" => {
+            spans.isolate = Some(node.span.clone());
+            step.isolate = reader.choice(node, what, &ISOLATES).unwrap_or_default();
+        }
+        "cache" => step.cache = reader.boolean(node, what).unwrap_or(true),
+        "retries" => step.retries = reader.small(node, what, 0, RETRIES_MAX).unwrap_or_default(),
+        "resources" => step.resources = claims::resources(reader, node, what),
+        "keep" => (step.keep, spans.keep) = reader.paths(node, what),
         _ => unreachable!("only known keys come here"),
     }
 }

@@ -94,6 +94,11 @@ fn definitions_made_to_do_harm_are_refused_at_once() {
         format!("{text}l{level}: &l{level} [{alias}]\n")
     });
     let waiting = |n: usize| format!("  s{n}: {{run: x, needs: s{}}}\n", (n + 1) % 20_000);
+    let many = |of: &str| (0..100).map(|n| format!("{of}{n}")).collect::<Vec<_>>().join(", ");
+    let grid = format!("{{a: [{0}], b: [{0}], c: [{0}]}}", many("v"));
+    let square = format!("{{a: [{0}], b: [{1}]}}", many("v"), many("w"));
+    let half =
+        format!("{{a: [{}], b: [{}]}}", many("v"), (0..49).map(|n| format!("w{n}")).collect::<Vec<_>>().join(", "));
     let circle = (0..20_000).map(waiting).collect::<Vec<_>>().concat();
     let writers = (0..20_000).map(|n| format!("  s{n}: {{run: x, outputs: out}}\n")).collect::<Vec<_>>().concat();
     for (name, text) in [
@@ -102,6 +107,18 @@ fn definitions_made_to_do_harm_are_refused_at_once() {
         ("large-one-line", format!("steps: {{train: {{run: {}, imputs: x}}}}", "x".repeat(1_000_000))),
         ("large-many-unknown-keys", (0..20_000).map(|n| format!("key{n}: x\n")).collect::<Vec<_>>().concat()),
         ("large-circle", format!("steps:\n{circle}")),
+        ("large-matrix-too-many", format!("steps: {{a: {{run: x, matrix: {grid}}}}}")),
+        ("large-matrix-too-much", format!("steps: {{a: {{run: '{}', matrix: {square}}}}}", "x".repeat(1_000_000))),
+        (
+            "large-matrix-too-many-needs",
+            format!("steps: {{a: {{run: x, matrix: {half}}}, b: {{run: x, matrix: {half}, needs: a}}}}"),
+        ),
+        (
+            "large-matrix-too-many-edges",
+            format!("steps: {{a: {{run: x, matrix: {half}}}, b: {{run: x, matrix: {half}}}}}"),
+        ),
+        ("large-matrix-one-output", format!("steps: {{a: {{run: x, matrix: {square}, outputs: out, imputs: y}}}}")),
+        ("large-matrix-one-output-only", format!("steps: {{a: {{run: x, matrix: {square}, outputs: out}}}}")),
         ("large-many-writers", format!("steps:\n{writers}")),
         ("large-file", "#".repeat(4 * 1024 * 1024 + 1)),
     ] {
@@ -167,6 +184,77 @@ fn only_a_step_that_says_nothing_waits_for_the_one_above() {
     assert_eq!(waits["needs_one"], ["first"]);
     assert_eq!(waits["says_nothing_either"], ["needs_one"]);
     assert_eq!(order, ["first", "says_nothing", "reads_nothing", "needs_one", "says_nothing_either"]);
+}
+
+#[test]
+fn combinations_wait_for_what_stands_above_their_step_and_not_for_each_other() {
+    let (order, waits) = edges(
+        "steps:
+  first: {run: x}
+  grid: {run: 'x ${matrix.n}', matrix: {n: [1, 2]}}
+  other: {run: x, matrix: {m: [a, b]}}
+  last: {run: x}
+  after: {run: x, needs: grid}
+  after_one: {run: x, needs: grid@n=1}
+  gather: {run: x, inputs: 'o/${matrix.*}'}
+  writes: {run: x, inputs: [], outputs: ['o/${matrix.k}'], matrix: {k: [a, b]}}
+",
+    );
+    assert_eq!(waits["grid@n=1"], ["first"]);
+    assert_eq!(waits["grid@n=2"], ["first"]);
+    assert_eq!(waits["other@m=a"], ["grid@n=1", "grid@n=2"]);
+    assert_eq!(waits["last"], ["other@m=a", "other@m=b"]);
+    assert_eq!(waits["after"], ["grid@n=1", "grid@n=2"]);
+    assert_eq!(waits["after_one"], ["grid@n=1"]);
+    assert_eq!(waits["gather"], ["writes@k=a", "writes@k=b"]);
+    assert_eq!(order[..3], ["first", "grid@n=1", "grid@n=2"]);
+}
+
+#[test]
+fn a_matrix_is_the_same_as_its_steps_written_out() {
+    let matrix = "isolate: strict
+steps:
+  train:
+    description: Train ${matrix.model} at ${matrix.rate}
+    run: [python, train.py, '${matrix.model}', '${matrix.rate}']
+    inputs: ['data/${matrix.model}.csv']
+    outputs: ['models/${matrix.model}-${matrix.rate}']
+    env: {RATE: '${matrix.rate}'}
+    params: ['rates.${matrix.model}']
+    workdir: '${matrix.model}'
+    seed: ${matrix.seed}
+    keep: ['ckpt/${matrix.model}-${matrix.rate}']
+    matrix: {rate: [0.10], model: [a, b], include: [{seed: 7}]}
+";
+    let one = |model: &str| {
+        serde_json::json!({
+            "name": format!("train@model={model},rate=0.10,seed=7"),
+            "description": format!("Train {model} at 0.10"),
+            "run": {"program": ["python", "train.py", model, "0.10"]},
+            "inputs": [format!("data/{model}.csv")],
+            "outputs": [format!("models/{model}-0.10")],
+            "env": {"fixed": {"RATE": "0.10"}},
+            "params": [format!("rates.{model}")],
+            "seed": 7,
+            "workdir": model,
+            "isolate": "strict",
+            "keep": [format!("ckpt/{model}-0.10")],
+        })
+    };
+    let definition = read(matrix.as_bytes(), "p.yaml").unwrap_or_else(|error| panic!("{}", error.render(false)));
+    let json = serde_json::to_value(&definition.pipeline).unwrap();
+    assert_eq!(json, serde_json::json!({"steps": [one("a"), one("b")]}));
+}
+
+#[test]
+fn what_says_the_same_as_its_absence_is_not_part_of_the_id() {
+    let plain = read(b"steps: {a: {run: x}}", "p.yaml").unwrap().pipeline;
+    let spelled =
+        b"isolate: observe\nsteps: {a: {run: x, network: false, home: own, isolate: observe, cache: true, retries: 0, \
+                    keep: [], resources: {cpus: 1, gpus: 0, locks: []}}}";
+    assert_eq!(read(spelled, "p.yaml").unwrap().pipeline.id(), plain.id());
+    let own = read(b"isolate: strict\nsteps: {a: {run: x, isolate: observe}}", "p.yaml").unwrap().pipeline;
+    assert_eq!(own.id(), plain.id());
 }
 
 #[test]

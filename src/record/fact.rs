@@ -308,6 +308,9 @@ pub struct Observed {
     /// What it read without declaring it, as in [`Reads`], with the program that did so first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub readers: BTreeMap<String, String>,
+    /// What it declares to read and did not.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unread: BTreeSet<ProjectPath>,
     /// What it wrote beside its outputs: paths of the project, and absolute ones outside.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub writes: BTreeSet<String>,

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 
 use super::world::listing;
 use crate::disk;
-use crate::environment::{self, Tools};
+use crate::environment::{self, Packages, Rules, Tools};
 use crate::hash::Digest;
 use crate::path::unescape;
 use crate::record::{ABSENT, Aspect};
@@ -45,6 +45,16 @@ impl<'a> Machine<'a> {
     /// Returns the machine with the programs that `tools` finds. `memory` is that of the tree at `/`.
     pub(super) fn new(tools: &'a Tools, memory: &'a StatCache, seen: &'a Seen) -> Self {
         Self { tools, memory, seen }
+    }
+
+    /// Returns the rules that tell the environment from inputs.
+    pub(super) fn rules(&self) -> &'a Rules {
+        self.tools.rules()
+    }
+
+    /// Returns what is known of the directories of Python packages.
+    pub(super) fn packages(&self) -> &'a Packages {
+        self.tools.packages()
     }
 
     /// Returns the value of an aspect of an absolute path, links followed, as recipes have it.

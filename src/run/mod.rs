@@ -4,6 +4,7 @@
 //! known under that key. [`perform`] does it: a clean place, processes, results.
 //! Progress leaves this room as [`Event`]s, never as text.
 
+mod audit;
 mod base;
 mod commit;
 mod conflicts;
@@ -13,6 +14,7 @@ mod judge;
 mod known;
 mod layer;
 mod machine;
+mod missing;
 mod order;
 mod perform;
 mod place;
@@ -38,9 +40,11 @@ use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
+pub use audit::{Audited, Fixed, Found, Seen, Undeclared, audit, declare, fix, newest};
 pub use conflicts::{Conflict, Side, conflicts};
 pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
+pub use missing::{Hint, Scene, missing};
 pub use order::learnt_order;
 pub use perform::{Differing, Event, Mode, Performed, Request, StepDone, perform};
 pub use reason::{Difference, Reason};

@@ -73,6 +73,7 @@ pub(super) fn seen(
             trace.follow(world, standing, path, touch)?;
         }
     }
+    let unread = trace.unread(standing);
     let looked = trace.marks.iter().map(|(path, mark)| Name::Read(mark.aspect, path.to_string())).collect();
     trace.drop_covered(standing);
     trace.collapse(world)?;
@@ -98,6 +99,7 @@ pub(super) fn seen(
         isolated: observation.isolated,
         gaps: observation.gaps.clone(),
         readers,
+        unread,
         writes: trace.writes,
         network: observation.peers.clone(),
         vouched: standing.vouched,
@@ -177,6 +179,13 @@ impl Trace {
             None => merge(self.top.get_or_insert_with(|| mark.clone()), &mark),
             Some(place) => merge(self.marks.entry(place).or_insert_with(|| mark.clone()), &mark),
         }
+    }
+
+    /// Returns the declared inputs of which nothing was seen.
+    fn unread(&self, standing: &Standing<'_>) -> BTreeSet<ProjectPath> {
+        let is_seen =
+            |input: &&ProjectPath| self.marks.contains_key(*input) || below(&self.marks, input).next().is_some();
+        standing.inputs.iter().filter(|input| !is_seen(input)).cloned().collect()
     }
 
     /// Drops what is known from elsewhere: from declared inputs, from the definition, from other marks.
@@ -301,7 +310,7 @@ struct Outside<'a> {
 impl Outside<'_> {
     fn add(&mut self, path: &Path, touch: &Touch) {
         let is_opened = touch.read || touch.executed;
-        match environment::classify(path) {
+        match environment::classify(path, self.machine.rules()) {
             Class::Noise => {}
             // A program, library or module that was only searched for here was found elsewhere, and counts there.
             Class::Program if is_opened => {
@@ -370,15 +379,27 @@ impl Outside<'_> {
                 by_module.entry(module).or_default().insert(file);
             }
             for files in by_module.into_values() {
-                let facts: Option<Vec<String>> = environment::loaded(&site, &files)
+                let loaded = self.machine.packages().loaded(&site, &files);
+                let facts: Option<Vec<(String, String)>> = loaded
+                    .distributions
                     .into_iter()
                     .map(|(distribution, version)| {
-                        let names = programs.iter().map(|program| format!("{program}{PACKAGE}{distribution}"));
-                        names.into_iter().find(|name| self.machine.fact(name) == version)
+                        let fact = |program: &String| format!("{program}{PACKAGE}{distribution}");
+                        let owner = programs.iter().find(|program| self.machine.fact(&fact(program)) == version)?;
+                        Some((owner.clone(), distribution))
                     })
                     .collect();
                 match facts.filter(|facts| !facts.is_empty()) {
-                    Some(facts) => self.names.extend(facts.into_iter().map(Name::Fact)),
+                    Some(facts) => {
+                        let unowned = loaded.unowned.iter().map(|file| format!("{LIBRARY}{}", text(file)));
+                        self.names.extend(unowned.map(Name::Fact));
+                        for (program, distribution) in facts {
+                            // What is used where it is there decides by its absence, too.
+                            let optional = self.machine.packages().optional(&site, &distribution);
+                            let fact = |package: &String| Name::Fact(format!("{program}{PACKAGE}{package}"));
+                            self.names.extend(optional.iter().chain([&distribution]).map(fact));
+                        }
+                    }
                     // What no distribution owns, or one of an interpreter that cannot be asked again, decides by its bytes.
                     None => {
                         self.names.extend(files.iter().map(|file| Name::Fact(format!("{LIBRARY}{}", text(file)))));

@@ -143,7 +143,7 @@ fn named_params(params: &Params, step: &Step) -> BTreeMap<String, String> {
 }
 
 /// Returns the plain words of a command.
-fn words(run: &Command) -> Vec<String> {
+pub(super) fn words(run: &Command) -> Vec<String> {
     match run {
         Command::Shell(line) => exec::words(line).into_iter().map(|word| word.text).collect(),
         Command::Program(words) => words.clone(),

@@ -16,7 +16,7 @@ use crate::object::{
     DataRoot, DefinitionId, Entry, EnvironmentId, Kind, ParamsId, Sized, Snapshot, SnapshotId, canonical,
 };
 use crate::path::ProjectPath;
-use crate::pipeline::{self, Definition, Params, Pipeline};
+use crate::pipeline::{self, Definition, Params, Pipeline, SETTINGS_NAME};
 use crate::stat_cache::StatCache;
 use crate::store::Store;
 
@@ -65,9 +65,10 @@ impl Captured {
     }
 }
 
-/// Returns where the definition of the pipeline with this name lies.
+/// Returns where the definition of the pipeline with this name lies; `None` if no pipeline can have it.
 pub fn definition_path(pipeline: &str) -> Option<ProjectPath> {
-    let plain = !pipeline.is_empty() && !pipeline.starts_with('.') && !pipeline.contains('/');
+    let is_taken = pipeline == SETTINGS_NAME;
+    let plain = !pipeline.is_empty() && !pipeline.starts_with('.') && !pipeline.contains('/') && !is_taken;
     plain.then(|| ProjectPath::new(format!(".pipeline/{pipeline}.yaml")).ok()).flatten()
 }
 

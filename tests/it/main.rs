@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 mod architecture;
+mod audit;
 mod bad_input;
 mod checkout;
 mod damaged_records;
