@@ -50,6 +50,10 @@ mod world;
 
 #[cfg(all(test, target_os = "linux"))]
 mod isolated_tests;
+#[cfg(all(test, target_os = "linux"))]
+mod network_tests;
+#[cfg(all(test, target_os = "linux"))]
+mod strace_tests;
 #[cfg(test)]
 mod tests;
 

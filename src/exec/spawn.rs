@@ -378,8 +378,11 @@ extern "C" fn init(plan: *mut c_void) -> c_int {
         let _ = raw::call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0]);
         // The descriptors stay ours under low numbers; the rest, which others may wait to see closed, goes before we
         // wait ourselves: two that held the ends of each other's gates would wait for good if this process died.
+        let aside = raw::call(libc::SYS_fcntl, [plan.gate as usize, libc::F_DUPFD as usize, GATE, 0, 0, 0]);
         arrange_descriptors(plan);
-        let _ = raw::call(libc::SYS_dup3, [plan.gate as usize, GATE, 0, 0, 0, 0]);
+        if let Ok(aside) = aside {
+            let _ = raw::call(libc::SYS_dup3, [aside, GATE, 0, 0, 0, 0]);
+        }
         close_all(plan, GATE + 1, 0);
         let mut byte = 0_u8;
         let read = raw::call(libc::SYS_read, [GATE, &raw mut byte as usize, 1, 0, 0, 0]);
