@@ -49,6 +49,8 @@ mod words;
 mod world;
 
 #[cfg(all(test, target_os = "linux"))]
+mod elsewhere_tests;
+#[cfg(all(test, target_os = "linux"))]
 mod isolated_tests;
 #[cfg(all(test, target_os = "linux"))]
 mod network_tests;

@@ -63,7 +63,7 @@ enum Fact {
     Changed(Vec<u8>),
     /// A link was made, and where it leads.
     Linked(Vec<u8>, Vec<u8>),
-    /// Something got another name.
+    /// Something got another name, where what was there before is of no account.
     Renamed(Vec<u8>, Vec<u8>),
     Talked(Peer),
     Gap(Gap),
@@ -157,7 +157,12 @@ impl<'a> Witness<'a> {
                     self.links.insert(path.clone(), target);
                     self.own.insert(path);
                 }
-                Fact::Renamed(from, to) => self.rename_links(&from, &to),
+                Fact::Renamed(from, to) => {
+                    self.links.remove(&to);
+                    self.rename_links(&from, &to);
+                    self.touch(call.pid, to.clone(), |touch| touch.written = true);
+                    self.own.insert(to);
+                }
                 Fact::Talked(peer) => {
                     let by = self.program(call.pid);
                     self.peers.entry(peer.to_string()).or_insert(by);
@@ -230,7 +235,11 @@ impl<'a> Witness<'a> {
             Deed::Move { from, to } => {
                 let (from, to) = (named(from.0, from.1, facts), named(to.0, to.1, facts));
                 if let (Some(from), Some(to)) = (from, to) {
-                    moved(from, to, |path| lies(path, false), facts);
+                    let is_own = self.is_own(&from);
+                    if !self.isolated && !is_own {
+                        below(call.pid, &from, facts);
+                    }
+                    moved(from, to, is_own, |path| lies(path, false), facts);
                 }
             }
             Deed::Link { from, to } => {
@@ -324,14 +333,22 @@ impl<'a> Witness<'a> {
     /// Follows `..` as the kernel does where that decides whether something is the job's own.
     fn straighten(&self, pid: i32, facts: &mut Vec<Fact>) {
         let resolved = |path: &[u8]| View::of(pid).without_dots(path);
+        let straight = |path: &mut Vec<u8>| {
+            if has_dots(path) {
+                *path = resolved(path).unwrap_or_else(|| lexically(path));
+            }
+        };
         facts.retain_mut(|fact| match fact {
             Fact::Read(path) | Fact::Listed(path) | Fact::Examined(path) | Fact::Executed(path) => {
                 !has_dots(path) || resolved(path).is_none_or(|path| !self.is_own(&self.behind_links(path)))
             }
             Fact::Written(path) | Fact::Changed(path) | Fact::Linked(path, _) => {
-                if has_dots(path) {
-                    *path = resolved(path).unwrap_or_else(|| lexically(path));
-                }
+                straight(path);
+                true
+            }
+            Fact::Renamed(from, to) => {
+                straight(from);
+                straight(to);
                 true
             }
             _ => true,
@@ -400,7 +417,8 @@ impl Seen {
         for fact in self.facts {
             match fact {
                 Fact::Written(path) | Fact::Changed(path) | Fact::Executed(path) => facts.push(Fact::Examined(path)),
-                Fact::Linked(..) | Fact::Renamed(..) | Fact::Moves => {}
+                Fact::Renamed(_, to) => facts.push(Fact::Examined(to)),
+                Fact::Linked(..) | Fact::Moves => {}
                 fact => facts.push(fact),
             }
         }
@@ -505,23 +523,44 @@ fn changed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact
 ///
 /// A directory that is not the job's own is not moved by an overlay: whoever wanted that copies what is in it,
 /// which is seen file by file.
-fn moved(from: Vec<u8>, to: Vec<u8>, lies: impl Fn(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
+fn moved(from: Vec<u8>, to: Vec<u8>, is_own: bool, lies: impl Fn(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
     let (source, target) = (lies(&from), lies(&to));
+    let is_file = matches!(source, Lies::File { .. });
     if source == Lies::Nothing {
         facts.push(Fact::Examined(from));
         return;
     }
-    let both = (from.clone(), to.clone());
     facts.push(Fact::Read(from.clone()));
-    facts.push(if matches!(source, Lies::File { .. }) { Fact::Written(from) } else { Fact::Changed(from) });
-    match target {
-        Lies::Nothing | Lies::File { .. } => facts.push(Fact::Written(to)),
-        Lies::Directory | Lies::Unknown => {
-            facts.push(Fact::Examined(to.clone()));
-            facts.push(Fact::Changed(to));
+    if matches!(target, Lies::Nothing | Lies::File { .. }) && (is_file || is_own) {
+        facts.push(Fact::Renamed(from.clone(), to));
+    } else {
+        facts.push(Fact::Examined(to.clone()));
+        facts.push(Fact::Changed(to));
+    }
+    facts.push(if is_file { Fact::Written(from) } else { Fact::Changed(from) });
+}
+
+/// Adds that everything below a directory is read, up to a limit that no reasonable one has.
+fn below(pid: i32, directory: &[u8], facts: &mut Vec<Fact>) {
+    const MOST: usize = 100_000;
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let mut open = vec![directory.to_vec()];
+    while let Some(directory) = open.pop() {
+        let inside = Path::new(std::ffi::OsStr::from_bytes(&directory));
+        let Ok(entries) = fs::read_dir(root.join(inside.strip_prefix("/").unwrap_or(inside))) else { continue };
+        for entry in entries.flatten() {
+            let path = [directory.as_slice(), b"/", entry.file_name().as_bytes()].concat();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(path);
+            } else {
+                facts.push(Fact::Read(path));
+            }
+            if facts.len() > MOST {
+                facts.push(Fact::Gap(Gap::TooMany));
+                return;
+            }
         }
     }
-    facts.push(Fact::Renamed(both.0, both.1));
 }
 
 /// What executing a path means: it is read, and so is its interpreter, which the kernel opens without being asked.
@@ -672,12 +711,15 @@ mod tests {
             of(&|facts| linked(a(), b"../e", |_| Lies::Nothing, facts)),
             "examined /d/a, linked /d/a to /e"
         );
-        let moves = |from: Lies, to: Lies| {
-            of(&|facts| moved(a(), b"/b".to_vec(), |path| if path == b"/b" { to } else { from }, facts))
+        let moves = |from: Lies, to: Lies, is_own: bool| {
+            of(&|facts| moved(a(), b"/b".to_vec(), is_own, |path| if path == b"/b" { to } else { from }, facts))
         };
-        assert_eq!(moves(FILE, Lies::Nothing), "read /d/a, written /d/a, written /b, renamed");
-        assert_eq!(moves(Lies::Nothing, FILE), "examined /d/a");
-        assert_eq!(moves(Lies::Directory, Lies::Directory), "read /d/a, changed /d/a, examined /b, changed /b, renamed");
+        let (file, nothing, directory) = (FILE, Lies::Nothing, Lies::Directory);
+        assert_eq!(moves(file, nothing, false), "read /d/a, renamed, written /d/a");
+        assert_eq!(moves(nothing, file, false), "examined /d/a");
+        assert_eq!(moves(directory, nothing, false), "read /d/a, examined /b, changed /b, changed /d/a");
+        assert_eq!(moves(directory, nothing, true), "read /d/a, renamed, changed /d/a");
+        assert_eq!(moves(file, directory, true), "read /d/a, examined /b, changed /b, written /d/a");
     }
 
     #[test]
@@ -686,7 +728,7 @@ mod tests {
         let call = Call { pid: i32::MAX, deed: Deed::List, arguments: [0; 6] };
         let mut note = |facts: Vec<Fact>| witness.note(&call, Seen { answer: Answer::Go, facts });
         note(vec![Fact::Written(b"/w/d".to_vec()), Fact::Linked(b"/w/d/l".to_vec(), b"/data".to_vec())]);
-        note(vec![Fact::Renamed(b"/w/d/l".to_vec(), b"/w/m".to_vec()), Fact::Written(b"/w/m".to_vec())]);
+        note(vec![Fact::Renamed(b"/w/d/l".to_vec(), b"/w/m".to_vec()), Fact::Written(b"/w/d/l".to_vec())]);
         note(vec![Fact::Linked(b"/w/k".to_vec(), b"/w/m/x".to_vec())]);
         note(vec![Fact::Read(b"/w/k/y".to_vec()), Fact::Read(b"/w/d/own".to_vec())]);
         let touched = witness.finish(Rung::Notify).touched;
