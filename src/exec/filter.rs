@@ -25,16 +25,20 @@ pub(super) enum Deed {
     List,
     /// Becomes another program.
     Execute { directory: Option<u8>, path: u8 },
-    /// Makes, removes or changes one path.
-    Write { directory: Option<u8>, path: u8 },
+    /// Makes what must not be there yet.
+    Make { directory: Option<u8>, path: u8 },
+    /// Removes a file or an empty directory.
+    Remove { directory: Option<u8>, path: u8 },
+    /// Changes something, and leaves its content or a part of it.
+    Change { directory: Option<u8>, path: u8 },
     /// Moves or links one path to another: directory and path of both.
     Move { from: (Option<u8>, u8), to: (Option<u8>, u8) },
     /// Gives a second name to a file.
     Link { from: (Option<u8>, u8), to: (Option<u8>, u8) },
     /// Makes a link that points anywhere.
-    Symlink { directory: Option<u8>, path: u8 },
-    /// Works in another directory from now on.
-    Enter,
+    Symlink { target: u8, directory: Option<u8>, path: u8 },
+    /// Works in another directory from now on, if that is named by a path.
+    Enter { path: Option<u8> },
     /// Sees another tree of files from now on.
     ChangeView,
     /// Talks to an address: `connect(socket, address, length)`.
@@ -69,6 +73,8 @@ const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
 /// From here on the numbers of x86-64 mean its rare variant with short pointers.
 const X32_CALLS: u32 = 0x4000_0000;
 const AT_EMPTY_PATH: u32 = 0x1000;
+/// `fchmodat2`, which has the same number everywhere.
+const CHMOD_AT_2: c_long = 452;
 
 const ALLOW: u32 = 0x7fff_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
@@ -89,9 +95,11 @@ const fn at(path: u8) -> (Option<u8>, u8) {
 
 fn native() -> Calls {
     use Deed::{
-        ChangeView, Connect, Enter, Examine, Execute, Link, List, Move, Open, ReadLink, SendTo, Symlink, Write,
+        Change, ChangeView, Connect, Enter, Examine, Execute, Link, List, Make, Move, Open, ReadLink, Remove, SendTo,
+        Symlink,
     };
     let examine_at = Examine { directory: Some(0), path: 1 };
+    let change_at = Change { directory: Some(0), path: 1 };
     let mut reported = vec![
         (libc::SYS_openat, Open { directory: Some(0), path: 1, flags: 2 }),
         (libc::SYS_openat2, Deed::OpenHow),
@@ -105,21 +113,35 @@ fn native() -> Calls {
         (libc::SYS_lgetxattr, Examine { directory: None, path: 0 }),
         (libc::SYS_readlinkat, ReadLink { directory: Some(0), path: 1 }),
         (libc::SYS_getdents64, List),
-        (libc::SYS_chdir, Enter),
-        (libc::SYS_fchdir, Enter),
+        (libc::SYS_statfs, Examine { directory: None, path: 0 }),
+        (libc::SYS_listxattr, Examine { directory: None, path: 0 }),
+        (libc::SYS_llistxattr, Examine { directory: None, path: 0 }),
+        (libc::SYS_name_to_handle_at, examine_at),
+        (libc::SYS_inotify_add_watch, Examine { directory: None, path: 1 }),
+        (libc::SYS_chdir, Enter { path: Some(0) }),
+        (libc::SYS_fchdir, Enter { path: None }),
         (libc::SYS_renameat2, Move { from: at(1), to: at(3) }),
         (libc::SYS_renameat, Move { from: at(1), to: at(3) }),
         (libc::SYS_linkat, Link { from: at(1), to: at(3) }),
-        (libc::SYS_symlinkat, Symlink { directory: Some(1), path: 2 }),
-        (libc::SYS_mkdirat, Write { directory: Some(0), path: 1 }),
-        (libc::SYS_mknodat, Write { directory: Some(0), path: 1 }),
-        (libc::SYS_unlinkat, Write { directory: Some(0), path: 1 }),
-        (libc::SYS_truncate, Write { directory: None, path: 0 }),
+        (libc::SYS_symlinkat, Symlink { target: 0, directory: Some(1), path: 2 }),
+        (libc::SYS_mkdirat, Make { directory: Some(0), path: 1 }),
+        (libc::SYS_mknodat, Make { directory: Some(0), path: 1 }),
+        (libc::SYS_unlinkat, Remove { directory: Some(0), path: 1 }),
+        (libc::SYS_truncate, Change { directory: None, path: 0 }),
+        (libc::SYS_fchmodat, change_at),
+        (CHMOD_AT_2, change_at),
+        (libc::SYS_fchownat, change_at),
+        (libc::SYS_utimensat, change_at),
+        (libc::SYS_setxattr, Change { directory: None, path: 0 }),
+        (libc::SYS_lsetxattr, Change { directory: None, path: 0 }),
+        (libc::SYS_removexattr, Change { directory: None, path: 0 }),
+        (libc::SYS_lremovexattr, Change { directory: None, path: 0 }),
         (libc::SYS_connect, Connect),
         (libc::SYS_sendto, SendTo),
         (libc::SYS_sendmsg, Deed::SendMessage),
         (libc::SYS_sendmmsg, Deed::SendMessages),
         (libc::SYS_mount, ChangeView),
+        (libc::SYS_umount2, ChangeView),
         (libc::SYS_pivot_root, ChangeView),
         (libc::SYS_chroot, ChangeView),
         (libc::SYS_setns, ChangeView),
@@ -137,11 +159,17 @@ fn native() -> Calls {
         (libc::SYS_getdents, List),
         (libc::SYS_rename, Move { from: (None, 0), to: (None, 1) }),
         (libc::SYS_link, Link { from: (None, 0), to: (None, 1) }),
-        (libc::SYS_symlink, Symlink { directory: None, path: 1 }),
-        (libc::SYS_mkdir, Write { directory: None, path: 0 }),
-        (libc::SYS_mknod, Write { directory: None, path: 0 }),
-        (libc::SYS_unlink, Write { directory: None, path: 0 }),
-        (libc::SYS_rmdir, Write { directory: None, path: 0 }),
+        (libc::SYS_symlink, Symlink { target: 0, directory: None, path: 1 }),
+        (libc::SYS_mkdir, Make { directory: None, path: 0 }),
+        (libc::SYS_mknod, Make { directory: None, path: 0 }),
+        (libc::SYS_unlink, Remove { directory: None, path: 0 }),
+        (libc::SYS_rmdir, Remove { directory: None, path: 0 }),
+        (libc::SYS_chmod, Change { directory: None, path: 0 }),
+        (libc::SYS_chown, Change { directory: None, path: 0 }),
+        (libc::SYS_lchown, Change { directory: None, path: 0 }),
+        (libc::SYS_utime, Change { directory: None, path: 0 }),
+        (libc::SYS_utimes, Change { directory: None, path: 0 }),
+        (libc::SYS_futimesat, change_at),
     ]);
     Calls {
         architecture: if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 },
@@ -157,12 +185,16 @@ fn native() -> Calls {
 /// The calls of 32-bit programs on x86-64; numbers from `arch/x86/entry/syscalls/syscall_32.tbl`.
 fn i386() -> Calls {
     use Deed::{
-        ChangeView, Connect, Enter, Examine, Execute, Link, List, Move, Open, ReadLink, SendTo, Symlink, Write,
+        Change, ChangeView, Connect, Enter, Examine, Execute, Link, List, Make, Move, Open, ReadLink, Remove, SendTo,
+        Symlink,
     };
     let examine = Examine { directory: None, path: 0 };
     let examine_at = Examine { directory: Some(0), path: 1 };
-    let write = Write { directory: None, path: 0 };
-    let write_at = Write { directory: Some(0), path: 1 };
+    let make = Make { directory: None, path: 0 };
+    let make_at = Make { directory: Some(0), path: 1 };
+    let remove = Remove { directory: None, path: 0 };
+    let change = Change { directory: None, path: 0 };
+    let change_at = Change { directory: Some(0), path: 1 };
     let reported = vec![
         (5, Open { directory: None, path: 0, flags: 1 }),
         (8, Deed::Create { path: 0 }),
@@ -185,29 +217,59 @@ fn i386() -> Calls {
         (305, ReadLink { directory: Some(0), path: 1 }),
         (141, List),
         (220, List),
-        (12, Enter),
-        (133, Enter),
+        (12, Enter { path: Some(0) }),
+        (133, Enter { path: None }),
         (38, Move { from: (None, 0), to: (None, 1) }),
         (302, Move { from: at(1), to: at(3) }),
         (353, Move { from: at(1), to: at(3) }),
         (9, Link { from: (None, 0), to: (None, 1) }),
         (303, Link { from: at(1), to: at(3) }),
-        (83, Symlink { directory: None, path: 1 }),
-        (304, Symlink { directory: Some(1), path: 2 }),
-        (39, write),
-        (14, write),
-        (10, write),
-        (40, write),
-        (92, write),
-        (193, write),
-        (296, write_at),
-        (297, write_at),
-        (301, write_at),
+        (83, Symlink { target: 0, directory: None, path: 1 }),
+        (304, Symlink { target: 0, directory: Some(1), path: 2 }),
+        // mkdir, mknod, mkdirat, mknodat
+        (39, make),
+        (14, make),
+        (296, make_at),
+        (297, make_at),
+        // unlink, rmdir, unlinkat
+        (10, remove),
+        (40, remove),
+        (301, Remove { directory: Some(0), path: 1 }),
+        // truncate, truncate64, chmod, lchown, chown, lchown32, chown32, utime, utimes, four of extended attributes
+        (92, change),
+        (193, change),
+        (15, change),
+        (16, change),
+        (182, change),
+        (198, change),
+        (212, change),
+        (30, change),
+        (271, change),
+        (226, change),
+        (227, change),
+        (235, change),
+        (236, change),
+        // fchownat, futimesat, fchmodat, utimensat, utimensat_time64, fchmodat2
+        (298, change_at),
+        (299, change_at),
+        (306, change_at),
+        (320, change_at),
+        (412, change_at),
+        (452, change_at),
+        // statfs, statfs64, listxattr, llistxattr, name_to_handle_at, inotify_add_watch
+        (99, examine),
+        (268, examine),
+        (232, examine),
+        (233, examine),
+        (341, examine_at),
+        (292, Examine { directory: None, path: 1 }),
         (362, Connect),
         (369, SendTo),
         (370, Deed::SendMessage),
         (345, Deed::SendMessages),
         (21, ChangeView),
+        (22, ChangeView),
+        (52, ChangeView),
         (217, ChangeView),
         (61, ChangeView),
         (346, ChangeView),

@@ -11,7 +11,7 @@
 //!   parents, its session, its output *and* its environment behind) is not
 //!   known for the job's own and stays alive; `family` says how they are told
 //!   apart. Elsewhere than on Linux only the process group is ended.
-//! - If this process is itself ended by `SIGKILL`, jobs live on.
+//! - If this process is itself ended by `SIGKILL`, jobs without a world live on; with one, the kernel ends them.
 //! - A job belongs to the session of this process: it may ask for the terminal
 //!   (and is then stopped by the system until its time limit).
 //! - Processes that took on another user's rights may refuse to be ended.
@@ -38,6 +38,10 @@ mod spawn;
 mod start;
 mod stop;
 mod table;
+#[cfg(target_os = "linux")]
+mod tracer;
+#[cfg(target_os = "linux")]
+mod view;
 mod watch;
 #[cfg(target_os = "linux")]
 mod witness;
@@ -45,7 +49,13 @@ mod words;
 mod world;
 
 #[cfg(all(test, target_os = "linux"))]
+mod elsewhere_tests;
+#[cfg(all(test, target_os = "linux"))]
 mod isolated_tests;
+#[cfg(all(test, target_os = "linux"))]
+mod network_tests;
+#[cfg(all(test, target_os = "linux"))]
+mod strace_tests;
 #[cfg(test)]
 mod tests;
 
@@ -207,7 +217,8 @@ pub fn run(job: &Job<'_>, on_line: &mut (dyn FnMut(&[u8]) + Send), stop: &Stop) 
     let program = job.command.program();
     let follow = |source| ExecError::Follow { program: program.to_owned(), source };
 
-    let start::Running { mut members, printed, mut observer } = start::start(job)?;
+    // The last one is dropped first: an observer may wait for the job's end, so the members must be ended before.
+    let start::Running { mut observer, printed, mut members } = start::start(job)?;
     let mut output = output::Output::new(printed, log, job.log, on_line);
     // Every way out of here, also a panic of `on_line`, drops the members and thereby ends them.
     let forced = watch::watch(&mut members, &mut observer, &mut output, job.time_limit, stop, clock)?;

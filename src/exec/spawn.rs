@@ -29,6 +29,10 @@ use super::raw;
 const STACK_BYTES: usize = 128 * 1024;
 /// The socket's number in the processes of the job.
 const SOCKET: usize = 3;
+/// The gate's number in the init.
+const GATE: usize = 4;
+/// The kernel's signals are numbered up to here.
+const LAST_SIGNAL: usize = 64;
 /// Nothing is known yet.
 const UNKNOWN: i32 = -1;
 
@@ -90,7 +94,8 @@ struct Plan {
     quiet: Vec<libc::sock_filter>,
     socket: RawFd,
     gate: RawFd,
-    gate_end: RawFd,
+    /// No descriptor has this number or a higher one, as far as limits tell.
+    descriptors_end: usize,
     init_stack: Vec<u8>,
     command_stack: Vec<u8>,
     stage: AtomicI32,
@@ -104,7 +109,9 @@ struct Plan {
 /// # Errors
 ///
 /// Where it stopped and the system's error; then no process is left.
-pub(super) fn start(order: Order) -> Result<Started, (Stage, io::Error)> {
+pub(super) fn start(mut order: Order) -> Result<Started, (Stage, io::Error)> {
+    // Whoever cannot take the listener must not make one: a command would wait for good.
+    order.notify &= can_take_listeners();
     let process = |error| (Stage::Process, error);
     let (mut ours, theirs) = UnixStream::pair().map_err(process)?;
     pass_credentials(&ours).map_err(process)?;
@@ -120,7 +127,7 @@ pub(super) fn start(order: Order) -> Result<Started, (Stage, io::Error)> {
         quiet: filter::program(&ways, false),
         socket: theirs.as_raw_fd(),
         gate: gate.as_raw_fd(),
-        gate_end: gate_end.as_raw_fd(),
+        descriptors_end: descriptors_end(),
         init_stack: Vec::with_capacity(STACK_BYTES),
         command_stack: Vec::with_capacity(STACK_BYTES),
         stage: AtomicI32::new(UNKNOWN),
@@ -148,6 +155,20 @@ pub(super) fn start(order: Order) -> Result<Started, (Stage, io::Error)> {
             Err(plan.failure().unwrap_or((Stage::Process, error)))
         }
     }
+}
+
+fn descriptors_end() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // Without a limit, or with one that nobody can use up, looking at each number would take too long.
+    usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX).min(1 << 16)
+}
+
+/// Returns whether the listener of another process could be taken over. Kernels before 5.6 and some containers refuse.
+fn can_take_listeners() -> bool {
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
+    let nowhere = RawFd::MAX;
+    let taken = own.map(|own| rustix::process::pidfd_getfd(own, nowhere, rustix::process::PidfdGetfdFlags::empty()));
+    matches!(taken, Ok(Err(rustix::io::Errno::BADF)))
 }
 
 impl Started {
@@ -355,23 +376,28 @@ extern "C" fn init(plan: *mut c_void) -> c_int {
     // SAFETY: every pointer leads into the plan or to this function's own values.
     unsafe {
         let _ = raw::call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0]);
-        let _ = raw::call(libc::SYS_close, [plan.gate_end as usize, 0, 0, 0, 0, 0]);
+        // The descriptors stay ours under low numbers; the rest, which others may wait to see closed, goes before we
+        // wait ourselves: two that held the ends of each other's gates would wait for good if this process died.
+        let aside = raw::call(libc::SYS_fcntl, [plan.gate as usize, libc::F_DUPFD as usize, GATE, 0, 0, 0]);
+        arrange_descriptors(plan);
+        if let Ok(aside) = aside {
+            let _ = raw::call(libc::SYS_dup3, [aside, GATE, 0, 0, 0, 0]);
+        }
+        close_all(plan, GATE + 1, 0);
         let mut byte = 0_u8;
-        let read = raw::call(libc::SYS_read, [plan.gate as usize, &raw mut byte as usize, 1, 0, 0, 0]);
+        let read = raw::call(libc::SYS_read, [GATE, &raw mut byte as usize, 1, 0, 0, 0]);
         if read != Ok(1) {
             return 127;
         }
+        let _ = raw::call(libc::SYS_close, [GATE, 0, 0, 0, 0, 0]);
         let Some((ops, _)) = &plan.order.world else { return 127 };
-        // The descriptors stay ours under low numbers; the rest, which others may wait to see closed, goes.
-        arrange_descriptors(plan);
-        let _ = raw::call(libc::SYS_close_range, [SOCKET + 1, u32::MAX as usize, 0, 0, 0, 0]);
         if let Err((_, error)) = mounts::make(ops) {
             return plan.fail(Stage::World, error);
         }
         let top = stack_top_of(&plan.command_stack);
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         let child = libc::clone(command, top, flags, ptr::from_ref(plan).cast_mut().cast());
-        let _ = raw::call(libc::SYS_close_range, [0, u32::MAX as usize, 0, 0, 0, 0]);
+        close_all(plan, 0, 0);
         if child < 0 {
             return plan.fail(Stage::Process, libc::EAGAIN);
         }
@@ -439,16 +465,11 @@ extern "C" fn command(plan: *mut c_void) -> c_int {
             let _ = raw::call(libc::SYS_setsid, [0; 6]);
         } else {
             let _ = raw::call(libc::SYS_setpgid, [0; 6]);
-            let _ = raw::call(libc::SYS_close, [plan.gate_end as usize, 0, 0, 0, 0, 0]);
             arrange_descriptors(plan);
         }
-        let close_on_exec = libc::CLOSE_RANGE_CLOEXEC as usize;
-        let _ = raw::call(libc::SYS_close_range, [SOCKET + 1, u32::MAX as usize, close_on_exec, 0, 0, 0]);
+        close_all(plan, SOCKET + 1, libc::CLOSE_RANGE_CLOEXEC as usize);
         let _ = raw::call(libc::SYS_umask, [0o022, 0, 0, 0, 0, 0]);
-        // Rust ignores this one for itself; a program expects the default.
-        let default = [0_usize; 4];
-        let pipe = libc::SIGPIPE as usize;
-        let _ = raw::call(libc::SYS_rt_sigaction, [pipe, default.as_ptr() as usize, 0, size_of::<u64>(), 0, 0]);
+        forget_handlers();
         let none = 0_u64;
         let set = libc::SIG_SETMASK as usize;
         let _ = raw::call(libc::SYS_rt_sigprocmask, [set, &raw const none as usize, 0, size_of::<u64>(), 0, 0]);
@@ -469,6 +490,46 @@ extern "C" fn command(plan: *mut c_void) -> c_int {
         let (argv, envp) = (plan.argv.as_ptr() as usize, plan.envp.as_ptr() as usize);
         let error = raw::call(libc::SYS_execve, [order.program.as_ptr() as usize, argv, envp, 0, 0, 0]);
         plan.fail(Stage::Execute, error.err().unwrap_or(libc::EIO))
+    }
+}
+
+/// Closes all descriptors from `first` on, or with the flag has them closed when a program takes over.
+unsafe fn close_all(plan: &Plan, first: usize, flags: usize) {
+    // SAFETY: numbers only.
+    unsafe {
+        if raw::call(libc::SYS_close_range, [first, u32::MAX as usize, flags, 0, 0, 0]).is_ok() {
+            return;
+        }
+        // Kernels before 5.9. What this process has open is marked already where nobody forgot it.
+        for number in first..plan.descriptors_end {
+            let _ = if flags == 0 {
+                raw::call(libc::SYS_close, [number, 0, 0, 0, 0, 0])
+            } else {
+                let close_on_exec = libc::FD_CLOEXEC as usize;
+                raw::call(libc::SYS_fcntl, [number, libc::F_SETFD as usize, close_on_exec, 0, 0, 0])
+            };
+        }
+    }
+}
+
+/// Puts every signal that this process handles back to what the system does with it; what is ignored stays so.
+///
+/// A handler must not run here: it would work on the memory of this process. Rust ignores `SIGPIPE` for itself; a
+/// program expects the default.
+unsafe fn forget_handlers() {
+    /// As the kernel's `struct sigaction`: the handler comes first.
+    type Action = [usize; 4];
+    let default: Action = [libc::SIG_DFL; 4];
+    for signal in 1..=LAST_SIGNAL {
+        let mut now: Action = [libc::SIG_DFL; 4];
+        let length = size_of::<u64>();
+        // SAFETY: both are as long as the kernel's structure and live until the calls return.
+        unsafe {
+            let _ = raw::call(libc::SYS_rt_sigaction, [signal, 0, &raw mut now as usize, length, 0, 0]);
+            if now[0] != libc::SIG_DFL && (now[0] != libc::SIG_IGN || signal == libc::SIGPIPE as usize) {
+                let _ = raw::call(libc::SYS_rt_sigaction, [signal, &raw const default as usize, 0, length, 0, 0]);
+            }
+        }
     }
 }
 

@@ -199,7 +199,7 @@ fn processes<'a>(
     let identity = Identity::new(job.environment, printed);
     let spawn = || Ok(First(Pid::from_child(&with_mask(&mut command)?)));
     // `command` holds our ends of the pipe; it goes here, so that the pipe ends with the job.
-    Ok((Members::new(Family::start(identity, spawn).map_err(failed)?), Observer::None))
+    Ok((Members::new(Family::start(identity, spawn).map_err(failed)?), Observer::nobody()))
 }
 
 /// Spawns with the job's umask; a mask belongs to the whole process, so callers take turns.

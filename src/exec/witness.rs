@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -16,11 +15,18 @@ use super::filter::Deed;
 use super::memory::Memory;
 use super::observation::{Gap, Observation, Rung, Touch};
 use super::peers::{self, Peer};
+use super::view::{Lies, View};
 
 /// More paths of one job than this are not kept, so that a job that makes up names cannot fill the memory.
 const PATHS_MAX: usize = 1_000_000;
+/// So many threads are remembered with their working directory; fewer than the system has numbers.
+const DIRECTORIES_MAX: usize = 4096;
 /// How much of a script is read to find its interpreter, in bytes: what the kernel looks at.
 const HEAD_BYTES: usize = 256;
+/// Scripts whose interpreters are scripts may be this deep, as for the kernel.
+const INTERPRETERS_MAX: usize = 5;
+/// The kernel gives up a path that leads through more links.
+const LINKS_MAX: usize = 40;
 
 /// One call of a process of the job.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +59,12 @@ enum Fact {
     Executed(Vec<u8>),
     /// What was there before is of no account.
     Written(Vec<u8>),
+    /// Changed, but what is in it need not be the job's own.
+    Changed(Vec<u8>),
+    /// A link was made, and where it leads.
+    Linked(Vec<u8>, Vec<u8>),
+    /// Something got another name, where what was there before is of no account.
+    Renamed(Vec<u8>, Vec<u8>),
     Talked(Peer),
     Gap(Gap),
     Moves,
@@ -65,6 +77,8 @@ pub(super) struct Witness<'a> {
     touched: BTreeMap<Vec<u8>, Touch>,
     /// What the job made or emptied itself; whatever is in it later is its own.
     own: BTreeSet<Vec<u8>>,
+    /// Links that the job made itself, and where they lead: what lies behind them need not be its own.
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
     peers: BTreeMap<String, String>,
     gaps: BTreeSet<Gap>,
     /// The working directory of each thread, as long as nobody can have changed it.
@@ -81,6 +95,7 @@ impl<'a> Witness<'a> {
             permission,
             touched: BTreeMap::new(),
             own: BTreeSet::new(),
+            links: BTreeMap::new(),
             peers: BTreeMap::new(),
             gaps: BTreeSet::new(),
             directories: BTreeMap::new(),
@@ -109,6 +124,7 @@ impl<'a> Witness<'a> {
         }
         let mut facts = Vec::new();
         self.gather(call, memory, &mut facts);
+        self.straighten(call.pid, &mut facts);
         let refused = |fact: &Fact| match (fact, self.permission) {
             (Fact::Read(path) | Fact::Listed(path) | Fact::Examined(path) | Fact::Executed(path), Some(may)) => {
                 !self.is_own(path) && !may(Path::new(std::ffi::OsStr::from_bytes(path)))
@@ -132,7 +148,20 @@ impl<'a> Witness<'a> {
                 }
                 Fact::Written(path) => {
                     self.touch(call.pid, path.clone(), |touch| touch.written = true);
+                    self.links.remove(&path);
                     self.own.insert(path);
+                }
+                Fact::Changed(path) => self.touch(call.pid, path, |touch| touch.written = true),
+                Fact::Linked(path, target) => {
+                    self.touch(call.pid, path.clone(), |touch| touch.written = true);
+                    self.links.insert(path.clone(), target);
+                    self.own.insert(path);
+                }
+                Fact::Renamed(from, to) => {
+                    self.links.remove(&to);
+                    self.rename_links(&from, &to);
+                    self.touch(call.pid, to.clone(), |touch| touch.written = true);
+                    self.own.insert(to);
                 }
                 Fact::Talked(peer) => {
                     let by = self.program(call.pid);
@@ -147,24 +176,32 @@ impl<'a> Witness<'a> {
         }
     }
 
+    /// Keeps that something could not be seen.
+    pub(super) fn gap(&mut self, gap: Gap) {
+        self.gaps.insert(gap);
+    }
+
     fn gather(&mut self, call: &Call, memory: &Memory, facts: &mut Vec<Fact>) {
         let place = |index: u8| call.arguments[usize::from(index)];
         let job = peers::Job { pid: call.pid, isolated: self.isolated };
+        let lies = |path: &[u8], follow| View::of(call.pid).lies(path, follow);
         let mut named = |directory, path, facts: &mut Vec<Fact>| self.named(call, memory, directory, path, facts);
         match call.deed {
             Deed::Open { directory, path, flags } => {
                 if let Some(path) = named(directory, path, facts) {
-                    opened(path, place(flags), facts);
+                    opened(path, place(flags), |path| lies(path, true), facts);
                 }
             }
             Deed::OpenHow => match (named(Some(0), 1, facts), memory.long(place(2))) {
-                (Some(path), Some(flags)) => opened(path, flags, facts),
+                (Some(path), Some(flags)) => opened(path, flags, |path| lies(path, true), facts),
                 (_, None) => facts.push(Fact::Gap(Gap::Unreadable)),
                 _ => {}
             },
             Deed::Create { path } => {
-                let path = named(None, path, facts);
-                facts.extend(path.map(Fact::Written));
+                let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
+                if let Some(path) = named(None, path, facts) {
+                    opened(path, u64::from(flags.unsigned_abs()), |path| lies(path, true), facts);
+                }
             }
             Deed::Examine { directory, path } => {
                 let path = named(directory, path, facts);
@@ -180,32 +217,49 @@ impl<'a> Witness<'a> {
                     executed(call.pid, path, facts);
                 }
             }
-            Deed::Write { directory, path } => {
+            Deed::Make { directory, path } => {
                 if let Some(path) = named(directory, path, facts) {
-                    // Whether it succeeds depends on what is there.
-                    facts.push(Fact::Examined(path.clone()));
-                    facts.push(Fact::Written(path));
+                    made(path, |path| lies(path, false), facts);
+                }
+            }
+            Deed::Remove { directory, path } => {
+                if let Some(path) = named(directory, path, facts) {
+                    removed(path, |path| lies(path, false), facts);
+                }
+            }
+            Deed::Change { directory, path } => {
+                if let Some(path) = named(directory, path, facts) {
+                    changed(path, |path| lies(path, true), facts);
                 }
             }
             Deed::Move { from, to } => {
-                if let Some(path) = named(from.0, from.1, facts) {
-                    facts.push(Fact::Read(path.clone()));
-                    facts.push(Fact::Written(path));
+                let (from, to) = (named(from.0, from.1, facts), named(to.0, to.1, facts));
+                if let (Some(from), Some(to)) = (from, to) {
+                    let is_own = self.is_own(&from);
+                    if !self.isolated && !is_own {
+                        below(call.pid, &from, facts);
+                    }
+                    moved(from, to, is_own, |path| lies(path, false), facts);
                 }
-                let path = named(to.0, to.1, facts);
-                facts.extend(path.map(Fact::Written));
             }
             Deed::Link { from, to } => {
                 let path = named(from.0, from.1, facts);
                 facts.extend(path.map(Fact::Read));
-                let path = named(to.0, to.1, facts);
-                facts.extend(path.map(Fact::Written));
+                if let Some(path) = named(to.0, to.1, facts) {
+                    made(path, |path| lies(path, false), facts);
+                }
             }
-            Deed::Symlink { directory, path } => {
-                let path = named(directory, path, facts);
-                facts.extend(path.map(Fact::Written));
+            Deed::Symlink { target, directory, path } => {
+                let target = memory.text(place(target));
+                if let (Some(path), Some(target)) = (named(directory, path, facts), target) {
+                    linked(path, &target, |path| lies(path, false), facts);
+                }
             }
-            Deed::Enter => facts.push(Fact::Moves),
+            Deed::Enter { path } => {
+                let path = path.and_then(|path| named(None, path, facts));
+                facts.extend(path.map(Fact::Examined));
+                facts.push(Fact::Moves);
+            }
             Deed::ChangeView => facts.push(Fact::Gap(Gap::OtherView)),
             Deed::Connect => facts.extend(peers::connected(job, memory, place(1), place(2)).map(Fact::Talked)),
             Deed::SendTo => facts.extend(peers::connected(job, memory, place(4), place(5)).map(Fact::Talked)),
@@ -238,7 +292,13 @@ impl<'a> Witness<'a> {
         let mut base = match directory.map(|index| call.arguments[usize::from(index)]) {
             #[expect(clippy::cast_possible_truncation, reason = "a descriptor is an int, whatever fills the register")]
             Some(number) if number as i32 != libc::AT_FDCWD => descriptor(call.pid, number)?,
-            _ => self.directory(call.pid)?,
+            _ => {
+                let Some(directory) = self.directory(call.pid) else {
+                    facts.push(Fact::Gap(Gap::Unreadable));
+                    return None;
+                };
+                directory
+            }
         };
         if text.is_empty() {
             return directory.is_some().then_some(base);
@@ -254,15 +314,63 @@ impl<'a> Witness<'a> {
         }
         let directory = link(&format!("/proc/{pid}/cwd"))?;
         if self.moving.is_empty() {
+            // Numbers of threads are given out again, so none is remembered for long.
+            if self.directories.len() >= DIRECTORIES_MAX {
+                self.directories.clear();
+            }
             self.directories.insert(pid, directory.clone());
         }
         Some(directory)
     }
 
     fn reads(&mut self, pid: i32, path: Vec<u8>, mark: impl FnOnce(&mut Touch)) {
+        let path = self.behind_links(path);
         if !self.is_own(&path) {
             self.touch(pid, path, mark);
         }
+    }
+
+    /// Follows `..` as the kernel does where that decides whether something is the job's own.
+    fn straighten(&self, pid: i32, facts: &mut Vec<Fact>) {
+        let resolved = |path: &[u8]| View::of(pid).without_dots(path);
+        let straight = |path: &mut Vec<u8>| {
+            if has_dots(path) {
+                *path = resolved(path).unwrap_or_else(|| lexically(path));
+            }
+        };
+        facts.retain_mut(|fact| match fact {
+            Fact::Read(path) | Fact::Listed(path) | Fact::Examined(path) | Fact::Executed(path) => {
+                !has_dots(path) || resolved(path).is_none_or(|path| !self.is_own(&self.behind_links(path)))
+            }
+            Fact::Written(path) | Fact::Changed(path) | Fact::Linked(path, _) => {
+                straight(path);
+                true
+            }
+            Fact::Renamed(from, to) => {
+                straight(from);
+                straight(to);
+                true
+            }
+            _ => true,
+        });
+    }
+
+    /// Returns what a path means without the links that the job made itself.
+    fn behind_links(&self, mut path: Vec<u8>) -> Vec<u8> {
+        for _ in 0..if self.links.is_empty() { 0 } else { LINKS_MAX } {
+            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([path.len()]);
+            let Some((end, target)) = ends.filter_map(|end| Some((end, self.links.get(&path[..end])?))).next() else {
+                break;
+            };
+            path = [target, &path[end..]].concat();
+        }
+        path
+    }
+
+    fn rename_links(&mut self, from: &[u8], to: &[u8]) {
+        let is_below = |path: &Vec<u8>| path.strip_prefix(from).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')));
+        let moved: Vec<_> = self.links.extract_if(from.to_vec().., |path, _| is_below(path)).collect();
+        self.links.extend(moved.into_iter().map(|(path, target)| ([to, &path[from.len()..]].concat(), target)));
     }
 
     fn touch(&mut self, pid: i32, path: Vec<u8>, mark: impl FnOnce(&mut Touch)) {
@@ -302,48 +410,175 @@ impl<'a> Witness<'a> {
     }
 }
 
-/// What opening a path means, by the flags.
-fn opened(path: Vec<u8>, flags: u64, facts: &mut Vec<Fact>) {
+impl Seen {
+    /// Returns what is left of it if the call failed: what it depended on, and nothing that it did.
+    pub(super) fn failed(self) -> Self {
+        let mut facts = Vec::new();
+        for fact in self.facts {
+            match fact {
+                Fact::Written(path) | Fact::Changed(path) | Fact::Executed(path) => facts.push(Fact::Examined(path)),
+                Fact::Renamed(_, to) => facts.push(Fact::Examined(to)),
+                Fact::Linked(..) | Fact::Moves => {}
+                fact => facts.push(fact),
+            }
+        }
+        Self { answer: self.answer, facts }
+    }
+}
+
+/// What opening a path means, by the flags and, where something is to be written, by what lies there.
+///
+/// Whether the call succeeds is not known yet, so what would make it fail is looked for: what the job could
+/// not write is not its own.
+fn opened(path: Vec<u8>, flags: u64, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
     let flag = |flag: i32| flags & u64::from(flag.unsigned_abs()) != 0;
-    let writes = flags & 3 != 0;
-    if flag(libc::O_PATH) || (flag(libc::O_DIRECTORY) && !writes) {
-        // What is in a directory is asked for by listing it.
+    let (writes, creates) = (flags & 3 != 0, flag(libc::O_CREAT));
+    if flag(libc::O_PATH) || flag(libc::O_DIRECTORY) {
+        // What is in a directory is asked for by listing it; a file without a name in it is nobody's.
         facts.push(Fact::Examined(path));
         return;
     }
-    if !writes {
+    if !writes && !creates {
         facts.push(Fact::Read(path));
         return;
     }
-    if flag(libc::O_TRUNC) {
-        if !flag(libc::O_CREAT) {
-            facts.push(Fact::Examined(path.clone()));
+    let found = lies(&path);
+    let exclusive = flag(libc::O_EXCL) && creates;
+    match found {
+        Lies::Nothing if creates => {
+            // With `O_TRUNC` it would have been the same had there been something.
+            if exclusive || !flag(libc::O_TRUNC) {
+                facts.push(Fact::Examined(path.clone()));
+            }
+            facts.push(Fact::Written(path));
         }
-    } else if flag(libc::O_EXCL) && flag(libc::O_CREAT) {
-        facts.push(Fact::Examined(path.clone()));
-    } else {
-        // What is there already is gone on with.
-        facts.push(Fact::Read(path.clone()));
+        Lies::Nothing | Lies::Directory => facts.push(Fact::Examined(path)),
+        _ if exclusive => facts.push(Fact::Examined(path)),
+        _ if !writes => facts.push(Fact::Read(path)),
+        Lies::File { writable: true } if flag(libc::O_TRUNC) => {
+            if !creates {
+                facts.push(Fact::Examined(path.clone()));
+            }
+            facts.push(Fact::Written(path));
+        }
+        Lies::File { writable: true } => {
+            // What is there already is gone on with.
+            facts.push(Fact::Read(path.clone()));
+            facts.push(Fact::Written(path));
+        }
+        Lies::File { writable: false } | Lies::Unknown => {
+            facts.push(Fact::Read(path.clone()));
+            facts.push(Fact::Changed(path));
+        }
     }
-    facts.push(Fact::Written(path));
+}
+
+/// What making a path means that must not be there yet.
+fn made(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
+    let found = lies(&path);
+    facts.push(Fact::Examined(path.clone()));
+    if found == Lies::Nothing {
+        facts.push(Fact::Written(path));
+    }
+}
+
+/// What making a link means.
+fn linked(path: Vec<u8>, target: &[u8], lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
+    let found = lies(&path);
+    facts.push(Fact::Examined(path.clone()));
+    if found == Lies::Nothing {
+        let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
+        let target = if target.first() == Some(&b'/') { target.to_vec() } else { [&path[..=end], target].concat() };
+        facts.push(Fact::Linked(path, lexically(&target)));
+    }
+}
+
+/// What removing a path means: a file's content is of no account, and a directory that goes was empty.
+fn removed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
+    let found = lies(&path);
+    facts.push(Fact::Examined(path.clone()));
+    match found {
+        Lies::Nothing => {}
+        Lies::File { .. } => facts.push(Fact::Written(path)),
+        Lies::Directory | Lies::Unknown => facts.push(Fact::Changed(path)),
+    }
+}
+
+/// What changing something at a path means that leaves its content, or a part of it.
+fn changed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
+    match lies(&path) {
+        Lies::Nothing => facts.push(Fact::Examined(path)),
+        Lies::Directory => {
+            facts.push(Fact::Examined(path.clone()));
+            facts.push(Fact::Changed(path));
+        }
+        Lies::File { .. } | Lies::Unknown => {
+            facts.push(Fact::Read(path.clone()));
+            facts.push(Fact::Changed(path));
+        }
+    }
+}
+
+/// What giving another name means.
+///
+/// A directory that is not the job's own is not moved by an overlay: whoever wanted that copies what is in it,
+/// which is seen file by file.
+fn moved(from: Vec<u8>, to: Vec<u8>, is_own: bool, lies: impl Fn(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
+    let (source, target) = (lies(&from), lies(&to));
+    let is_file = matches!(source, Lies::File { .. });
+    if source == Lies::Nothing {
+        facts.push(Fact::Examined(from));
+        return;
+    }
+    facts.push(Fact::Read(from.clone()));
+    if matches!(target, Lies::Nothing | Lies::File { .. }) && (is_file || is_own) {
+        facts.push(Fact::Renamed(from.clone(), to));
+    } else {
+        facts.push(Fact::Examined(to.clone()));
+        facts.push(Fact::Changed(to));
+    }
+    facts.push(if is_file { Fact::Written(from) } else { Fact::Changed(from) });
+}
+
+/// Adds that everything below a directory is read, up to a limit that no reasonable one has.
+fn below(pid: i32, directory: &[u8], facts: &mut Vec<Fact>) {
+    const MOST: usize = 100_000;
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let mut open = vec![directory.to_vec()];
+    while let Some(directory) = open.pop() {
+        let inside = Path::new(std::ffi::OsStr::from_bytes(&directory));
+        let Ok(entries) = fs::read_dir(root.join(inside.strip_prefix("/").unwrap_or(inside))) else { continue };
+        for entry in entries.flatten() {
+            let path = [directory.as_slice(), b"/", entry.file_name().as_bytes()].concat();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(path);
+            } else {
+                facts.push(Fact::Read(path));
+            }
+            if facts.len() > MOST {
+                facts.push(Fact::Gap(Gap::TooMany));
+                return;
+            }
+        }
+    }
 }
 
 /// What executing a path means: it is read, and so is its interpreter, which the kernel opens without being asked.
 fn executed(pid: i32, path: Vec<u8>, facts: &mut Vec<Fact>) {
-    let mut inside = format!("/proc/{pid}/root").into_bytes();
-    inside.extend_from_slice(&path);
-    let mut head = [0; HEAD_BYTES];
-    let read = File::open(Path::new(std::ffi::OsStr::from_bytes(&inside))).and_then(|mut file| file.read(&mut head));
-    match read {
-        Ok(length) => {
-            if let Some(interpreter) = interpreter(&head[..length]) {
-                facts.push(Fact::Executed(clean(interpreter)));
+    let view = View::of(pid);
+    let mut next = Some(path);
+    for _ in 0..INTERPRETERS_MAX {
+        let Some(path) = next.take() else { return };
+        let mut head = [0; HEAD_BYTES];
+        match view.head(&path, &mut head) {
+            Ok(length) => {
+                next = interpreter(&head[..length]).map(clean);
+                facts.push(Fact::Executed(path));
             }
-            facts.push(Fact::Executed(path));
+            // A program that may be executed need not be readable; one that is not there was only looked for.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => facts.push(Fact::Executed(path)),
+            Err(_) => facts.push(Fact::Examined(path)),
         }
-        // A program that may be executed need not be readable; one that is not there was only looked for.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => facts.push(Fact::Executed(path)),
-        Err(_) => facts.push(Fact::Examined(path)),
     }
 }
 
@@ -361,6 +596,23 @@ fn clean(path: &[u8]) -> Vec<u8> {
         clean.extend_from_slice(name);
     }
     if clean.is_empty() { b"/".to_vec() } else { clean }
+}
+
+fn has_dots(path: &[u8]) -> bool {
+    path.windows(3).any(|part| part == b"/..")
+}
+
+/// Returns the path with each `..` taking back the name before it.
+fn lexically(path: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        if name == b".." {
+            names.pop();
+        } else {
+            names.push(name);
+        }
+    }
+    [b"/", names.join(&b'/').as_slice()].concat()
 }
 
 /// Returns what a descriptor of a process has open, if it has a path.
@@ -394,28 +646,100 @@ mod tests {
         assert_eq!(interpreter(b"\x7fELF"), None);
     }
 
-    fn flags(flags: i32) -> String {
-        let mut facts = Vec::new();
-        opened(b"/x".to_vec(), u64::from(flags.unsigned_abs()), &mut facts);
+    const FILE: Lies = Lies::File { writable: true };
+
+    fn told(facts: &[Fact]) -> String {
+        let text = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
         let word = |fact: &Fact| match fact {
-            Fact::Read(_) => "read",
-            Fact::Examined(_) => "examined",
-            Fact::Written(_) => "written",
-            _ => "else",
+            Fact::Read(path) => format!("read {}", text(path)),
+            Fact::Examined(path) => format!("examined {}", text(path)),
+            Fact::Written(path) => format!("written {}", text(path)),
+            Fact::Changed(path) => format!("changed {}", text(path)),
+            Fact::Linked(path, target) => format!("linked {} to {}", text(path), text(target)),
+            Fact::Renamed(..) => "renamed".to_owned(),
+            _ => "else".to_owned(),
         };
-        facts.iter().map(word).collect::<Vec<_>>().join(" ")
+        facts.iter().map(word).collect::<Vec<_>>().join(", ")
+    }
+
+    fn flags(flags: i32, found: Lies) -> String {
+        let mut facts = Vec::new();
+        opened(b"x".to_vec(), u64::from(flags.unsigned_abs()), |_| found, &mut facts);
+        told(&facts).replace(" x", "")
     }
 
     #[test]
-    fn what_an_opening_depends_on_follows_from_its_flags() {
-        use libc::{O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_PATH, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
-        assert_eq!(flags(O_RDONLY), "read");
-        assert_eq!(flags(O_PATH), "examined");
-        assert_eq!(flags(O_DIRECTORY), "examined");
-        assert_eq!(flags(O_WRONLY | O_CREAT | O_TRUNC), "written");
-        assert_eq!(flags(O_WRONLY | O_TRUNC), "examined written");
-        assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL), "examined written");
-        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND), "read written");
-        assert_eq!(flags(O_RDWR), "read written");
+    fn what_an_opening_depends_on_follows_from_its_flags_and_what_lies_there() {
+        use Lies::{Directory, Nothing};
+        use libc::{O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY};
+        let locked = Lies::File { writable: false };
+        assert_eq!(flags(O_RDONLY, FILE), "read");
+        assert_eq!(flags(O_PATH, FILE), "examined");
+        assert_eq!(flags(O_DIRECTORY, Directory), "examined");
+        assert_eq!(flags(O_TMPFILE | O_RDWR, Directory), "examined");
+        let afresh = O_WRONLY | O_CREAT | O_TRUNC;
+        assert_eq!(flags(afresh, FILE), "written");
+        assert_eq!(flags(afresh, Nothing), "written");
+        assert_eq!(flags(afresh, Directory), "examined");
+        assert_eq!(flags(afresh, locked), "read, changed");
+        assert_eq!(flags(O_WRONLY | O_TRUNC, FILE), "examined, written");
+        assert_eq!(flags(O_WRONLY | O_TRUNC, Nothing), "examined");
+        assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL, Nothing), "examined, written");
+        assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL, FILE), "examined");
+        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, FILE), "read, written");
+        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nothing), "examined, written");
+        assert_eq!(flags(O_RDWR, FILE), "read, written");
+        assert_eq!(flags(O_RDONLY | O_CREAT, FILE), "read");
+        assert_eq!(flags(O_RDONLY | O_CREAT, Nothing), "examined, written");
+    }
+
+    #[test]
+    fn what_cannot_be_made_removed_or_moved_does_not_become_the_jobs_own() {
+        let of = |what: &dyn Fn(&mut Vec<Fact>)| {
+            let mut facts = Vec::new();
+            what(&mut facts);
+            told(&facts)
+        };
+        let a = || b"/d/a".to_vec();
+        assert_eq!(of(&|facts| made(a(), |_| Lies::Directory, facts)), "examined /d/a");
+        assert_eq!(of(&|facts| made(a(), |_| Lies::Nothing, facts)), "examined /d/a, written /d/a");
+        assert_eq!(of(&|facts| removed(a(), |_| Lies::Directory, facts)), "examined /d/a, changed /d/a");
+        assert_eq!(of(&|facts| removed(a(), |_| FILE, facts)), "examined /d/a, written /d/a");
+        assert_eq!(of(&|facts| changed(a(), |_| FILE, facts)), "read /d/a, changed /d/a");
+        assert_eq!(of(&|facts| linked(a(), b"../e", |_| FILE, facts)), "examined /d/a");
+        assert_eq!(
+            of(&|facts| linked(a(), b"../e", |_| Lies::Nothing, facts)),
+            "examined /d/a, linked /d/a to /e"
+        );
+        let moves = |from: Lies, to: Lies, is_own: bool| {
+            of(&|facts| moved(a(), b"/b".to_vec(), is_own, |path| if path == b"/b" { to } else { from }, facts))
+        };
+        let (file, nothing, directory) = (FILE, Lies::Nothing, Lies::Directory);
+        assert_eq!(moves(file, nothing, false), "read /d/a, renamed, written /d/a");
+        assert_eq!(moves(nothing, file, false), "examined /d/a");
+        assert_eq!(moves(directory, nothing, false), "read /d/a, examined /b, changed /b, changed /d/a");
+        assert_eq!(moves(directory, nothing, true), "read /d/a, renamed, changed /d/a");
+        assert_eq!(moves(file, directory, true), "read /d/a, examined /b, changed /b, written /d/a");
+    }
+
+    #[test]
+    fn what_lies_behind_a_link_of_the_jobs_own_is_still_read() {
+        let mut witness = Witness::new(true, None);
+        let call = Call { pid: i32::MAX, deed: Deed::List, arguments: [0; 6] };
+        let mut note = |facts: Vec<Fact>| witness.note(&call, Seen { answer: Answer::Go, facts });
+        note(vec![Fact::Written(b"/w/d".to_vec()), Fact::Linked(b"/w/d/l".to_vec(), b"/data".to_vec())]);
+        note(vec![Fact::Renamed(b"/w/d/l".to_vec(), b"/w/m".to_vec()), Fact::Written(b"/w/d/l".to_vec())]);
+        note(vec![Fact::Linked(b"/w/k".to_vec(), b"/w/m/x".to_vec())]);
+        note(vec![Fact::Read(b"/w/k/y".to_vec()), Fact::Read(b"/w/d/own".to_vec())]);
+        let touched = witness.finish(Rung::Notify).touched;
+        let read: Vec<PathBuf> = touched.into_iter().filter(|(_, touch)| touch.read).map(|(path, _)| path).collect();
+        assert_eq!(read, [Path::new("/data/x/y")]);
+    }
+
+    #[test]
+    fn of_a_call_that_failed_only_what_it_depended_on_is_kept() {
+        let path = || b"/a".to_vec();
+        let facts = vec![Fact::Read(path()), Fact::Written(path()), Fact::Linked(path(), path()), Fact::Moves];
+        assert_eq!(told(&Seen { answer: Answer::Go, facts }.failed().facts), "read /a, examined /a");
     }
 }

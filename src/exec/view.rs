@@ -1,0 +1,139 @@
+//! The tree of files that a process of a job sees, looked at from here.
+//!
+//! A path is followed below the process's own root, links and `..` included, as the kernel would follow it for the
+//! process. Nothing is opened that could make us wait, or that does something when it is opened.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::fs::{Access, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// What lies at a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lies {
+    /// Nothing.
+    Nothing,
+    /// A directory.
+    Directory,
+    /// Something else.
+    File {
+        /// Whether its bytes may be changed by this user.
+        writable: bool,
+    },
+    /// Nobody knows: it may not be looked at.
+    Unknown,
+}
+
+/// The tree that one process sees.
+pub(super) struct View {
+    root: Result<OwnedFd, Errno>,
+}
+
+impl View {
+    /// Returns the view of the process with this number. Costs one call; whether there is a view shows in its answers.
+    pub(super) fn of(pid: i32) -> Self {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self { root: rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty()) }
+    }
+
+    /// Returns what lies at `path`; a link at its end is followed if `follow`. Costs a few calls.
+    pub(super) fn lies(&self, path: &[u8], follow: bool) -> Lies {
+        let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
+        let found = match self.open(path, flags) {
+            Ok(found) => found,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Lies::Nothing,
+            Err(_) => return Lies::Unknown,
+        };
+        match rustix::fs::fstat(&found).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::Directory) => Lies::Directory,
+            Ok(FileType::Symlink) => Lies::File { writable: true },
+            Ok(_) => {
+                let writable = rustix::fs::access(format!("/proc/self/fd/{}", found.as_raw_fd()), Access::WRITE_OK);
+                Lies::File { writable: writable.is_ok() }
+            }
+            Err(_) => Lies::Unknown,
+        }
+    }
+
+    /// Returns where `path` leads once its last `..` is gone; `None` if there is none in it or nothing is there.
+    pub(super) fn without_dots(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let end = path.windows(3).rposition(|part| part == b"/..").map(|start| start + 3)?;
+        if path.get(end).is_some_and(|next| *next != b'/') {
+            // A name that only begins with dots.
+            return None;
+        }
+        let found = self.open(&path[..end], OFlags::PATH).ok()?;
+        let mut base = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?.into_os_string().into_vec();
+        base.extend_from_slice(&path[end..]);
+        Some(base)
+    }
+
+    /// Returns the first bytes of the regular file at `path`, at most as many as `into` takes.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; of anything but a regular file that it is no program.
+    pub(super) fn head(&self, path: &[u8], into: &mut [u8]) -> io::Result<usize> {
+        let found = self.open(path, OFlags::PATH)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
+            return Err(Errno::NOEXEC.into());
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())?;
+        File::from(opened).read(into)
+    }
+
+    fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let root = self.root.as_ref().map_err(|error| *error)?;
+        let flags = flags | OFlags::CLOEXEC;
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            // Kernels before 5.6, and containers that do not know the call; there a job sees the same root as we do.
+            Err(Errno::NOSYS | Errno::PERM) => rustix::fs::open(path, flags, Mode::empty()),
+            answer => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Durability, make_directory, write_whole};
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn what_lies_at_a_path_is_told_with_and_without_following_links() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name).as_os_str().as_bytes().to_vec();
+        make_directory(&root.path().join("directory")).unwrap();
+        write_whole(&root.path().join("file"), b"text", Durability::Deferred).unwrap();
+        std::os::unix::fs::symlink("directory", root.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
+        let view = View::of(rustix::process::getpid().as_raw_nonzero().get());
+        assert_eq!(view.lies(&path("directory"), true), Lies::Directory);
+        assert_eq!(view.lies(&path("file"), true), Lies::File { writable: true });
+        assert_eq!(view.lies(&path("link"), true), Lies::Directory);
+        assert_eq!(view.lies(&path("link"), false), Lies::File { writable: true });
+        assert_eq!(view.lies(&path("dangling"), true), Lies::Nothing);
+        assert_eq!(view.lies(&path("file/below"), true), Lies::Nothing);
+        assert_eq!(View::of(i32::MAX).lies(&path("file"), true), Lies::Nothing);
+        let canonical = root.path().canonicalize().unwrap().join("file").as_os_str().as_bytes().to_vec();
+        assert_eq!(view.without_dots(&path("link/../file")), Some(canonical));
+        assert_eq!(view.without_dots(&path("..file")), None);
+        assert_eq!(view.without_dots(&path("none/../file")), None);
+    }
+
+    #[test]
+    fn only_a_regular_file_has_a_head_and_a_pipe_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let pipe = root.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::XUSR, 0).unwrap();
+        let view = View::of(rustix::process::getpid().as_raw_nonzero().get());
+        let mut head = [0; 4];
+        assert!(view.head(pipe.as_os_str().as_bytes(), &mut head).is_err());
+        write_whole(&root.path().join("file"), b"text", Durability::Deferred).unwrap();
+        assert_eq!(view.head(root.path().join("file").as_os_str().as_bytes(), &mut head).unwrap(), 4);
+    }
+}
