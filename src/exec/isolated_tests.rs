@@ -484,7 +484,8 @@ fn what_is_not_permitted_looks_as_if_it_were_not_there() {
     let bench = Bench::new();
     bench.file("in.txt", "x");
     bench.file("secret.txt", "y");
-    let command = Command::Shell("cat in.txt; cat secret.txt; cat ../work/secret.txt; test -e secret.txt; echo $?".to_owned());
+    let command =
+        Command::Shell("cat in.txt; cat secret.txt; cat ../work/secret.txt; test -e secret.txt; echo $?".to_owned());
     let may = |path: &Path| !path.ends_with("secret.txt");
     let world = bench.world();
     let job = Job {

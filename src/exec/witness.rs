@@ -143,8 +143,9 @@ impl<'a> Witness<'a> {
                 Fact::Listed(path) => self.reads(call.pid, path, |touch| touch.listed = true),
                 Fact::Examined(path) => self.reads(call.pid, path, |touch| touch.examined = true),
                 Fact::Executed(path) => {
-                    self.programs.remove(&call.pid);
                     self.reads(call.pid, path, |touch| (touch.read, touch.executed) = (true, true));
+                    // What it does from now on is the new program's doing.
+                    self.programs.remove(&call.pid);
                 }
                 Fact::Written(path) => {
                     self.touch(call.pid, path.clone(), |touch| touch.written = true);
@@ -358,7 +359,8 @@ impl<'a> Witness<'a> {
     /// Returns what a path means without the links that the job made itself.
     fn behind_links(&self, mut path: Vec<u8>) -> Vec<u8> {
         for _ in 0..if self.links.is_empty() { 0 } else { LINKS_MAX } {
-            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([path.len()]);
+            let ends =
+                path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([path.len()]);
             let Some((end, target)) = ends.filter_map(|end| Some((end, self.links.get(&path[..end])?))).next() else {
                 break;
             };
@@ -368,7 +370,8 @@ impl<'a> Witness<'a> {
     }
 
     fn rename_links(&mut self, from: &[u8], to: &[u8]) {
-        let is_below = |path: &Vec<u8>| path.strip_prefix(from).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')));
+        let is_below =
+            |path: &Vec<u8>| path.strip_prefix(from).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')));
         let moved: Vec<_> = self.links.extract_if(from.to_vec().., |path, _| is_below(path)).collect();
         self.links.extend(moved.into_iter().map(|(path, target)| ([to, &path[from.len()..]].concat(), target)));
     }
@@ -442,12 +445,13 @@ fn opened(path: Vec<u8>, flags: u64, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
         facts.push(Fact::Read(path));
         return;
     }
+    let reads = flags & 3 == 2;
     let found = lies(&path);
     let exclusive = flag(libc::O_EXCL) && creates;
     match found {
         Lies::Nothing if creates => {
-            // With `O_TRUNC` it would have been the same had there been something.
-            if exclusive || !flag(libc::O_TRUNC) {
+            // Emptied or only added to, it would have been the same had there been something.
+            if exclusive || (reads && !flag(libc::O_TRUNC)) {
                 facts.push(Fact::Examined(path.clone()));
             }
             facts.push(Fact::Written(path));
@@ -460,6 +464,13 @@ fn opened(path: Vec<u8>, flags: u64, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
                 facts.push(Fact::Examined(path.clone()));
             }
             facts.push(Fact::Written(path));
+        }
+        Lies::File { writable: true } if !reads => {
+            // Who adds to a file does not see what is in it; who reads it later does.
+            if !creates {
+                facts.push(Fact::Examined(path.clone()));
+            }
+            facts.push(Fact::Changed(path));
         }
         Lies::File { writable: true } => {
             // What is there already is gone on with.
@@ -686,8 +697,8 @@ mod tests {
         assert_eq!(flags(O_WRONLY | O_TRUNC, Nothing), "examined");
         assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL, Nothing), "examined, written");
         assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL, FILE), "examined");
-        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, FILE), "read, written");
-        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nothing), "examined, written");
+        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, FILE), "changed");
+        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nothing), "written");
         assert_eq!(flags(O_RDWR, FILE), "read, written");
         assert_eq!(flags(O_RDONLY | O_CREAT, FILE), "read");
         assert_eq!(flags(O_RDONLY | O_CREAT, Nothing), "examined, written");
@@ -707,10 +718,7 @@ mod tests {
         assert_eq!(of(&|facts| removed(a(), |_| FILE, facts)), "examined /d/a, written /d/a");
         assert_eq!(of(&|facts| changed(a(), |_| FILE, facts)), "read /d/a, changed /d/a");
         assert_eq!(of(&|facts| linked(a(), b"../e", |_| FILE, facts)), "examined /d/a");
-        assert_eq!(
-            of(&|facts| linked(a(), b"../e", |_| Lies::Nothing, facts)),
-            "examined /d/a, linked /d/a to /e"
-        );
+        assert_eq!(of(&|facts| linked(a(), b"../e", |_| Lies::Nothing, facts)), "examined /d/a, linked /d/a to /e");
         let moves = |from: Lies, to: Lies, is_own: bool| {
             of(&|facts| moved(a(), b"/b".to_vec(), is_own, |path| if path == b"/b" { to } else { from }, facts))
         };

@@ -129,7 +129,12 @@ fn python_with(project: &Sandbox, name: &str, distribution: &str) -> String {
     let home = python.rsplit_once('/').unwrap().0;
     let place = project.beside(name);
     let packages = place.join("lib").join(format!("python{version}")).join("site-packages");
-    std::fs::create_dir_all(packages.join(format!("{distribution}.dist-info"))).unwrap();
+    let information = packages.join(format!("{distribution}.dist-info"));
+    let module = distribution.split('-').next().unwrap();
+    std::fs::create_dir_all(&information).unwrap();
+    std::fs::create_dir_all(packages.join(module)).unwrap();
+    std::fs::write(packages.join(module).join("__init__.py"), "").unwrap();
+    std::fs::write(information.join("RECORD"), format!("{module}/__init__.py,,\n")).unwrap();
     std::fs::create_dir_all(place.join("bin")).unwrap();
     std::fs::write(place.join("pyvenv.cfg"), format!("home = {home}\ninclude-system-site-packages = false\n")).unwrap();
     std::os::unix::fs::symlink(python, place.join("bin/python3")).unwrap();
@@ -138,8 +143,11 @@ fn python_with(project: &Sandbox, name: &str, distribution: &str) -> String {
 
 #[test]
 fn a_package_of_another_version_reruns_the_steps_and_is_named_by_the_diff() {
-    // Needs no scikit-learn: what counts is what is installed, not what is imported.
+    // Needs no scikit-learn: any distribution will do.
     let project = Sandbox::with_fixture("lesson");
+    let script = project.read("steps/extract.py");
+    project.write("steps/extract.py", &script.replace("import csv\n", "import csv\nimport widgets\n"));
+    project.commit("uses widgets");
     let (old, new) = (python_with(&project, "old", "widgets-1.0"), python_with(&project, "new", "widgets-2.0"));
     let pv = |bin: &str, arguments: &[&str]| {
         let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
@@ -150,16 +158,17 @@ fn a_package_of_another_version_reruns_the_steps_and_is_named_by_the_diff() {
     let first = pv(&old, &["run"]);
     assert!(verdicts(&pv(&old, &["status"])).iter().all(|(_, verdict, _)| *verdict == "current"));
     let status = pv(&new, &["status"]);
-    assert_eq!(verdicts(&status)[0], ("extract", "stale", "`widgets` 1.0 -> 2.0"));
+    assert_eq!(verdicts(&status)[0], ("extract", "stale", "`widgets` 1.0 -> 2.0, loaded by `extract`"));
     let second = pv(&new, &["run"]);
-    assert!(verdicts(&second).iter().all(|(_, verdict, _)| *verdict == "ran"), "{second}");
+    let ran = verdicts(&second).iter().map(|(_, verdict, _)| *verdict).collect::<Vec<_>>();
+    assert_eq!(ran, ["ran", "reused", "reused"], "only who loads it runs again, and what it writes is as before");
     let [first, second] = [first, second].map(|run| run["run"].as_str().unwrap()[..12].to_owned());
     // One snapshot, the same outputs: only the environment differs, and that is a difference.
     insta::assert_snapshot!(project.pv(&["diff", &first, &second, "--exit-code"]), @"
 from 21dd9fe9c6ad  commit dc63418462
 to   21dd9fe9c6ad  commit dc63418462
 Environment
-  package widgets  1.0 -> 2.0  (extract, load, transform)
+  package widgets  1.0 -> 2.0  (extract)
 Outputs
   all equal
 --- exit 1
@@ -168,7 +177,7 @@ Outputs
     assert_eq!(
         diff["environment"],
         serde_json::json!([
-            {"name": "package widgets", "old": "1.0", "new": "2.0", "steps": ["extract", "load", "transform"]}
+            {"name": "package widgets", "old": "1.0", "new": "2.0", "steps": ["extract"]}
         ])
     );
 }
