@@ -388,7 +388,7 @@ impl<'w> Before<'w, '_> {
     /// [`RunError`] if a tree cannot be read.
     pub(super) fn guess(&self) -> Result<Recipe, RunError> {
         let Base { reads, environment } = self.guessed()?.clone();
-        Ok(Recipe { reads, environment, ..self.asked.clone() })
+        Ok(Recipe { environment, reads, ..self.asked.clone() })
     }
 
     /// Returns the keys under which results hold now, the newest first.
