@@ -102,8 +102,10 @@ impl Bed {
         };
         let tools = Tools::new(self.search_path.clone());
         let machine = StatCache::at(self.root.path().join("machine"), PathBuf::from("/"));
+        let memory = Memory::default();
         let graph =
-            learnt_order(&definition.pipeline, "pipeline", &params, None, &self.journal, &definition.graph).unwrap();
+            learnt_order(&definition.pipeline, "pipeline", &params, None, &self.journal, &definition.graph, &memory)
+                .unwrap();
         act(&Work {
             pipeline: &definition.pipeline,
             name: "pipeline",
@@ -115,7 +117,7 @@ impl Bed {
             machine: &machine,
             journal: &self.journal,
             store: &self.store,
-            memory: Memory::default(),
+            memory,
         })
     }
 
