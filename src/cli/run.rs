@@ -88,7 +88,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let pipeline = &subject.opened.pipeline;
     let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
     let (params, version) = (&subject.opened.params, subject.version.as_deref());
-    let graph = learnt_order(pipeline, &project.pipeline, params, version, &project.journal, &graph)?;
+    let memory = Memory::default();
+    let graph = learnt_order(pipeline, &project.pipeline, params, version, &project.journal, &graph, &memory)?;
     let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
     let work = Work {
         pipeline,
@@ -101,7 +102,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         machine: &project.machine,
         journal: &project.journal,
         store,
-        memory: Memory::default(),
+        memory,
     };
     let replay = args.revision.is_some() && !args.reuse;
     if args.dry_run {

@@ -25,6 +25,7 @@ use crate::store::Store;
 /// Given a version, a Git revision or a snapshot: what is in it and what came of
 /// it. Given a run: what each step did. Given the digest of a file: its content.
 #[derive(clap::Args)]
+#[command(override_usage = "pv show [OPTIONS] <REVISION>\n       pv show --conflicts")]
 pub(super) struct Args {
     /// A version, a Git revision, or the first digits of a snapshot, run or object
     #[arg(required_unless_present = "conflicts")]

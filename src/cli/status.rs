@@ -73,6 +73,7 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
     let named = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
     // What a run would tell the steps that ask for it.
     let version = named.clone().or_else(|| captured.pipeline().version.clone());
+    let memory = Memory::default();
     let graph = learnt_order(
         captured.pipeline(),
         &project.pipeline,
@@ -80,6 +81,7 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
         version.as_deref(),
         &project.journal,
         &graph,
+        &memory,
     )?;
     let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
     let work = Work {
@@ -93,7 +95,7 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
         machine: &project.machine,
         journal: &project.journal,
         store: dry,
-        memory: Memory::default(),
+        memory,
     };
     let judged = plan(&work)?;
     let (commit, dirty) = open::base(project, &captured)?;

@@ -49,8 +49,16 @@ fn explanation(ui: &Ui, project: &Project, dry: &DryStore<'_>, step: &str) -> Re
     let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
     let version = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
     let version = version.or_else(|| pipeline.version.clone());
-    let graph =
-        learnt_order(pipeline, &project.pipeline, &captured.params, version.as_deref(), &project.journal, &graph)?;
+    let memory = Memory::default();
+    let graph = learnt_order(
+        pipeline,
+        &project.pipeline,
+        &captured.params,
+        version.as_deref(),
+        &project.journal,
+        &graph,
+        &memory,
+    )?;
     let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
     let work = Work {
         pipeline,
@@ -63,7 +71,7 @@ fn explanation(ui: &Ui, project: &Project, dry: &DryStore<'_>, step: &str) -> Re
         machine: &project.machine,
         journal: &project.journal,
         store: dry,
-        memory: Memory::default(),
+        memory,
     };
     Ok(explain(&work, index)?)
 }

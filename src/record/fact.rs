@@ -16,6 +16,7 @@ use crate::pipeline::Run as Command;
 /// One immutable fact.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "a record is read or written, and not kept in numbers")]
 pub enum Record {
     /// A snapshot was taken of a working tree or of a commit.
     Link(Link),

@@ -135,8 +135,12 @@ impl Journal {
         Ok(names.iter().filter_map(parse).collect())
     }
 
-    /// Returns the result of `task` with this key and id.
-    pub(super) fn result(&self, task: TaskKey, key: StepKey, id: RecordId) -> Result<Option<StepResult>, RecordError> {
+    /// Returns the result of `task` with this key and id, if it is on record. Costs one read.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] if it cannot be read.
+    pub fn result(&self, task: TaskKey, key: StepKey, id: RecordId) -> Result<Option<StepResult>, RecordError> {
         let (shard, rest) = step_place(Some(task), key);
         Ok(match self.read(&format!("{shard}/{rest}{id}"))? {
             Some((_, Record::Step(result))) => Some(result),

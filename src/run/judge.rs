@@ -12,10 +12,10 @@ use super::recipe::{Base, Finished, asked, declared, guessed, outputs_before, ou
 use super::world::World;
 use crate::environment::Tools;
 use crate::exec::Rung;
-use crate::object::{Entry, Kind, RecordId, StepKey, TaskKey};
+use crate::object::{Entry, Kind, RecordId, TaskKey};
 use crate::path::{ProjectPath, unescape};
 use crate::pipeline::{Graph, Params, Pipeline, Step};
-use crate::record::{Journal, Name, Output, ReadSets, Recipe, StepResult, StepVerdict};
+use crate::record::{Journal, KnownResult, Name, Output, ReadSets, Recipe, StepResult, StepVerdict};
 use crate::snapshot::{View, for_each_file};
 use crate::stat_cache::StatCache;
 use crate::store::Store;
@@ -60,6 +60,15 @@ pub struct Memory {
     learnt: Mutex<BTreeMap<usize, BTreeSet<usize>>>,
     /// Tasks of which more is known than is remembered beside the records.
     behind: Mutex<BTreeSet<TaskKey>>,
+    /// What was known of tasks when the order was made.
+    sets: Mutex<BTreeMap<TaskKey, ReadSets>>,
+}
+
+impl Memory {
+    /// Keeps what is known of `task` for when its step is judged.
+    pub(super) fn keep(&self, task: TaskKey, sets: ReadSets) {
+        self.sets.lock().expect("no holder panics").insert(task, sets);
+    }
 }
 
 /// The last known result of a step.
@@ -141,7 +150,11 @@ impl<'a> Work<'a> {
     ///
     /// [`RunError`] if records or trees cannot be read.
     pub(super) fn judge_in(&self, before: &Before<'_, '_>) -> Result<Judged, RunError> {
-        let sets = self.journal.read_sets(before.task)?;
+        let looked_at = self.memory.sets.lock().expect("no holder panics").remove(&before.task);
+        let sets = match looked_at {
+            Some(sets) => sets,
+            None => self.journal.read_sets(before.task)?,
+        };
         if sets.is_new() {
             self.note_behind(before.task);
         }
@@ -175,12 +188,11 @@ impl<'a> Work<'a> {
 
     fn known(&self, before: &Before<'_, '_>, sets: &ReadSets) -> Result<Known, RunError> {
         let mut refused = Known::Nothing;
-        for key in before.holding(sets)? {
-            for (_, result) in self.journal.results(Some(before.task), key)? {
-                match self.refusal(before.index, &result)? {
-                    None => return Ok(Known::Good(Box::new(result))),
-                    Some(reason) => refused = Known::Refused(reason),
-                }
+        for known in before.holding(sets)? {
+            let Some(result) = self.journal.result(before.task, known.key, known.id)? else { continue };
+            match self.refusal(before.index, &result)? {
+                None => return Ok(Known::Good(Box::new(result))),
+                Some(reason) => refused = Known::Refused(reason),
             }
         }
         Ok(refused)
@@ -388,21 +400,19 @@ impl<'w> Before<'w, '_> {
     /// [`RunError`] if a tree cannot be read.
     pub(super) fn guess(&self) -> Result<Recipe, RunError> {
         let Base { reads, environment } = self.guessed()?.clone();
-        Ok(Recipe { reads, environment, ..self.asked.clone() })
+        Ok(Recipe { environment, reads, ..self.asked.clone() })
     }
 
-    /// Returns the keys under which results hold now, the newest first.
-    fn holding(&self, sets: &ReadSets) -> Result<Vec<StepKey>, RunError> {
+    /// Returns the results that hold now, the newest first.
+    fn holding(&self, sets: &ReadSets) -> Result<Vec<KnownResult>, RunError> {
         let is_guessed = !sets.unobserved.is_empty() || sets.sets.iter().any(|set| !set.is_whole);
         let ground = self.ground(is_guessed)?;
-        let observed = holding(&ground, sets, &mut |name| self.value(name))?;
-        let mut keys: Vec<StepKey> = observed.into_iter().map(|known| known.key).collect();
+        let mut found = holding(&ground, sets, &mut |name| self.value(name))?;
         if !sets.unobserved.is_empty() {
             let guess = self.guess()?.key();
-            keys.extend(sets.unobserved.iter().map(|known| known.key).filter(|key| *key == guess));
+            found.extend(sets.unobserved.iter().filter(|known| known.key == guess));
         }
-        keys.dedup();
-        Ok(keys)
+        Ok(found)
     }
 
     /// Returns what the recipe of `earlier` would be now.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::RunError;
-use super::judge::{Work, last_results};
+use super::judge::{Memory, Work, last_results};
 use super::known::names_of;
 use super::reads::TOP;
 use super::recipe::{ancestors, asked, outputs_of};
@@ -13,6 +13,7 @@ use crate::record::{Aspect, Journal, Name};
 
 /// Returns `graph` with what earlier executions of its steps were seen to need: outputs of steps that stand earlier in the file.
 ///
+/// What is found out about the tasks is kept in `memory`, which [`Work`] takes.
 /// Never makes a circle: what would close one is left out. Costs a look at what is known of each task.
 ///
 /// # Errors
@@ -25,14 +26,16 @@ pub fn learnt_order(
     version: Option<&str>,
     journal: &Journal,
     graph: &Graph,
+    memory: &Memory,
 ) -> Result<Graph, RunError> {
     let mut learnt: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     let mut last = None;
     // The first step has none before it.
     for index in 1..pipeline.steps.len() {
         let task = asked(pipeline, params, version, index)?.task();
-        let mut names = journal.read_sets(task)?.names;
-        if names.is_empty() {
+        let sets = journal.read_sets(task)?;
+        let mut names = sets.names.clone();
+        if sets.newest().is_none() {
             // Asked for something new, a step needs most likely what it needed before.
             let last = match &mut last {
                 Some(last) => last,
@@ -42,6 +45,7 @@ pub fn learnt_order(
             names = before.map(|last| names_of(&last.result.recipe)).unwrap_or_default();
         }
         let needed: BTreeSet<usize> = (0..index).filter(|other| needs(pipeline, *other, &names)).collect();
+        memory.keep(task, sets);
         if !needed.is_empty() {
             learnt.insert(index, needed);
         }

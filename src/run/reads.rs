@@ -311,8 +311,6 @@ impl Outside<'_> {
     fn add(&mut self, path: &Path, touch: &Touch) {
         let is_opened = touch.read || touch.executed;
         match environment::classify(path, self.machine.rules()) {
-            Class::Noise => {}
-            // A program, library or module that was only searched for here was found elsewhere, and counts there.
             Class::Program if is_opened => {
                 let name = self.name_of(path);
                 self.names.insert(Name::Fact(name));
@@ -325,7 +323,8 @@ impl Outside<'_> {
                 files.insert(path.to_owned());
                 programs.insert(touch.by.clone());
             }
-            Class::Program | Class::Library | Class::Package { .. } => {}
+            // A program, library or module that was only searched for here was found elsewhere, and counts there.
+            Class::Noise | Class::Program | Class::Library | Class::Package { .. } => {}
             Class::Input => {
                 if touch.written {
                     self.writes.insert(text(path));

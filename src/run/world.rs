@@ -55,7 +55,7 @@ impl<'v, 's> World<'v, 's> {
     pub(super) fn find(&self, path: Option<&ProjectPath>) -> Result<Found, RunError> {
         let Some(path) = path else { return Ok(Found::Mixed) };
         if let Some(found) = self.within(path)? {
-            return Ok(found.map_or(Found::Absent, Found::Entry));
+            return Ok(found);
         }
         if self.is_above(path) {
             return Ok(Found::Mixed);
@@ -99,7 +99,8 @@ impl<'v, 's> World<'v, 's> {
         let tree = match path {
             None => Some(self.view.snapshot().tree),
             Some(path) => match self.within(path)? {
-                Some(found) => found.as_ref().and_then(tree_of),
+                Some(Found::Entry(entry)) => tree_of(&entry),
+                Some(Found::Absent | Found::Mixed) => None,
                 None => self.view.below(self.view.snapshot().tree, path)?.as_ref().and_then(tree_of),
             },
         };
@@ -122,19 +123,20 @@ impl<'v, 's> World<'v, 's> {
     }
 
     /// Returns what a data root or an output has at `path`, if one lies there or above.
-    fn within(&self, path: &ProjectPath) -> Result<Option<Option<Entry>>, RunError> {
+    fn within(&self, path: &ProjectPath) -> Result<Option<Found>, RunError> {
         if let Some(entry) = self.over.get(path) {
-            return Ok(Some(Some(entry.clone())));
+            return Ok(Some(Found::Entry(entry.clone())));
         }
         for above in above(path) {
             if let Some(entry) = self.over.get(&above) {
                 let rest = path.strip(&above).expect("it lies above");
-                return Ok(Some(match entry {
+                let entry = match entry {
                     // The view knows what to say of data that is not there.
                     Entry::Directory { .. } if self.is_data(&above) => self.view.entry(path)?,
                     Entry::Directory { id, .. } => self.view.below(*id, &rest)?,
                     _ => None,
-                }));
+                };
+                return Ok(Some(entry.map_or(Found::Absent, Found::Entry)));
             }
         }
         Ok(None)

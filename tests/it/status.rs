@@ -449,6 +449,7 @@ Commands:
   snapshot     Keep what determines the results (code, configuration, data, seed), and name it
   run          Bring the results of the working tree up to date, or execute a snapshot again
   status       Show which steps would run and why, and which data changed
+  why          Show why a step would run: everything that is not what it was
   diff         Show what changed between two versions, and what that did to the results
   log          List snapshots and runs, newest first
   show         Show a snapshot, a run, a step's log, or an object
@@ -626,7 +627,23 @@ Options:
 
 #[test]
 fn the_other_commands_explain_themselves_too() {
-    insta::assert_snapshot!(helps(&["log", "show", "checkout", "hooks", "schema", "completions"]), @"
+    insta::assert_snapshot!(helps(&["why", "log", "show", "checkout", "hooks", "schema", "completions"]), @"
+$ pv why --help
+Show why a step would run: everything that is not what it was
+
+Compares the working tree with the last result of the step, down to the file, the param, the
+variable and the package. Writes nothing.
+
+Usage: pv why [OPTIONS] <STEP>
+
+Arguments:
+  <STEP>
+          The step
+
+Options:
+  -h, --help
+          Print help (see a summary with '-h')
+
 $ pv log --help
 List snapshots and runs, newest first
 
@@ -644,14 +661,19 @@ Given a version, a Git revision or a snapshot: what is in it and what came of it
 each step did. Given the digest of a file: its content.
 
 Usage: pv show [OPTIONS] <REVISION>
+       pv show --conflicts
 
 Arguments:
-  <REVISION>
+  [REVISION]
           A version, a Git revision, or the first digits of a snapshot, run or object
 
 Options:
       --log <STEP>
           Print what this step printed in the run, or in the newest run of the snapshot
+
+      --conflicts
+          List the steps that wrote different outputs though they depended on the same; exit code 1
+          if there are any
 
   -h, --help
           Print help (see a summary with '-h')
