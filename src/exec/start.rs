@@ -48,7 +48,15 @@ pub(super) fn start(job: &Job<'_>) -> Result<(Family, PipeReader), ExecError> {
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(failed)?)
         .stderr(writer);
-    let family = Family::start(identity, || spawn(&mut command)).map_err(failed)?;
+    let bounded = || {
+        let child = spawn(&mut command)?;
+        if let Some(limit) = job.memory {
+            // A bound that cannot be kept says so itself; what the job did in this moment is not bounded.
+            drop(limit.add(child.id()));
+        }
+        Ok(child)
+    };
+    let family = Family::start(identity, bounded).map_err(failed)?;
     // `command` holds our ends of the pipe; it goes here, so that the pipe ends with the job.
     Ok((family, reader))
 }
