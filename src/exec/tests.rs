@@ -41,6 +41,7 @@ impl Bench {
             directory: self.root.path(),
             environment: &self.environment,
             time_limit: self.time_limit,
+            memory: None,
             log: &self.root.path().join("log"),
         };
         run(&job, on_line, &self.stop)

@@ -31,6 +31,7 @@ pub use model::{
 pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};
 pub use schema::schema;
+pub use suggest::closest;
 
 #[cfg(test)]
 mod tests;

@@ -68,6 +68,9 @@ impl Work<'_> {
     /// [`RunError`] if records or trees cannot be read.
     pub(super) fn judge(&self, index: usize, finished: &Finished) -> Result<Judged, RunError> {
         let recipe = recipe(self, index, finished)?;
+        if !self.pipeline.steps[index].cache {
+            return Ok(Judged { verdict: Verdict::Run, reason: Reason::NotCached, recipe: Some(recipe) });
+        }
         let known = self.journal.results(recipe.key())?;
         let gone = !known.is_empty();
         for (_, result) in known {

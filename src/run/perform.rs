@@ -1,23 +1,26 @@
-//! Carrying a run out: steps in parallel, each as soon as those before it are done.
+//! Carrying a run out: what is known is taken, the rest executed, and every result committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::RunError;
 use super::commit::Committer;
-use super::judge::{Judged, Verdict, Work};
+use super::grant::Grant;
+use super::judge::{Judged, Verdict, Work, plan};
 use super::place::Place;
 use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
+use super::schedule::{Capacity, Schedule};
+use super::select::{Role, Selection};
 use super::step::{Executed, Failure, execute};
+use super::turns::Shared;
 use crate::disk::Lock;
 use crate::exec::Stop;
 use crate::host::Time;
 use crate::object::{BlobId, StepKey};
+use crate::pipeline::Step;
 use crate::record::{By, Output, Recipe, StepResult, StepVerdict};
-use crate::snapshot::SnapshotError;
 
 /// How long a run waits before it looks again whether another one has left a result.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -35,8 +38,10 @@ pub enum Mode {
 pub struct Request<'a> {
     /// Whether known results are taken.
     pub mode: Mode,
-    /// How many steps may be executed at once.
-    pub jobs: usize,
+    /// Which steps it is about.
+    pub selection: &'a Selection,
+    /// What there is for steps that are executed at once.
+    pub capacity: &'a Capacity,
     /// Whether steps that do not need a failed one still run.
     pub keep_going: bool,
     /// Where clean places are made.
@@ -71,6 +76,31 @@ pub enum Event<'a> {
         /// The step.
         step: &'a str,
     },
+    /// A step waits for a lock that a step of another run has.
+    WaitingForLock {
+        /// The step.
+        step: &'a str,
+        /// The lock's name.
+        lock: &'a str,
+    },
+    /// The memory of a step cannot be bounded here.
+    NotBounded {
+        /// The step.
+        step: &'a str,
+        /// Why not.
+        why: &'a std::io::Error,
+    },
+    /// A step failed and is tried again.
+    Retrying {
+        /// The step.
+        step: &'a str,
+        /// How many times it has been tried.
+        attempt: u32,
+        /// How many times it is tried at the most.
+        attempts_max: u32,
+        /// How it failed.
+        failure: &'a Failure,
+    },
     /// A step printed a line.
     Line {
         /// The step.
@@ -97,8 +127,10 @@ pub struct StepDone {
     pub outputs: Vec<Output>,
     /// What it printed, in the store.
     pub log: Option<BlobId>,
-    /// How long it took.
+    /// How long it took, the last attempt alone.
     pub elapsed: Duration,
+    /// How many times it was executed.
+    pub attempts: u32,
     /// How it failed, if it did.
     pub failure: Option<Failure>,
     /// The outputs that were on record under its key before it was executed again.
@@ -108,7 +140,7 @@ pub struct StepDone {
 /// What a run did.
 #[derive(Debug)]
 pub struct Performed {
-    /// Each step, in the order of the definition.
+    /// Each step that was selected, in the order of the definition.
     pub steps: Vec<StepDone>,
     /// Whether the user stopped it.
     pub interrupted: bool,
@@ -126,11 +158,12 @@ pub fn perform(
     request: &Request<'_>,
     observer: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Performed, RunError> {
+    check_capacity(work, request)?;
     let place = Place::new(&work.view, request.places, request.stop);
     let committer = Committer::new(work.store, work.journal);
     let run = Running { work, request, observer, place: &place, committer: &committer };
-    let shared = Shared { state: Mutex::new(State::new(work)), changed: Condvar::new() };
-    let jobs = request.jobs.clamp(1, work.pipeline.steps.len().max(1));
+    let shared = Shared::new(work, request.selection, Schedule::new(request.capacity));
+    let jobs = (request.capacity.cpus as usize).clamp(1, work.pipeline.steps.len().max(1));
     let committed = std::thread::scope(|scope| {
         let serving = scope.spawn(|| committer.serve());
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| run.take_steps(&shared))).collect();
@@ -143,21 +176,21 @@ pub fn perform(
         committer.close();
         serving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    let state = shared.state.into_inner().expect("no holder panics");
+    let (mut done, error) = shared.into_results();
     let is_failed = |(index, done): (&usize, &StepDone)| (done.verdict == StepVerdict::Failed).then_some(*index);
-    let failed: BTreeSet<usize> = state.done.iter().filter_map(is_failed).collect();
+    let failed: BTreeSet<usize> = done.iter().filter_map(is_failed).collect();
     let interrupted = request.stop.is_requested();
     place.close(!failed.is_empty())?;
     committed?;
-    if let Some(error) = state.error {
+    if let Some(error) = error {
         return Err(error);
     }
-    let mut done = state.done;
     let steps = work
         .pipeline
         .steps
         .iter()
         .enumerate()
+        .filter(|(index, _)| request.selection.is_told(*index))
         .map(|(index, step)| match done.remove(&index) {
             Some(done) => done,
             None => StepDone::skipped(&step.name, why_skipped(work, index, &failed)),
@@ -174,7 +207,7 @@ fn why_skipped(work: &Work<'_>, index: usize, failed: &BTreeSet<usize>) -> Reaso
 }
 
 impl StepDone {
-    fn skipped(step: &str, reason: Reason) -> Self {
+    pub(super) fn skipped(step: &str, reason: Reason) -> Self {
         Self {
             step: step.to_owned(),
             verdict: StepVerdict::Skipped,
@@ -183,120 +216,116 @@ impl StepDone {
             outputs: Vec::new(),
             log: None,
             elapsed: Duration::ZERO,
+            attempts: 0,
             failure: None,
             recorded: Vec::new(),
         }
     }
 }
 
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-struct State {
-    /// Positions in the order, of steps that nobody has taken up.
-    open: BTreeSet<usize>,
-    done: BTreeMap<usize, StepDone>,
-    error: Option<RunError>,
-    /// No further step is taken up.
-    halted: bool,
-}
-
-impl State {
-    fn new(work: &Work<'_>) -> Self {
-        Self { open: (0..work.graph.order.len()).collect(), done: BTreeMap::new(), error: None, halted: false }
-    }
-
-    /// Returns the first step whose predecessors are all done with, and the one among them that did not succeed.
-    fn next(&mut self, work: &Work<'_>) -> Option<(usize, Option<String>)> {
-        let ready = self.open.iter().copied().find(|position| {
-            work.graph.dependencies[work.graph.order[*position]].iter().all(|other| self.done.contains_key(other))
-        })?;
-        self.open.remove(&ready);
-        let index = work.graph.order[ready];
-        let failed = work.graph.dependencies[index]
-            .iter()
-            .map(|other| &self.done[other])
-            .find(|done| matches!(done.verdict, StepVerdict::Failed | StepVerdict::Skipped))
-            .map(|done| done.step.clone());
-        Some((index, failed))
-    }
-
-    /// Returns the outputs of the steps `before`, all of which are done with.
-    fn finished(&self, before: &BTreeSet<usize>) -> Finished {
-        let outputs = |index: &usize| Some((*index, self.done.get(index)?.outputs.clone()));
-        before.iter().filter_map(outputs).collect()
-    }
-}
-
-struct Running<'a> {
-    work: &'a Work<'a>,
-    request: &'a Request<'a>,
-    observer: &'a (dyn Fn(Event<'_>) + Sync),
+pub(super) struct Running<'a> {
+    pub(super) work: &'a Work<'a>,
+    pub(super) request: &'a Request<'a>,
+    pub(super) observer: &'a (dyn Fn(Event<'_>) + Sync),
     place: &'a Place<'a>,
     committer: &'a Committer<'a>,
 }
 
 impl Running<'_> {
-    /// Takes up one step after the other until none is left.
-    fn take_steps(&self, shared: &Shared) {
-        let mut state = shared.state.lock().expect("no holder panics");
-        loop {
-            if state.halted || state.open.is_empty() || self.request.stop.is_requested() {
-                shared.changed.notify_all();
-                return;
-            }
-            let Some((index, failed)) = state.next(self.work) else {
-                // Every open step waits for one that another thread has.
-                state = shared.changed.wait(state).expect("no holder panics");
-                continue;
-            };
-            let step = &self.work.pipeline.steps[index];
-            if let Some(failed) = failed {
-                state.done.insert(index, StepDone::skipped(&step.name, Reason::Needs(failed)));
-                shared.changed.notify_all();
-                continue;
-            }
-            // Told under the lock, so that the order of the lines is the order of the steps.
-            (self.observer)(Event::Reached { step: &step.name, description: step.description.as_deref() });
-            let finished = state.finished(&ancestors(self.work, index));
-            drop(state);
-            let result = self.one(index, &finished);
-            state = shared.state.lock().expect("no holder panics");
-            match result {
-                Ok(done) => {
-                    (self.observer)(Event::Finished(&done));
-                    state.halted |= done.verdict == StepVerdict::Failed && !self.request.keep_going;
-                    state.done.insert(index, done);
-                }
-                // Being asked to stop is no error: the run tells how far it came.
-                Err(RunError::Snapshot(SnapshotError::Stopped)) => state.halted = true,
-                Err(error) => {
-                    state.halted = true;
-                    state.error.get_or_insert(error);
-                }
-            }
-            shared.changed.notify_all();
+    pub(super) fn one(&self, index: usize, finished: &Finished, gpus: Vec<String>) -> Result<StepDone, RunError> {
+        let step = &self.work.pipeline.steps[index];
+        let role = self.request.selection.role(index);
+        if role == Role::Again || (role == Role::Selected && self.request.mode == Mode::Replay) {
+            let reason = if self.request.mode == Mode::Replay { Reason::Replay } else { Reason::Again };
+            return self.anew(index, finished, reason, gpus);
         }
-    }
-
-    fn one(&self, index: usize, finished: &Finished) -> Result<StepDone, RunError> {
-        if self.request.mode == Mode::Replay {
-            let recipe = super::recipe::recipe(self.work, index, finished)?;
-            let known = self.work.journal.results(recipe.key())?.into_iter().next();
-            let done = self.execute(index, finished, &recipe, Reason::Replay, None)?;
-            return Ok(StepDone { recorded: known.map(|(_, result)| result.outputs).unwrap_or_default(), ..done });
+        if role == Role::Known {
+            let key = super::recipe::recipe(self.work, index, finished)?.key();
+            let known = self.work.known(key)?.ok_or_else(|| RunError::NotKnown { step: step.name.clone() })?;
+            return Ok(self.reused(index, known, Reason::Unchanged));
         }
         let Judged { verdict, reason, recipe } = self.work.judge(index, finished)?;
         let recipe = recipe.expect("every step before this one is finished");
         match verdict {
             Verdict::Reuse(result) => Ok(self.reused(index, *result, reason)),
-            Verdict::Run => match self.claim(index, recipe.key())? {
-                Claim::Mine(lock) => self.execute(index, finished, &recipe, reason, Some(lock)),
-                Claim::Known(result) => Ok(self.reused(index, *result, Reason::TakenFromOther)),
-                Claim::Stopped => Ok(StepDone::skipped(&recipe.step, Reason::Stopped)),
+            Verdict::Run if !step.cache => self.anew(index, finished, reason, gpus),
+            Verdict::Run => match self.grant(index, gpus)? {
+                None => Ok(StepDone::skipped(&step.name, Reason::Stopped)),
+                Some(mut grant) => match self.claim(index, recipe.key())? {
+                    Claim::Mine(lock) => self.attempts(index, finished, &recipe, reason, Some(lock), &mut grant),
+                    Claim::Known(result) => Ok(self.reused(index, *result, Reason::TakenFromOther)),
+                    Claim::Stopped => Ok(StepDone::skipped(&recipe.step, Reason::Stopped)),
+                },
             },
+        }
+    }
+
+    /// Executes a step whether or not its result is known.
+    fn anew(&self, index: usize, finished: &Finished, reason: Reason, gpus: Vec<String>) -> Result<StepDone, RunError> {
+        let recipe = super::recipe::recipe(self.work, index, finished)?;
+        let known = self.work.journal.results(recipe.key())?.into_iter().next();
+        let Some(mut grant) = self.grant(index, gpus)? else {
+            return Ok(StepDone::skipped(&recipe.step, Reason::Stopped));
+        };
+        let done = self.attempts(index, finished, &recipe, reason, None, &mut grant)?;
+        Ok(StepDone { recorded: known.map(|(_, result)| result.outputs).unwrap_or_default(), ..done })
+    }
+
+    /// Gets what a step asks for of the machine; `None` if the run is to stop.
+    fn grant(&self, index: usize, gpus: Vec<String>) -> Result<Option<Grant>, RunError> {
+        let step = &self.work.pipeline.steps[index];
+        if let Some(shortage) = self.request.capacity.shortage(&step.resources) {
+            return Err(RunError::Shortage { step: step.name.clone(), shortage });
+        }
+        Grant::get(step, gpus, self.request.locks, self.request.stop, self.observer)
+    }
+
+    /// Executes a step, and again after it failed as often as its `retries` say.
+    fn attempts(
+        &self,
+        index: usize,
+        finished: &Finished,
+        recipe: &Recipe,
+        reason: Reason,
+        mut lock: Option<Lock>,
+        grant: &mut Grant,
+    ) -> Result<StepDone, RunError> {
+        let step = &self.work.pipeline.steps[index];
+        let is_claimed = lock.is_some();
+        let attempts_max = step.retries + 1;
+        let mut attempt = 1;
+        loop {
+            grant.bound_memory(step, self.observer);
+            let mut done = self.execute(index, finished, recipe, reason.clone(), lock.take(), grant)?;
+            done.attempts = attempt;
+            self.tell_of_memory(step, &mut done, grant);
+            let Some(failure) = done.failure.as_ref().filter(|_| attempt < attempts_max) else { return Ok(done) };
+            if self.request.stop.is_requested() {
+                return Ok(done);
+            }
+            (self.observer)(Event::Retrying { step: &step.name, attempt, attempts_max, failure });
+            attempt += 1;
+            self.place.forget(&step.name)?;
+            if is_claimed {
+                match self.claim(index, recipe.key())? {
+                    Claim::Mine(mine) => lock = Some(mine),
+                    Claim::Known(result) => return Ok(self.reused(index, *result, Reason::TakenFromOther)),
+                    Claim::Stopped => return Ok(done),
+                }
+            }
+        }
+    }
+
+    /// Says of a failure that the bound on memory was its cause, and that there was none if it could not be kept.
+    fn tell_of_memory(&self, step: &Step, done: &mut StepDone, grant: &Grant) {
+        let Some(limit) = grant.memory() else { return };
+        if !limit.holds() {
+            let why = std::io::Error::other("the process may not be moved into a control group");
+            (self.observer)(Event::NotBounded { step: &step.name, why: &why });
+        }
+        if let Some(failure) = done.failure.as_mut().filter(|_| limit.was_exceeded()) {
+            let bytes = step.resources.memory_bytes.unwrap_or_default();
+            failure.how = format!("it needed more than its memory of {}", memory_text(bytes));
         }
     }
 
@@ -309,6 +338,7 @@ impl Running<'_> {
             outputs: result.outputs,
             log: result.log,
             elapsed: Duration::ZERO,
+            attempts: 0,
             failure: None,
             recorded: Vec::new(),
         }
@@ -346,6 +376,7 @@ impl Running<'_> {
         recipe: &Recipe,
         reason: Reason,
         lock: Option<Lock>,
+        grant: &Grant,
     ) -> Result<StepDone, RunError> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
@@ -353,7 +384,7 @@ impl Running<'_> {
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
         let Executed { outputs, log, elapsed, failure, interrupted } =
-            execute(self.work.store, step, recipe, &room, &mut on_line, self.request.stop)?;
+            execute(self.work.store, step, recipe, &room, grant, &mut on_line, self.request.stop)?;
         if interrupted {
             return Ok(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) });
         }
@@ -383,6 +414,7 @@ impl Running<'_> {
             outputs,
             log,
             elapsed,
+            attempts: 1,
             failure,
             recorded: Vec::new(),
         })
@@ -390,13 +422,43 @@ impl Running<'_> {
 
     /// Commits a result, unless the same outputs are known under its key already.
     fn keep(&self, result: StepResult, lock: Option<Lock>) -> Result<(), RunError> {
-        let on_record = self.request.mode == Mode::Replay
+        // Without a lock it is executed although its result may be known.
+        let on_record = lock.is_none()
             && self.work.journal.results(result.key)?.iter().any(|(_, known)| known.outputs == result.outputs);
         if !on_record {
             self.committer.push(result, lock);
         }
         Ok(())
     }
+}
+
+/// Refuses a run in which a step that must be executed asks for more than there is.
+///
+/// A step whose result is known needs nothing of the machine.
+fn check_capacity(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunError> {
+    let role = |index: usize| request.selection.role(index);
+    let short = |(index, step): (usize, &Step)| {
+        let is_executed = matches!(role(index), Role::Selected | Role::Again);
+        Some((index, request.capacity.shortage(&step.resources).filter(|_| is_executed)?))
+    };
+    let short: Vec<_> = work.pipeline.steps.iter().enumerate().filter_map(short).collect();
+    if short.is_empty() {
+        return Ok(());
+    }
+    let judged = plan(work)?;
+    for (index, shortage) in short {
+        let anyway = request.mode == Mode::Replay || role(index) == Role::Again;
+        if anyway || judged[index].verdict == Verdict::Run {
+            return Err(RunError::Shortage { step: work.pipeline.steps[index].name.clone(), shortage });
+        }
+    }
+    Ok(())
+}
+
+/// Returns an amount of memory as a definition would say it: `50 MiB`.
+pub(super) fn memory_text(bytes: u64) -> String {
+    let unit = [("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift);
+    unit.map_or_else(|| format!("{bytes} bytes"), |(unit, shift)| format!("{} {unit}", bytes >> shift))
 }
 
 enum Claim {

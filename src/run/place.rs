@@ -109,6 +109,20 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
+    /// Removes what an attempt that failed left in the step's own directories, so that the next one begins with empty ones.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if something cannot be removed.
+    pub(super) fn forget(&self, step: &str) -> Result<(), RunError> {
+        let made = self.made.lock().expect("no holder panics");
+        let Some(made) = made.as_ref() else { return Ok(()) };
+        for kind in ["home", "tmp", "log"] {
+            disk::remove_tree(&made.directory.join(kind).join(step))?;
+        }
+        Ok(())
+    }
+
     fn fill(&self, before: &BTreeSet<usize>, finished: &Finished) -> Result<PathBuf, RunError> {
         let mut slot = self.made.lock().expect("no holder panics");
         if slot.is_none() {

@@ -7,7 +7,9 @@
 //! it came there, however many small steps there are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
+use super::perform::memory_text;
 use crate::pipeline::Resources;
 
 /// What there is for the steps of one run.
@@ -45,6 +47,24 @@ pub enum Shortage {
         /// How many there are.
         there: usize,
     },
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let many = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        match *self {
+            Self::Cpus { wanted, there } => {
+                write!(f, "{}, and there {} {there}", many(wanted.into(), "processor"), if there == 1 { "is" } else { "are" })
+            }
+            Self::Memory { wanted, there } => {
+                write!(f, "{} of memory, and there are {} MiB", memory_text(wanted), there >> 20)
+            }
+            Self::Gpus { wanted, there: 0 } => write!(f, "{}, and there is none", many(wanted.into(), "GPU")),
+            Self::Gpus { wanted, there } => {
+                write!(f, "{}, and there {} {there}", many(wanted.into(), "GPU"), if there == 1 { "is" } else { "are" })
+            }
+        }
+    }
 }
 
 impl Capacity {
@@ -141,7 +161,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Returns whether `wanted` fits beside `others`.
-    fn fits<'b>(&self, others: impl Iterator<Item = &'b Resources> + Clone, wanted: &Resources) -> bool {
+    fn fits<'b>(&self, others: impl Iterator<Item = &'b Resources> + Clone, wanted: &'b Resources) -> bool {
         let all = self.sum(others.clone().chain([wanted]));
         let locks_are_free = wanted.locks.is_empty() || others.flat_map(|other| &other.locks).all(|lock| !wanted.locks.contains(lock));
         all.cpus <= self.capacity.cpus

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::RunError;
+use super::grant::Grant;
 use super::place::Room;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError};
@@ -54,6 +55,7 @@ pub(super) fn execute(
     step: &Step,
     recipe: &Recipe,
     room: &Room,
+    grant: &Grant,
     on_line: &mut (dyn FnMut(&[u8]) + Send),
     stop: &Stop,
 ) -> Result<Executed, RunError> {
@@ -79,8 +81,9 @@ pub(super) fn execute(
     let job = Job {
         command: &command,
         directory: &directory,
-        environment: &variables(recipe, home, temporary),
+        environment: &variables(recipe, grant, home, temporary),
         time_limit: step.timeout_s.map(Duration::from_secs),
+        memory: grant.memory(),
         log,
     };
     let outcome = match exec::run(&job, on_line, stop) {
@@ -131,7 +134,7 @@ fn not_started(error: &ExecError, directory: PathBuf) -> Executed {
 }
 
 /// The step's variables: the clean set, what `pv` tells it, and what its definition says.
-fn variables(recipe: &Recipe, home: &Path, temporary: &Path) -> BTreeMap<String, OsString> {
+fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: &Path) -> BTreeMap<String, OsString> {
     let mut variables = environment::variables(home, temporary);
     variables.insert("PV_STEP".to_owned(), recipe.step.clone());
     let hash_seed = recipe.seed.unwrap_or_default() % (1 << 32);
@@ -139,6 +142,7 @@ fn variables(recipe: &Recipe, home: &Path, temporary: &Path) -> BTreeMap<String,
     if let Some(seed) = recipe.seed {
         variables.insert("PV_SEED".to_owned(), seed.to_string());
     }
+    variables.extend(grant.variables());
     variables.extend(recipe.env.clone());
     variables.into_iter().map(|(name, value)| (name, value.into())).collect()
 }
