@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 /// How often, and after which pause, a group whose processes are just ending is removed again.
 const REMOVALS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(5);
@@ -76,13 +78,20 @@ impl Limit {
         Ok(limit)
     }
 
-    /// Puts a process under the bound, and with it everything that it starts from now on.
+    /// Puts a process under the bound, and with it everything that it starts from now on. One that has ended is no error.
     ///
     /// # Errors
     ///
     /// What the system says if it may not be moved; [`Limit::holds`] is `false` from then on.
-    pub fn add(&self, pid: u32) -> io::Result<()> {
-        self.write("cgroup.procs", &pid.to_string()).inspect_err(|_| self.holds.store(false, Ordering::Relaxed))
+    pub fn add(&self, pid: i32) -> io::Result<()> {
+        match self.write("cgroup.procs", &pid.to_string()) {
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
+            Err(error) => {
+                self.holds.store(false, Ordering::Relaxed);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Returns whether everything that was added is under the bound.
@@ -134,7 +143,8 @@ fn parents() -> Vec<(Version, PathBuf)> {
         let inside = group.strip_prefix(root.trim_end_matches('/')).unwrap_or(group);
         let group = Path::new(&mount).join(inside.trim_start_matches('/'));
         // A group that has processes passes no memory on to groups below it; one beside it may.
-        let beside = (version == Version::Two && group != Path::new(&mount)).then(|| group.parent().map(Path::to_owned));
+        let beside =
+            (version == Version::Two && group != Path::new(&mount)).then(|| group.parent().map(Path::to_owned));
         parents.push((version, group));
         parents.extend(beside.flatten().map(|parent| (version, parent)));
     }

@@ -1,5 +1,6 @@
 //! Starting a job: finding its program and giving it exactly its world.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
@@ -9,7 +10,7 @@ use std::process::{self, Child, Stdio};
 use rustix::fs::{Access, Mode};
 
 use super::family::{Family, Identity};
-use super::{Command, ExecError, Job};
+use super::{Command, ExecError, Job, Limit, table};
 use crate::disk;
 
 /// The shell that every system with a POSIX shell has at this place.
@@ -51,8 +52,7 @@ pub(super) fn start(job: &Job<'_>) -> Result<(Family, PipeReader), ExecError> {
     let bounded = || {
         let child = spawn(&mut command)?;
         if let Some(limit) = job.memory {
-            // A bound that cannot be kept says so itself; what the job did in this moment is not bounded.
-            drop(limit.add(child.id()));
+            bound(limit, &child);
         }
         Ok(child)
     };
@@ -72,6 +72,25 @@ fn spawn(command: &mut process::Command) -> io::Result<Child> {
     let child = command.spawn();
     rustix::process::umask(own);
     child
+}
+
+/// Puts a job that has just begun under a bound: its first process and those that this one may have started meanwhile.
+///
+/// One that left the process group in this moment is not found. A bound that cannot be kept says so itself.
+fn bound(limit: &Limit, child: &Child) {
+    let group = i32::try_from(child.id()).unwrap_or(i32::MAX);
+    let mut added = BTreeSet::new();
+    loop {
+        let news = |process: &table::Process| process.group == group && !added.contains(&process.pid);
+        let found: Vec<_> = table::after(group - 1).into_iter().filter(news).map(|process| process.pid).collect();
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
+            drop(limit.add(pid));
+            added.insert(pid);
+        }
+    }
 }
 
 fn arguments(command: &Command) -> Vec<&str> {

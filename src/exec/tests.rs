@@ -150,8 +150,14 @@ fn a_missing_directory_is_named() {
     let missing = bench.root.path().join("missing");
     let command = Command::Shell("true".to_owned());
     let log = bench.root.path().join("log");
-    let job =
-        Job { command: &command, directory: &missing, environment: &bench.environment, time_limit: None, memory: None, log: &log };
+    let job = Job {
+        command: &command,
+        directory: &missing,
+        environment: &bench.environment,
+        time_limit: None,
+        memory: None,
+        log: &log,
+    };
     let error = run(&job, &mut |_| {}, &Stop::new()).unwrap_err();
     assert!(matches!(error, ExecError::NoDirectory { path } if path == missing));
 }
@@ -161,7 +167,14 @@ fn a_log_that_cannot_be_made_is_an_error() {
     let bench = Bench::new();
     let command = Command::Shell("touch started".to_owned());
     let directory = bench.root.path();
-    let job = Job { command: &command, directory, environment: &bench.environment, time_limit: None, memory: None, log: directory };
+    let job = Job {
+        command: &command,
+        directory,
+        environment: &bench.environment,
+        time_limit: None,
+        memory: None,
+        log: directory,
+    };
     assert!(matches!(run(&job, &mut |_| {}, &Stop::new()), Err(ExecError::Log(_))));
     assert_eq!(bench.file("started"), None);
 }
@@ -172,7 +185,8 @@ fn a_log_that_cannot_be_written_ends_the_command() {
     let bench = Bench::new();
     let command = Command::Shell("echo $$ > pid; echo full; exec sleep 300".to_owned());
     let (directory, log) = (bench.root.path(), Path::new("/dev/full"));
-    let job = Job { command: &command, directory, environment: &bench.environment, time_limit: None, memory: None, log };
+    let job =
+        Job { command: &command, directory, environment: &bench.environment, time_limit: None, memory: None, log };
     assert!(matches!(run(&job, &mut |_| {}, &Stop::new()), Err(ExecError::Log(_))));
     assert!(!bench.is_there("pid"));
 }

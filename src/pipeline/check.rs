@@ -127,12 +127,8 @@ fn check_writers(outputs: &[Output<'_>], findings: &mut Vec<Finding>) {
 
 fn two_writers(first: &Output<'_>, second: &Output<'_>) -> Finding {
     if first.span == second.span {
-        let finding = Finding::new(format_args!(
-            "steps `{}` and `{}` both write {}",
-            first.name,
-            second.name,
-            show(second.path)
-        ));
+        let finding =
+            Finding::new(format_args!("steps `{}` and `{}` both write {}", first.name, second.name, show(second.path)));
         let label = "each combination of the matrix writes this";
         return finding.at(second.span, label).hint("let the values of the matrix be part of it: `${matrix.NAME}`");
     }
@@ -224,7 +220,8 @@ fn check_kept(pipeline: &Pipeline, spans: &Spans, outputs: &[Output<'_>], findin
                 findings.push(finding.at(span, format_args!("`{reserved}` is kept for other things")));
             }
             if let Some((path, (name, verb, first))) = taken.overlapping(kept).next() {
-                let who = if name.is_empty() { "every step may read".to_owned() } else { format!("step `{name}` {verb}") };
+                let who =
+                    if name.is_empty() { "every step may read".to_owned() } else { format!("step `{name}` {verb}") };
                 let which = if path == kept { "it".to_owned() } else { show(path) };
                 let finding = Finding::new(format_args!("{subject}, and {who} {which}"));
                 let finding = finding.at(span, "kept here").at(first, "it belongs to this already");

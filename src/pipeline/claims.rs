@@ -12,14 +12,8 @@ use super::reader::unknown_key;
 const KEYS: [&str; 4] = ["cpus", "memory", "gpus", "locks"];
 
 /// What other tools call the same thing.
-const ELSEWHERE: [(&str, &str); 6] = [
-    ("cpu", "cpus"),
-    ("threads", "cpus"),
-    ("cores", "cpus"),
-    ("gpu", "gpus"),
-    ("mem", "memory"),
-    ("lock", "locks"),
-];
+const ELSEWHERE: [(&str, &str); 6] =
+    [("cpu", "cpus"), ("threads", "cpus"), ("cores", "cpus"), ("gpu", "gpus"), ("mem", "memory"), ("lock", "locks")];
 
 /// The units of memory, in bytes.
 const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
@@ -67,7 +61,8 @@ fn memory_bytes(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<u64>
     match bytes {
         Some(bytes) if (MEMORY_MIN_BYTES..=MEMORY_MAX_BYTES).contains(&bytes) => Some(bytes),
         _ => {
-            let bound = if bytes.is_some_and(|bytes| bytes < MEMORY_MIN_BYTES) { "at least 1MiB" } else { "at most 1024TiB" };
+            let bound =
+                if bytes.is_some_and(|bytes| bytes < MEMORY_MIN_BYTES) { "at least 1MiB" } else { "at most 1024TiB" };
             let finding = Finding::new(format_args!("{what} must be {bound}, found {}", quoted(text)));
             reader.note(finding.at(&node.span, "out of range"));
             None

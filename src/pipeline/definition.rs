@@ -98,7 +98,8 @@ impl Definition {
 
     fn input_hint(&self, step: &Step, input: &ProjectPath) -> Option<String> {
         // What another combination of the same matrix reads is no slip.
-        let others = self.pipeline.steps.iter().filter(|other| other.name == step.name || other.family() != step.family());
+        let others =
+            self.pipeline.steps.iter().filter(|other| other.name == step.name || other.family() != step.family());
         let written = others.flat_map(|other| other.written().chain(other.inputs.iter().flatten()));
         let known: Vec<_> =
             written.chain(&self.pipeline.data).filter(|path| *path != input).map(|path| path.display()).collect();
@@ -176,6 +177,10 @@ impl Definition {
     }
 
     fn result(&self, findings: Vec<Finding>) -> Result<(), DefinitionError> {
-        if findings.is_empty() { Ok(()) } else { Err(DefinitionError::new(&self.file, &self.text, told_once(findings))) }
+        if findings.is_empty() {
+            Ok(())
+        } else {
+            Err(DefinitionError::new(&self.file, &self.text, told_once(findings)))
+        }
     }
 }

@@ -15,9 +15,8 @@ use super::template::{self, Part};
 
 pub(super) const MATRIX: &str = "matrix";
 /// The keys of a step in whose texts the values of a matrix may stand.
-const FILLED: [&str; 11] = [
-    "description", "run", "inputs", "outputs", "metrics", "needs", "env", "params", "seed", "workdir", "keep",
-];
+const FILLED: [&str; 11] =
+    ["description", "run", "inputs", "outputs", "metrics", "needs", "env", "params", "seed", "workdir", "keep"];
 /// The keys whose paths `${matrix.*}` of other steps stands for.
 const WRITTEN: [&str; 2] = ["outputs", "metrics"];
 /// How much the steps of all matrices may come to, in bytes of text plus [`VALUE_COST_BYTES`] a value.
@@ -61,7 +60,8 @@ pub(super) fn expand(reader: &mut Reader<'_>, entries: &[(Key, Node)]) -> Vec<(K
         size_above = size;
         expander.family(family, &mut steps);
         if expander.cost_bytes > EXPANDED_MAX_BYTES {
-            let finding = Finding::new(format_args!("the combinations of step {} come to too much", quoted(&family.key.text)));
+            let finding =
+                Finding::new(format_args!("the combinations of step {} come to too much", quoted(&family.key.text)));
             let label = "with its texts for each of them, the definition would be too large";
             expander.reader.note(finding.at(&family.key.span, label));
             return Vec::new();
@@ -101,7 +101,9 @@ impl<'a> Expander<'a, '_> {
     /// Collects the paths that steps with a matrix write. What is wrong with one is noted where the step itself is read.
     fn collect_written(&mut self, families: &'a [Family<'a>]) {
         for family in families {
-            let (Value::Map(entries), Some(combinations)) = (&family.node.value, &family.combinations) else { continue };
+            let (Value::Map(entries), Some(combinations)) = (&family.node.value, &family.combinations) else {
+                continue;
+            };
             let written = entries.iter().filter(|(key, _)| WRITTEN.contains(&key.text.as_str()));
             for item in written.flat_map(|(_, node)| items(node)) {
                 let Value::Text(text) = &item.value else { continue };

@@ -251,7 +251,10 @@ mod tests {
     }
 
     fn lists(lists: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
-        lists.iter().map(|(name, values)| ((*name).to_owned(), values.iter().map(|v| (*v).to_owned()).collect())).collect()
+        lists
+            .iter()
+            .map(|(name, values)| ((*name).to_owned(), values.iter().map(|v| (*v).to_owned()).collect()))
+            .collect()
     }
 
     #[test]
@@ -279,8 +282,7 @@ mod tests {
     fn what_is_excluded_can_be_included_again() {
         let lists = lists(&[("a", &["1", "2"]), ("b", &["x", "y"])]);
         let left = combine(&lists, &[one(&[("a", "1")])], &[one(&[("a", "1"), ("b", "x")])]);
-        let expected =
-            [one(&[("a", "2"), ("b", "x")]), one(&[("a", "2"), ("b", "y")]), one(&[("a", "1"), ("b", "x")])];
+        let expected = [one(&[("a", "2"), ("b", "x")]), one(&[("a", "2"), ("b", "y")]), one(&[("a", "1"), ("b", "x")])];
         assert_eq!(left, expected);
     }
 

@@ -25,8 +25,8 @@ mod template;
 pub use definition::{Definition, read};
 pub use graph::{Circle, Graph, Reason, order};
 pub use model::{
-    COMBINATION_MARK, Environment, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step, StepEnv,
-    TIMEOUT_MAX_S, VERSION_VARIABLE,
+    COMBINATION_MARK, Environment, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step,
+    StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
 };
 pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};

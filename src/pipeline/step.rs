@@ -10,9 +10,7 @@ use super::claims;
 use super::definition::StepSpans;
 use super::expand::expand;
 use super::field::{Placed, Reader, subject};
-use super::model::{
-    Home, Isolate, RETRIES_MAX, Resources, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
-};
+use super::model::{Home, Isolate, RETRIES_MAX, Resources, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE};
 use super::problem::{Finding, quoted};
 use super::reader::{check_step_name, unknown_key};
 

@@ -51,7 +51,10 @@ pub(super) fn is_template(text: &str) -> bool {
 /// [`Fault`] if a place is not closed or names nothing that can be a name.
 pub(super) fn parts(text: &str) -> Result<Vec<Part<'_>>, Fault> {
     if foreign(text) {
-        return Err(Fault::new("uses `${{ matrix... }}`", "write it with single braces, without spaces: `${matrix.NAME}`"));
+        return Err(Fault::new(
+            "uses `${{ matrix... }}`",
+            "write it with single braces, without spaces: `${matrix.NAME}`",
+        ));
     }
     let mut parts = Vec::new();
     let mut rest = text;
@@ -74,7 +77,10 @@ pub(super) fn parts(text: &str) -> Result<Vec<Part<'_>>, Fault> {
             parts.push(Part::Value(name));
         } else {
             let message = format!("uses {}, which is no name in a matrix", quoted(&format!("{OPENING}{name}}}")));
-            return Err(Fault::new(message, "a name has letters, digits, `_` and `-`, and does not start with a digit"));
+            return Err(Fault::new(
+                message,
+                "a name has letters, digits, `_` and `-`, and does not start with a digit",
+            ));
         }
         rest = behind;
     }
@@ -199,7 +205,10 @@ mod tests {
         let pairs = [("rate", "0.10"), ("model", "a/b")];
         assert_eq!(filled("${matrix.rate}", &pairs).unwrap(), "0.10");
         assert_eq!(filled("x ${matrix.model}${matrix.rate} y", &pairs).unwrap(), "x a/b0.10 y");
-        assert_eq!(filled("$${matrix.rate} ${HOME} $matrix.rate", &pairs).unwrap(), "${matrix.rate} ${HOME} $matrix.rate");
+        assert_eq!(
+            filled("$${matrix.rate} ${HOME} $matrix.rate", &pairs).unwrap(),
+            "${matrix.rate} ${HOME} $matrix.rate"
+        );
         assert_eq!(filled("${{x}}", &pairs).unwrap(), "${{x}}");
     }
 

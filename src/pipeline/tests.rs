@@ -97,7 +97,8 @@ fn definitions_made_to_do_harm_are_refused_at_once() {
     let many = |of: &str| (0..100).map(|n| format!("{of}{n}")).collect::<Vec<_>>().join(", ");
     let grid = format!("{{a: [{0}], b: [{0}], c: [{0}]}}", many("v"));
     let square = format!("{{a: [{0}], b: [{1}]}}", many("v"), many("w"));
-    let half = format!("{{a: [{}], b: [{}]}}", many("v"), (0..49).map(|n| format!("w{n}")).collect::<Vec<_>>().join(", "));
+    let half =
+        format!("{{a: [{}], b: [{}]}}", many("v"), (0..49).map(|n| format!("w{n}")).collect::<Vec<_>>().join(", "));
     let circle = (0..20_000).map(waiting).collect::<Vec<_>>().concat();
     let writers = (0..20_000).map(|n| format!("  s{n}: {{run: x, outputs: out}}\n")).collect::<Vec<_>>().concat();
     for (name, text) in [
@@ -108,8 +109,14 @@ fn definitions_made_to_do_harm_are_refused_at_once() {
         ("large-circle", format!("steps:\n{circle}")),
         ("large-matrix-too-many", format!("steps: {{a: {{run: x, matrix: {grid}}}}}")),
         ("large-matrix-too-much", format!("steps: {{a: {{run: '{}', matrix: {square}}}}}", "x".repeat(1_000_000))),
-        ("large-matrix-too-many-needs", format!("steps: {{a: {{run: x, matrix: {half}}}, b: {{run: x, matrix: {half}, needs: a}}}}")),
-        ("large-matrix-too-many-edges", format!("steps: {{a: {{run: x, matrix: {half}}}, b: {{run: x, matrix: {half}}}}}")),
+        (
+            "large-matrix-too-many-needs",
+            format!("steps: {{a: {{run: x, matrix: {half}}}, b: {{run: x, matrix: {half}, needs: a}}}}"),
+        ),
+        (
+            "large-matrix-too-many-edges",
+            format!("steps: {{a: {{run: x, matrix: {half}}}, b: {{run: x, matrix: {half}}}}}"),
+        ),
         ("large-matrix-one-output", format!("steps: {{a: {{run: x, matrix: {square}, outputs: out, imputs: y}}}}")),
         ("large-matrix-one-output-only", format!("steps: {{a: {{run: x, matrix: {square}, outputs: out}}}}")),
         ("large-many-writers", format!("steps:\n{writers}")),
@@ -242,7 +249,8 @@ steps:
 #[test]
 fn what_says_the_same_as_its_absence_is_not_part_of_the_id() {
     let plain = read(b"steps: {a: {run: x}}", "p.yaml").unwrap().pipeline;
-    let spelled = b"isolate: observe\nsteps: {a: {run: x, network: false, home: own, isolate: observe, cache: true, retries: 0, \
+    let spelled =
+        b"isolate: observe\nsteps: {a: {run: x, network: false, home: own, isolate: observe, cache: true, retries: 0, \
                     keep: [], resources: {cpus: 1, gpus: 0, locks: []}}}";
     assert_eq!(read(spelled, "p.yaml").unwrap().pipeline.id(), plain.id());
     let own = read(b"isolate: strict\nsteps: {a: {run: x, isolate: observe}}", "p.yaml").unwrap().pipeline;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::RunError;
-use super::perform::Event;
+use super::perform::{Event, memory_text};
 use crate::disk::Lock;
 use crate::exec::{Limit, Stop};
 use crate::pipeline::Step;
@@ -19,7 +19,8 @@ const GPUS_VARIABLE: &str = "CUDA_VISIBLE_DEVICES";
 pub(super) struct Grant {
     gpus: Vec<String>,
     _locks: Vec<Lock>,
-    memory: Option<Limit>,
+    /// With the bytes that it was made for.
+    memory: Option<(Limit, u64)>,
 }
 
 impl Grant {
@@ -64,7 +65,7 @@ impl Grant {
         let Some(bytes) = step.resources.memory_bytes else { return };
         self.memory = None;
         match Limit::new(bytes) {
-            Ok(limit) => self.memory = Some(limit),
+            Ok(limit) => self.memory = Some((limit, bytes)),
             Err(error) => observer(Event::NotBounded { step: &step.name, why: &error }),
         }
     }
@@ -74,8 +75,22 @@ impl Grant {
         (!self.gpus.is_empty()).then(|| (GPUS_VARIABLE.to_owned(), self.gpus.join(",")))
     }
 
+    /// Returns what is to be said if the step, or a part of it, was ended for its memory.
+    pub(super) fn excess(&self) -> Option<String> {
+        let (limit, bytes) = self.memory.as_ref()?;
+        limit.was_exceeded().then(|| format!("it needed more than its memory of {}", memory_text(*bytes)))
+    }
+
+    /// Tells if the bound could not be kept for the step that was just executed.
+    pub(super) fn tell_if_unbounded(&self, step: &Step, observer: &(dyn Fn(Event<'_>) + Sync)) {
+        if self.memory.as_ref().is_some_and(|(limit, _)| !limit.holds()) {
+            let why = std::io::Error::other("its processes may not be moved into a control group");
+            observer(Event::NotBounded { step: &step.name, why: &why });
+        }
+    }
+
     /// Returns the bound on its memory, if there is one.
     pub(super) fn memory(&self) -> Option<&Limit> {
-        self.memory.as_ref()
+        self.memory.as_ref().map(|(limit, _)| limit)
     }
 }

@@ -298,7 +298,7 @@ impl Running<'_> {
             grant.bound_memory(step, self.observer);
             let mut done = self.execute(index, finished, recipe, reason.clone(), lock.take(), grant)?;
             done.attempts = attempt;
-            self.tell_of_memory(step, &mut done, grant);
+            grant.tell_if_unbounded(step, self.observer);
             let Some(failure) = done.failure.as_ref().filter(|_| attempt < attempts_max) else { return Ok(done) };
             if self.request.stop.is_requested() {
                 return Ok(done);
@@ -313,19 +313,6 @@ impl Running<'_> {
                     Claim::Stopped => return Ok(done),
                 }
             }
-        }
-    }
-
-    /// Says of a failure that the bound on memory was its cause, and that there was none if it could not be kept.
-    fn tell_of_memory(&self, step: &Step, done: &mut StepDone, grant: &Grant) {
-        let Some(limit) = grant.memory() else { return };
-        if !limit.holds() {
-            let why = std::io::Error::other("the process may not be moved into a control group");
-            (self.observer)(Event::NotBounded { step: &step.name, why: &why });
-        }
-        if let Some(failure) = done.failure.as_mut().filter(|_| limit.was_exceeded()) {
-            let bytes = step.resources.memory_bytes.unwrap_or_default();
-            failure.how = format!("it needed more than its memory of {}", memory_text(bytes));
         }
     }
 

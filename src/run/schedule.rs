@@ -54,7 +54,12 @@ impl fmt::Display for Shortage {
         let many = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         match *self {
             Self::Cpus { wanted, there } => {
-                write!(f, "{}, and there {} {there}", many(wanted.into(), "processor"), if there == 1 { "is" } else { "are" })
+                write!(
+                    f,
+                    "{}, and there {} {there}",
+                    many(wanted.into(), "processor"),
+                    if there == 1 { "is" } else { "are" }
+                )
             }
             Self::Memory { wanted, there } => {
                 write!(f, "{} of memory, and there are {} MiB", memory_text(wanted), there >> 20)
@@ -163,7 +168,8 @@ impl<'a> Schedule<'a> {
     /// Returns whether `wanted` fits beside `others`.
     fn fits<'b>(&self, others: impl Iterator<Item = &'b Resources> + Clone, wanted: &'b Resources) -> bool {
         let all = self.sum(others.clone().chain([wanted]));
-        let locks_are_free = wanted.locks.is_empty() || others.flat_map(|other| &other.locks).all(|lock| !wanted.locks.contains(lock));
+        let locks_are_free =
+            wanted.locks.is_empty() || others.flat_map(|other| &other.locks).all(|lock| !wanted.locks.contains(lock));
         all.cpus <= self.capacity.cpus
             && all.memory_bytes <= self.capacity.memory_bytes
             && all.gpus <= self.capacity.gpus.len()
@@ -255,9 +261,8 @@ mod tests {
     fn any_step() -> impl Strategy<Value = (Resources, BTreeSet<usize>)> {
         let locks = proptest::collection::btree_set("[ab]", 0..2);
         let needs = proptest::collection::btree_set(0..20_usize, 0..3);
-        (1..6_u32, proptest::option::of(0..120_u64), 0..4_u32, locks, needs).prop_map(|(cpus, memory_bytes, gpus, locks, needs)| {
-            (Resources { cpus, memory_bytes, gpus, locks }, needs)
-        })
+        (1..6_u32, proptest::option::of(0..120_u64), 0..4_u32, locks, needs)
+            .prop_map(|(cpus, memory_bytes, gpus, locks, needs)| (Resources { cpus, memory_bytes, gpus, locks }, needs))
     }
 
     proptest! {

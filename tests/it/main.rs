@@ -6,6 +6,7 @@
 mod architecture;
 mod bad_input;
 mod checkout;
+mod choose;
 mod damaged_records;
 mod data;
 mod diff;
@@ -20,7 +21,6 @@ mod laws;
 mod lesson;
 mod records;
 mod robustness;
-mod choose;
 mod run;
 mod run_together;
 mod sandbox;

@@ -59,7 +59,8 @@ impl Target {
             return Ok(Selection::everything(pipeline, args.again));
         }
         Selection::of(pipeline, graph, &self.wishes, args.only, args.again).map_err(|error| {
-            let could_be_a_revision = self.not_a_revision.as_ref().is_some_and(|text| Wish::parse(text).name == error.name);
+            let could_be_a_revision =
+                self.not_a_revision.as_ref().is_some_and(|text| Wish::parse(text).name == error.name);
             let names = pipeline.steps.iter().map(pipeline::Step::family);
             let slip = pipeline::closest(&error.name, names);
             let hint = slip.map_or_else(|| listed(pipeline), |slip| format!("did you mean `{slip}`?"));

@@ -31,9 +31,9 @@ impl<'a> Teller<'a> {
             Event::Reached { step, description } => {
                 let description = description.map(|text| format!(" - {text}")).unwrap_or_default();
                 let ui = &mut *self.ui;
-                return self.running.beside(|| {
-                    if ui.json { Ok(()) } else { ui.out(&format!("Step: {step}{description}\n")) }
-                });
+                return self
+                    .running
+                    .beside(|| if ui.json { Ok(()) } else { ui.out(&format!("Step: {step}{description}\n")) });
             }
             Event::Started { step, reason } => {
                 self.say(paint(FAINT, format!("{step}: runs, {reason}")));
@@ -66,7 +66,8 @@ impl<'a> Teller<'a> {
         match (done.verdict, &done.failure) {
             (StepVerdict::Reused, _) => self.say(paint(FAINT, format!("{}: reused, {}", done.step, done.reason))),
             (_, Some(failure)) => {
-                let attempts = if done.attempts > 1 { format!(" in {} attempts", done.attempts) } else { String::new() };
+                let attempts =
+                    if done.attempts > 1 { format!(" in {} attempts", done.attempts) } else { String::new() };
                 let how = &failure.how;
                 let ui = &*self.ui;
                 self.running.beside(|| {

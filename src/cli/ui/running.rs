@@ -6,6 +6,7 @@ use std::io;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::PROGRESS_AFTER;
+use crate::host::Stopwatch;
 
 /// How many lines of the terminal are left to what is said meanwhile.
 const ROWS_LEFT: usize = 2;
@@ -28,6 +29,9 @@ struct Screen {
 
 struct Step {
     name: String,
+    since: Stopwatch,
+    /// What it printed last, as it is shown.
+    last: String,
     line: Option<ProgressBar>,
 }
 
@@ -47,17 +51,20 @@ impl Running {
     /// Notes that a step has begun.
     pub(in crate::cli) fn begin(&mut self, name: &str) {
         let Some(screen) = &mut self.screen else { return };
-        screen.steps.insert(screen.begun, Step { name: name.to_owned(), line: None });
+        let step = Step { name: name.to_owned(), since: Stopwatch::start(), last: String::new(), line: None };
+        screen.steps.insert(screen.begun, step);
         screen.begun += 1;
         screen.fill();
     }
 
     /// Notes what a step printed last. Returns whether it is shown here, so that nobody else need do so.
-    pub(in crate::cli) fn printed(&self, name: &str, line: &str) -> bool {
-        let Some(screen) = &self.screen else { return false };
-        let step = screen.steps.values().find(|step| step.name == name);
-        if let Some(line_of) = step.and_then(|step| step.line.as_ref()) {
-            line_of.set_message(shown(line));
+    pub(in crate::cli) fn printed(&mut self, name: &str, line: &str) -> bool {
+        let Some(screen) = &mut self.screen else { return false };
+        if let Some(step) = screen.steps.values_mut().find(|step| step.name == name) {
+            step.last = shown(line);
+            if let Some(line) = &step.line {
+                line.set_message(step.last.clone());
+            }
         }
         true
     }
@@ -89,7 +96,8 @@ impl Screen {
     fn fill(&mut self) {
         let rows_max = rows().saturating_sub(ROWS_LEFT).max(1);
         for step in self.steps.values_mut().take(rows_max).filter(|step| step.line.is_none()) {
-            let line = ProgressBar::new_spinner().with_style(self.style.clone()).with_prefix(step.name.clone());
+            let line = ProgressBar::new_spinner().with_style(self.style.clone()).with_elapsed(step.since.elapsed());
+            let line = line.with_prefix(step.name.clone()).with_message(step.last.clone());
             let line = self.lines.add(line);
             // Draws it, and again so that the time goes on; the first time after this interval.
             line.enable_steady_tick(PROGRESS_AFTER);
