@@ -26,7 +26,7 @@ use crate::record::{RunVerdict, StepVerdict};
 use crate::revision;
 use crate::run::{
     Capacity, Judged, Mode, Origin, Performed, Placing, Report, Request, Restoring, Role, RunError, Selection, Verdict,
-    Work, conclude, edited_outputs, perform, plan, restore,
+    Work, conclude, edited_outputs, perform, plan, refuse_unknown, restore,
 };
 use crate::snapshot::{CheckoutMode, SnapshotError, View, capture_working};
 use crate::store::{DryStore, Store};
@@ -124,6 +124,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
         let judged = plan(&work)?;
+        refuse_unknown(pipeline, &selection, &judged)?;
         ui.show(&Plan::new(&subject, pipeline, judged, &selection, replay))?;
         return Ok(0);
     }

@@ -35,7 +35,7 @@ pub use recipe::describe;
 pub use report::{Compared, Origin, Report, conclude};
 pub use restore::{Placing, Restored, Restoring, edited_outputs, remembered_paths, restore};
 pub use schedule::{Capacity, Shortage};
-pub use select::{Role, Selection, UnknownStep, Wish};
+pub use select::{Role, Selection, UnknownStep, Wish, refuse_unknown};
 pub use step::Failure;
 
 /// Why a run could not be carried out. A step that fails is no such error.

@@ -12,14 +12,13 @@ use super::place::Place;
 use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
 use super::schedule::{Capacity, Schedule};
-use super::select::{Role, Selection};
+use super::select::{Role, Selection, refuse_unknown};
 use super::step::{Executed, Failure, execute};
 use super::turns::Shared;
 use crate::disk::Lock;
 use crate::exec::Stop;
 use crate::host::Time;
 use crate::object::{BlobId, StepKey};
-use crate::pipeline::Step;
 use crate::record::{By, Output, Recipe, StepResult, StepVerdict};
 
 /// How long a run waits before it looks again whether another one has left a result.
@@ -158,7 +157,7 @@ pub fn perform(
     request: &Request<'_>,
     observer: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Performed, RunError> {
-    check_capacity(work, request)?;
+    refuse_impossible(work, request)?;
     let place = Place::new(&work.view, request.places, request.stop);
     let committer = Committer::new(work.store, work.journal);
     let run = Running { work, request, observer, place: &place, committer: &committer };
@@ -419,22 +418,20 @@ impl Running<'_> {
     }
 }
 
-/// Refuses a run in which a step that must be executed asks for more than there is.
+/// Refuses a run that cannot come to its end, before anything is executed.
 ///
 /// A step whose result is known needs nothing of the machine.
-fn check_capacity(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunError> {
-    let role = |index: usize| request.selection.role(index);
-    let short = |(index, step): (usize, &Step)| {
-        let is_executed = matches!(role(index), Role::Selected | Role::Again);
-        Some((index, request.capacity.shortage(&step.resources).filter(|_| is_executed)?))
-    };
-    let short: Vec<_> = work.pipeline.steps.iter().enumerate().filter_map(short).collect();
-    if short.is_empty() {
+fn refuse_impossible(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunError> {
+    let (selection, capacity) = (request.selection, request.capacity);
+    let steps = work.pipeline.steps.iter().enumerate().filter(|(index, _)| selection.is_told(*index));
+    let short: Vec<_> = steps.filter_map(|(index, step)| Some((index, capacity.shortage(&step.resources)?))).collect();
+    if short.is_empty() && !selection.relies_on_known() {
         return Ok(());
     }
     let judged = plan(work)?;
+    refuse_unknown(work.pipeline, selection, &judged)?;
     for (index, shortage) in short {
-        let anyway = request.mode == Mode::Replay || role(index) == Role::Again;
+        let anyway = request.mode == Mode::Replay || selection.role(index) == Role::Again;
         if anyway || judged[index].verdict == Verdict::Run {
             return Err(RunError::Shortage { step: work.pipeline.steps[index].name.clone(), shortage });
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::RunError;
+use super::judge::{Judged, Verdict};
 use crate::pipeline::{Graph, Pipeline};
 
 /// A step that was asked for: `train`, `+train` (the same) or `train+` (and all that come after it).
@@ -104,10 +106,32 @@ impl Selection {
         self.roles[index]
     }
 
+    /// Returns whether results of steps must be known.
+    pub(super) fn relies_on_known(&self) -> bool {
+        self.roles.contains(&Role::Known)
+    }
+
     /// Returns whether the run is about the step at `index`, so that it is told of.
     pub fn is_told(&self, index: usize) -> bool {
         matches!(self.roles[index], Role::Selected | Role::Again)
     }
+}
+
+/// Refuses a run that would have to execute a step whose result must be known, as far as `plan` can tell.
+///
+/// A result that depends on steps which have yet to run is looked for when they are done.
+///
+/// # Errors
+///
+/// [`RunError::NotKnown`] with the first such step.
+pub fn refuse_unknown(pipeline: &Pipeline, selection: &Selection, plan: &[Judged]) -> Result<(), RunError> {
+    for (index, judged) in plan.iter().enumerate().filter(|(index, _)| selection.role(*index) == Role::Known) {
+        let step = &pipeline.steps[index];
+        if judged.verdict == Verdict::Run && judged.recipe.is_some() && step.cache {
+            return Err(RunError::NotKnown { step: step.name.clone() });
+        }
+    }
+    Ok(())
 }
 
 fn with_those_after(graph: &Graph, steps: BTreeSet<usize>) -> BTreeSet<usize> {

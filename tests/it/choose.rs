@@ -97,6 +97,7 @@ fn only_a_step_runs_if_what_it_needs_is_known() {
          error: no result of step `get` is known\n\
          hint: without `--only`, `get` and what it needs are executed as well\n--- exit 2\n"
     );
+    assert!(project.pv(&["run", "--only", "-n", "report"]).contains("error: no result of step `get` is known"));
     run(&project, &["train"]);
     assert_eq!(run(&project, &["--only", "report"]), ["report ran"]);
     assert_eq!(run(&project, &["--only", "report", "--again"]), ["report ran"]);
@@ -140,7 +141,7 @@ fn the_first_argument_is_a_revision_if_it_names_one() {
     assert_eq!(run(&project, &["--step", "train"]).len(), 3);
     insta::assert_snapshot!(project.pv(&["run", "trian"]), @"
     --- stderr
-    error: nothing is called `trian`: no revision and no step
+    error: nothing is called `trian`
     hint: did you mean `train`?
     --- exit 2
     ");

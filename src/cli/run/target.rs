@@ -3,7 +3,7 @@
 use super::Args;
 use crate::cli::fail::CliError;
 use crate::disk;
-use crate::pipeline::{self, Graph, Pipeline};
+use crate::pipeline::{self, Definition, Graph, Pipeline};
 use crate::project::Project;
 use crate::revision::{self, RevisionError};
 use crate::run::{Selection, Wish};
@@ -15,8 +15,6 @@ pub(super) struct Target {
     pub(super) revision: Option<String>,
     /// The steps; without any it is all of them.
     wishes: Vec<Wish>,
-    /// A first argument that is no revision, so that it must be a step.
-    not_a_revision: Option<String>,
 }
 
 impl Target {
@@ -27,15 +25,16 @@ impl Target {
     /// [`CliError`] if the first argument could be both, or if an option needs a revision and there is none.
     pub(super) fn of(project: &Project, args: &Args) -> Result<Self, CliError> {
         let mut rest = args.targets.as_slice();
-        let mut target = Self { revision: None, wishes: Vec::new(), not_a_revision: None };
+        let mut target = Self { revision: None, wishes: Vec::new() };
         if let Some((first, others)) = rest.split_first() {
-            if !is_revision(project, first) {
-                target.not_a_revision = Some(first.clone());
-            } else if is_step(project, first) {
-                return Err(both(first));
-            } else {
-                target.revision = Some(first.clone());
-                rest = others;
+            match revision::resolve(&project.names(&project.commits()), first) {
+                Err(error @ RevisionError::Unknown { .. }) => refuse_if_nothing(project, first, error)?,
+                // Whether it can be had is told when it is opened.
+                _ if is_step(project, first) => return Err(both(first)),
+                _ => {
+                    target.revision = Some(first.clone());
+                    rest = others;
+                }
             }
         }
         target.wishes = rest.iter().chain(&args.step).map(|text| Wish::parse(text)).collect();
@@ -59,35 +58,42 @@ impl Target {
             return Ok(Selection::everything(pipeline, args.again));
         }
         Selection::of(pipeline, graph, &self.wishes, args.only, args.again).map_err(|error| {
-            let could_be_a_revision =
-                self.not_a_revision.as_ref().is_some_and(|text| Wish::parse(text).name == error.name);
-            let names = pipeline.steps.iter().map(pipeline::Step::family);
-            let slip = pipeline::closest(&error.name, names);
-            let hint = slip.map_or_else(|| listed(pipeline), |slip| format!("did you mean `{slip}`?"));
-            let message = if could_be_a_revision {
-                format!("nothing is called `{}`: no revision and no step", error.name)
-            } else {
-                error.to_string()
-            };
-            CliError::usage(message).hint(hint)
+            let hint = slip(pipeline, &error.name).unwrap_or_else(|| listed(pipeline));
+            CliError::usage(error.to_string()).hint(hint)
         })
     }
 }
 
-/// Returns whether a text names a revision, or more than one.
-fn is_revision(project: &Project, text: &str) -> bool {
-    let named = revision::resolve(&project.names(&project.commits()), text);
-    !matches!(named, Err(RevisionError::Unknown { .. }))
+/// Refuses a text that names neither a revision nor a step.
+///
+/// A definition that cannot be read has to be put right first, so it is no reason to refuse.
+fn refuse_if_nothing(project: &Project, text: &str, error: RevisionError) -> Result<(), CliError> {
+    let like_a_revision = matches!(&error, RevisionError::Unknown { similar, .. } if !similar.is_empty());
+    let definition = definition(project);
+    match &definition {
+        Some(definition) if !Wish::parse(text).named(&definition.pipeline).is_empty() => Ok(()),
+        None if !like_a_revision => Ok(()),
+        Some(definition) if !like_a_revision => match slip(&definition.pipeline, &Wish::parse(text).name) {
+            Some(hint) => Err(CliError::from(error).hint(hint)),
+            None => Err(error.into()),
+        },
+        _ => Err(error.into()),
+    }
 }
 
-/// Returns whether a step of the working tree's definition has this name; a definition that cannot be read has none.
+/// Returns the working tree's definition, if it can be read.
+fn definition(project: &Project) -> Option<Definition> {
+    let path = definition_path(&project.pipeline)?.under(&project.root);
+    pipeline::read(&disk::read_if_there(&path).ok()??, "").ok()
+}
+
 fn is_step(project: &Project, text: &str) -> bool {
-    let read = || {
-        let path = definition_path(&project.pipeline)?.under(&project.root);
-        let text = disk::read_if_there(&path).ok()??;
-        pipeline::read(&text, "").ok()
-    };
-    read().is_some_and(|definition| !Wish::parse(text).named(&definition.pipeline).is_empty())
+    definition(project).is_some_and(|definition| !Wish::parse(text).named(&definition.pipeline).is_empty())
+}
+
+fn slip(pipeline: &Pipeline, name: &str) -> Option<String> {
+    let slip = pipeline::closest(name, pipeline.steps.iter().map(pipeline::Step::family))?;
+    Some(format!("did you mean `{slip}`?"))
 }
 
 fn both(text: &str) -> CliError {
