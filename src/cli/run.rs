@@ -44,7 +44,8 @@ use tell::Teller;
 /// With steps: these, and those before them where their results are not known. `STEP+` adds all
 /// steps after it; `+STEP` is the same as `STEP`. The name of a step with a matrix means all its combinations.
 ///
-/// Exit codes: 1 an output differs from the recorded one, 3 a step failed, 130 interrupted.
+/// Exit codes: 1 an output differs from the recorded one, 3 a step failed, 5 a step asks for more than the machine
+/// has, 130 interrupted.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A revision (a version, a Git revision, or the first digits of a snapshot or run), then steps; each may be left out
