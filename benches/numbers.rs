@@ -23,6 +23,7 @@ use common::size::Size;
 
 #[expect(dead_code, reason = "some of it serves the store alone")]
 mod common;
+mod lookup;
 
 const CHAIN_STEPS: usize = 100;
 const WIDE_STEPS: usize = 200;
@@ -35,6 +36,7 @@ fn main() {
         status_of_a_chain(&scratch, size, &chain),
         run_of_a_chain(&scratch, size, &chain),
         wide(&scratch, size),
+        lookup::lookup(&scratch, size),
     ];
     let mut out = std::io::stdout().lock();
     out.write_all(table(&rows).as_bytes()).unwrap();

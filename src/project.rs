@@ -88,6 +88,8 @@ pub struct Project {
     pub journal: Journal,
     /// What the files of the working tree hashed to before.
     pub seen: StatCache,
+    /// What files of this machine, wherever they lie, hashed to before.
+    pub machine: StatCache,
     directory: PathBuf,
     disk: Arc<dyn Disk>,
 }
@@ -130,6 +132,7 @@ impl Project {
         let seen = memory_of(&repository, prefix.as_ref(), "seen");
         Ok(Self {
             seen: StatCache::at(seen, root.clone()),
+            machine: StatCache::at(directory.join("machine"), PathBuf::from("/")),
             prefix,
             root,
             pipeline: pipeline.to_owned(),
@@ -211,6 +214,11 @@ impl Project {
     /// Writes what was learnt of the files of the working tree. A memory that cannot be written only costs time.
     pub fn remember(&self) {
         let _ = self.seen.save();
+    }
+
+    /// Writes what was learnt of other files of this machine. A memory that cannot be written only costs time.
+    pub fn remember_machine(&self) {
+        let _ = self.machine.save();
     }
 
     /// Returns the path inside the project of a path that the user gave relative to `from`.

@@ -130,7 +130,7 @@ fn recipes(project: &Project, run: Option<&(RecordId, Run)>) -> Result<BTreeMap<
     let mut recipes = BTreeMap::new();
     for step in run.iter().flat_map(|(_, run)| &run.steps) {
         if let Some(key) = step.key
-            && let Some((_, result)) = project.journal.results(key)?.pop()
+            && let Some((_, result)) = project.journal.results(step.task, key)?.pop()
         {
             recipes.insert(step.step.clone(), result.recipe);
         }

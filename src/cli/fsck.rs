@@ -158,8 +158,8 @@ fn forget_collected(project: &Project, report: &mut Report) -> Result<(), CliErr
         let is_kept = match &hit.subject {
             Subject::Snapshot { id, .. } => roots.snapshots.contains(id),
             Subject::Run { id, .. } => journal.run(*id)?.is_some_and(|run| roots.snapshots.contains(&run.snapshot)),
-            Subject::Result { key, .. } => {
-                let results = journal.results(*key)?;
+            Subject::Result { key, task, .. } => {
+                let results = journal.results(*task, *key)?;
                 results.iter().flat_map(|(_, result)| &result.outputs).any(|output| outputs.contains(&output.digest))
             }
         };
@@ -236,7 +236,7 @@ fn hit_record(hit: Hit) -> HitRecord {
             (record.snapshot, record.version, record.commit, record.host) = (Some(id), version, commit, Some(host));
         }
         Subject::Run { id, .. } => record.run = Some(id),
-        Subject::Result { step, key } => (record.step, record.key) = (Some(step), Some(key)),
+        Subject::Result { step, key, .. } => (record.step, record.key) = (Some(step), Some(key)),
     }
     record
 }
@@ -254,7 +254,7 @@ fn title(hit: &Hit) -> String {
         }
         Subject::Snapshot { id, .. } => format!("snapshot {}", id.short()),
         Subject::Run { id, started } => format!("run {} of {}", id.short(), started.local()),
-        Subject::Result { step, key } => format!("the result of step {step} (key {})", key.short()),
+        Subject::Result { step, key, .. } => format!("the result of step {step} (key {})", key.short()),
     };
     match (&hit.subject, hit.gaps.as_slice()) {
         (Subject::Snapshot { host, .. }, [Gap { kind: Kind::Snapshot, .. }]) => {

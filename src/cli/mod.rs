@@ -21,6 +21,7 @@ mod snapshot;
 mod status;
 mod store;
 mod ui;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,6 +75,7 @@ enum Verb {
     Snapshot(snapshot::Args),
     Run(run::Args),
     Status(status::Args),
+    Why(why::Args),
     Diff(diff::Args),
     Log(log::Args),
     Show(show::Args),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Verb::Snapshot(args) => snapshot::run(&mut ui, &cli.global, args),
         Verb::Run(args) => run::run(&mut ui, &cli.global, args),
         Verb::Status(args) => status::run(&mut ui, &cli.global, args),
+        Verb::Why(args) => why::run(&mut ui, &cli.global, args),
         Verb::Diff(args) => diff::run(&mut ui, &cli.global, args),
         Verb::Log(args) => log::run(&mut ui, &cli.global, args),
         Verb::Show(args) => show::run(&mut ui, &cli.global, args),

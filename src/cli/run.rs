@@ -4,7 +4,6 @@ mod target;
 mod tell;
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -25,8 +24,8 @@ use crate::project::Project;
 use crate::record::{RunVerdict, StepVerdict};
 use crate::revision;
 use crate::run::{
-    Capacity, Judged, Mode, Origin, Performed, Placing, Report, Request, Restoring, Role, RunError, Selection, Verdict,
-    Work, conclude, edited_outputs, perform, plan, refuse_unknown, restore,
+    Capacity, Judged, Memory, Mode, Origin, Performed, Placing, Report, Request, Restoring, Role, RunError, Selection,
+    Verdict, Work, conclude, edited_outputs, learnt_order, perform, plan, refuse_unknown, restore,
 };
 use crate::snapshot::{CheckoutMode, SnapshotError, View, capture_working};
 use crate::store::{DryStore, Store};
@@ -93,6 +92,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let project = open::project(ui, global)?;
     if !args.dry_run {
         project.store.hold()?;
+        project.machine.learn();
     }
     let dry = DryStore::over(&project.store);
     let store: &dyn Store = if args.dry_run { &dry } else { &project.store };
@@ -108,19 +108,22 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     };
     let pipeline = &subject.opened.pipeline;
     let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
+    let (params, version) = (&subject.opened.params, subject.version.as_deref());
+    let graph = learnt_order(pipeline, &project.pipeline, params, version, &project.journal, &graph)?;
     let selection = target.selection(pipeline, &graph, args)?;
     let tools = Tools::new(environment::search_path());
     let work = Work {
         pipeline,
         name: &project.pipeline,
         graph: &graph,
-        params: &subject.opened.params,
+        params,
         view: View::new(store, &subject.opened.snapshot),
-        version: subject.version.as_deref(),
+        version,
         tools: &tools,
+        machine: &project.machine,
         journal: &project.journal,
         store,
-        last: OnceLock::new(),
+        memory: Memory::default(),
     };
     let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
@@ -286,6 +289,7 @@ fn perform_and_show(
         by: request.by.clone(),
     };
     let report = conclude(work, origin, performed)?;
+    project.remember_machine();
     open::exchange(ui, project);
     let restored = if into_tree && !report.interrupted {
         let (memory, head) = (project.restored(), Committed::new(project));

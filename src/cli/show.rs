@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Global;
 use super::answer::{bytes, count, seconds, short};
-use super::fail::CliError;
+use super::fail::{CliError, DIFFERENCE};
 use super::open;
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
 use crate::hash::Digest;
@@ -17,6 +17,7 @@ use crate::object::{Kind, Node, RecordId};
 use crate::project::Project;
 use crate::record::{Link, Run, RunVerdict, StepVerdict};
 use crate::revision::{Named, RevisionError};
+use crate::run::Conflict;
 use crate::store::Store;
 
 /// Show a snapshot, a run, a step's log, or an object
@@ -26,18 +27,23 @@ use crate::store::Store;
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A version, a Git revision, or the first digits of a snapshot, run or object
-    revision: String,
+    #[arg(required_unless_present = "conflicts")]
+    revision: Option<String>,
     /// Print what this step printed in the run, or in the newest run of the snapshot
     #[arg(long, value_name = "STEP")]
     log: Option<String>,
+    /// List the steps that wrote different outputs though they depended on the same; exit code 1 if there are any
+    #[arg(long, conflicts_with_all = ["revision", "log"])]
+    conflicts: bool,
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
-    let named = match crate::revision::resolve(&project.names(&project.commits()), &args.revision) {
+    let Some(revision) = &args.revision else { return show_conflicts(ui, &project) };
+    let named = match crate::revision::resolve(&project.names(&project.commits()), revision) {
         Ok(named) => named,
         Err(RevisionError::Unknown { text, similar }) => {
-            return match object(&project, &args.revision)? {
+            return match object(&project, revision)? {
                 Some((kind, digest)) => show_object(ui, &project, kind, digest),
                 None => Err(RevisionError::Unknown { text, similar }.into()),
             };
@@ -51,6 +57,45 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             Ok(0)
         }
         (None, None) => show_snapshot(ui, &project, &named),
+    }
+}
+
+fn show_conflicts(ui: &mut Ui, project: &Project) -> Result<u8, CliError> {
+    let conflicts = crate::run::conflicts(&project.journal)?;
+    let code = if conflicts.is_empty() { 0 } else { DIFFERENCE };
+    ui.show(&ConflictsAnswer { conflicts })?;
+    Ok(code)
+}
+
+#[derive(Serialize)]
+struct ConflictsAnswer {
+    conflicts: Vec<Conflict>,
+}
+
+impl fmt::Display for ConflictsAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.conflicts.is_empty() {
+            return writeln!(f, "no step is known to have written different outputs under one key");
+        }
+        for conflict in &self.conflicts {
+            writeln!(f, "step     {}  key {}", paint(NAME, &conflict.step), conflict.key.short())?;
+            for side in &conflict.results {
+                let runs: Vec<_> = side.runs.iter().map(RecordId::short).collect();
+                let runs =
+                    if runs.is_empty() { "no run on record".to_owned() } else { format!("run {}", runs.join(", ")) };
+                for output in &side.outputs {
+                    let size = bytes(output.size);
+                    writeln!(
+                        f,
+                        "         {}  {}  {size}  {}",
+                        output.digest.short(),
+                        output.path,
+                        paint(FAINT, &runs)
+                    )?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -330,6 +375,10 @@ impl fmt::Display for RunAnswer<'_> {
                 paint(style, step.verdict),
                 paint(FAINT, &step.reason)
             )?;
+            if let Some(rung) = step.rung {
+                let isolated = if step.isolated { ", isolated" } else { "" };
+                writeln!(f, "         observed: {rung}{isolated}")?;
+            }
             for output in &step.outputs {
                 writeln!(f, "         {}  {}  {}", output.digest.short(), output.path, bytes(output.size))?;
             }

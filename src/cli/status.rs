@@ -1,7 +1,6 @@
 //! `pv status`: what would run, and why; which data changed.
 
 use std::fmt;
-use std::sync::OnceLock;
 
 use serde::Serialize;
 
@@ -16,7 +15,7 @@ use crate::object::{DataRoot, SnapshotId};
 use crate::path::ProjectPath;
 use crate::pipeline;
 use crate::project::Project;
-use crate::run::{Judged, Reason, Verdict, Work, plan};
+use crate::run::{Judged, Memory, Reason, Verdict, Work, learnt_order, plan};
 use crate::snapshot::{Captured, SnapshotError, View, capture_working, read_snapshot};
 use crate::store::DryStore;
 
@@ -74,6 +73,14 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
     let named = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
     // What a run would tell the steps that ask for it.
     let version = named.clone().or_else(|| captured.pipeline().version.clone());
+    let graph = learnt_order(
+        captured.pipeline(),
+        &project.pipeline,
+        &captured.params,
+        version.as_deref(),
+        &project.journal,
+        &graph,
+    )?;
     let tools = Tools::new(environment::search_path());
     let work = Work {
         pipeline: captured.pipeline(),
@@ -83,9 +90,10 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
         view: View::new(dry, &captured.snapshot),
         version: version.as_deref(),
         tools: &tools,
+        machine: &project.machine,
         journal: &project.journal,
         store: dry,
-        last: OnceLock::new(),
+        memory: Memory::default(),
     };
     let judged = plan(&work)?;
     let (commit, dirty) = open::base(project, &captured)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::hash::Digest;
 use crate::host::Time;
-use crate::object::{Kind, RecordId, SnapshotId, StepKey};
+use crate::object::{Kind, RecordId, SnapshotId, StepKey, TaskKey};
 use crate::record::{Journal, Output};
 use crate::snapshot::{Gap, Survey};
 use crate::store::Store;
@@ -49,6 +49,8 @@ pub enum Subject {
         step: String,
         /// The key that it is reused under.
         key: StepKey,
+        /// What the step was asked to do; `None` if that was not recorded.
+        task: Option<TaskKey>,
     },
 }
 
@@ -86,7 +88,8 @@ pub(super) fn hits(
     for (_, result) in results.into_iter().filter(|(_, result)| !told.contains(&result.key)) {
         let gaps = of_step(&mut survey, &result.outputs, result.log.map(|log| log.digest()))?;
         if !gaps.is_empty() {
-            hits.push(Hit { subject: Subject::Result { step: result.recipe.step, key: result.key }, gaps });
+            let (task, key) = (result.task(), result.key);
+            hits.push(Hit { subject: Subject::Result { step: result.recipe.step, key, task }, gaps });
         }
     }
     Ok(hits)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::group::{self, Made};
 use super::{DiskError, RealDisk, make_directories, parent};
 
-/// A lock on a file, shared with no other process or thread; the kernel releases it when this is dropped or the process dies.
+/// A lock on a file; the kernel releases it when this is dropped or the process dies.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -29,6 +29,23 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) if is_still_at(&file, path) => return Ok(Some(Self { file, path: path.to_owned() })),
                 // Whoever held it has removed the file: the next holder is on a new one.
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(DiskError::on("lock", path)(error)),
+            }
+        }
+    }
+
+    /// Shares the lock at `path` with others who share it; `None` if somebody has it alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::try_exclusive`].
+    pub fn try_shared(path: &Path) -> Result<Option<Self>, DiskError> {
+        loop {
+            let file = Self::open(path)?;
+            match file.try_lock_shared() {
+                Ok(()) if is_still_at(&file, path) => return Ok(Some(Self { file, path: path.to_owned() })),
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => return Ok(None),
                 Err(fs::TryLockError::Error(error)) => return Err(DiskError::on("lock", path)(error)),

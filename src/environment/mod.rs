@@ -6,6 +6,7 @@
 //! ([`Tools`]); that goes into the step key. And what merely *explains* a
 //! difference: kernel, processors ([`machine_facts`]); that goes into the record of a run.
 
+mod classify;
 mod python;
 mod tools;
 
@@ -14,6 +15,8 @@ use std::path::Path;
 
 use crate::host;
 
+pub use classify::{Class, classify};
+pub use python::loaded;
 pub use tools::Tools;
 
 /// Variables of the user's environment that steps get, where they are set.

@@ -5,7 +5,7 @@
 //! (`{name}-{version}.dist-info`) and `site`'s documentation for where
 //! site-packages lies, in a virtual environment and without.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,25 @@ pub(super) fn packages(program: &Path) -> BTreeMap<String, String> {
                 // The first directory on the path wins, as it does for imports.
                 found.entry(normal).or_insert_with(|| version.to_owned());
             }
+        }
+    }
+    found
+}
+
+/// Returns name → version of the distributions in the directory `site` that own any of `files`.
+///
+/// By the records of what each installed; costs a read of each record.
+pub fn loaded(site: &Path, files: &BTreeSet<PathBuf>) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(site) else { return found };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".dist-info")) else { continue };
+        let Some((distribution, version)) = stem.rsplit_once('-') else { continue };
+        let record = fs::read_to_string(entry.path().join("RECORD")).unwrap_or_default();
+        let owns = |line: &str| line.split(',').next().is_some_and(|path| files.contains(&site.join(path)));
+        if record.lines().any(owns) {
+            found.insert(distribution.to_lowercase().replace(['_', '.'], "-"), version.to_owned());
         }
     }
     found

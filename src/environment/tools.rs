@@ -26,6 +26,11 @@ impl Tools {
         Self { search_path, known: Mutex::default() }
     }
 
+    /// Returns where programs are searched for, written as in `PATH`.
+    pub fn search_path(&self) -> &str {
+        &self.search_path
+    }
+
     /// Returns what identifies the programs among `words`: `name` → digest of
     /// the program's bytes, and for a Python `name package <distribution>` → version.
     ///

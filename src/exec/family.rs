@@ -23,8 +23,9 @@ use std::ffi::OsString;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
@@ -72,12 +73,32 @@ impl Identity {
     }
 }
 
+/// The first process of a job, a child of this one.
+#[derive(Debug)]
+pub(super) struct First(pub(super) Pid);
+
+impl First {
+    fn pid(&self) -> Pid {
+        self.0
+    }
+
+    fn number(&self) -> i32 {
+        self.0.as_raw_nonzero().get()
+    }
+
+    /// Returns how it ended, once it has.
+    fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        let ended = rustix::process::waitpid(Some(self.0), rustix::process::WaitOptions::NOHANG)?;
+        Ok(ended.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
+    }
+}
+
 /// A job's processes. Dropping it ends them.
 #[derive(Debug)]
 pub(super) struct Family {
     /// Its number among the running jobs.
     job: u64,
-    first: Child,
+    first: First,
     /// Becomes readable when the first process ends; `None` where the system has no such thing.
     handle: Option<OwnedFd>,
     age: Stopwatch,
@@ -93,14 +114,14 @@ impl Family {
     /// # Errors
     ///
     /// What `spawn` says.
-    pub(super) fn start(mut identity: Identity, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Self> {
+    pub(super) fn start(mut identity: Identity, spawn: impl FnOnce() -> io::Result<First>) -> io::Result<Self> {
         adopt_orphans();
         let mut running = running();
         let first = spawn()?;
-        identity.first = number(&first);
+        identity.first = first.number();
         let job = running.last_key_value().map_or(0, |(last, _)| last + 1);
         running.insert(job, identity);
-        let handle = open_handle(&first);
+        let handle = open_handle(first.pid());
         Ok(Self { job, first, handle, age: Stopwatch::start(), known: BTreeMap::new(), status: None, ended: false })
     }
 
@@ -141,13 +162,13 @@ impl Family {
             return self.look();
         }
         let running = running();
-        self.look_at(&table::after(number(&self.first)), &running)
+        self.look_at(&table::after(self.first.number()), &running)
     }
 
     fn look_at(&mut self, table: &[Process], running: &BTreeMap<u64, Identity>) -> Vec<Process> {
         let members = self.members(table, running);
         self.known.extend(members.iter().map(|process| (process.pid, process.started)));
-        let first = number(&self.first);
+        let first = self.first.number();
         for process in table.iter().filter(|process| !process.living && process.parent == own_number()) {
             if process.pid != first
                 && (self.known.contains_key(&process.pid) || is_foreign(process, |process| process.session))
@@ -218,7 +239,7 @@ impl Family {
         if is_theirs(process.pid) {
             return false;
         }
-        let first = number(&self.first);
+        let first = self.first.number();
         if process.pid == first {
             return self.status.is_none();
         }
@@ -250,7 +271,7 @@ impl Family {
     }
 
     fn group(&self) -> Pid {
-        Pid::from_child(&self.first)
+        self.first.pid()
     }
 }
 
@@ -304,12 +325,12 @@ fn has_no_children() -> bool {
 }
 
 #[cfg(target_os = "linux")]
-fn open_handle(child: &Child) -> Option<OwnedFd> {
-    rustix::process::pidfd_open(Pid::from_child(child), rustix::process::PidfdFlags::empty()).ok()
+fn open_handle(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_handle(_: &Child) -> Option<OwnedFd> {
+fn open_handle(_: Pid) -> Option<OwnedFd> {
     None
 }
 
@@ -317,24 +338,26 @@ fn own_number() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-fn number(child: &Child) -> i32 {
-    Pid::from_child(child).as_raw_nonzero().get()
-}
-
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use std::os::unix::process::CommandExt;
-    use std::process::{Command, Stdio};
+    use std::process::{ChildStdin, Command, Stdio};
 
-    /// Starts a shell that nothing but descent tells from others.
-    fn family(text: &str, directory: &std::path::Path) -> Family {
+    /// Starts a shell that nothing but descent tells from others; it goes on once its input is dropped.
+    fn family(text: &str, directory: &std::path::Path) -> (Family, Option<ChildStdin>) {
         #[expect(clippy::disallowed_methods, reason = "a family without a job")]
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", text]).current_dir(directory).process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
         let identity = Identity { first: 0, environment: BTreeSet::new(), output: PathBuf::new() };
-        Family::start(identity, || shell.spawn()).unwrap()
+        let mut input = None;
+        let spawn = || {
+            let mut child = shell.spawn()?;
+            input = child.stdin.take();
+            Ok(First(Pid::from_child(&child)))
+        };
+        (Family::start(identity, spawn).unwrap(), input)
     }
 
     fn number_in(path: &std::path::Path) -> i32 {
@@ -370,12 +393,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         // Waits on its standard input, so that the test says when the parent goes.
         let text = "setsid env -i /bin/sh -c 'echo $$ > pid; exec sleep 300' >/dev/null 2>&1 & read line";
-        let mut family = family(text, root.path());
+        let (mut family, input) = family(text, root.path());
         let daemon = number_in(&root.path().join("pid"));
         let seen: Vec<i32> = family.look().iter().map(|process| process.pid).collect();
         assert!(seen.contains(&daemon), "{seen:?}");
 
-        family.first.stdin.take();
+        drop(input);
         while !family.first_has_ended() {
             std::thread::yield_now();
         }
@@ -391,13 +414,13 @@ mod tests {
         let text = format!(
             "mkfifo go; setsid /bin/sh -c '{child}' <go >/dev/null 2>&1 & exec 9>go; echo $! > leader; read line; echo >&9; wait"
         );
-        let mut family = family(&text, root.path());
+        let (mut family, input) = family(&text, root.path());
         let leader = number_in(&root.path().join("leader"));
         while Process::read(leader).is_none_or(|process| process.session != leader) {
             std::thread::yield_now();
         }
         family.look();
-        family.first.stdin.take();
+        drop(input);
         let grandchild = number_in(&root.path().join("pid"));
         family.end().unwrap();
         assert_eq!(Process::read(leader), None);

@@ -18,14 +18,35 @@
 
 mod cgroup;
 mod family;
+#[cfg(target_os = "linux")]
+mod filter;
+#[cfg(target_os = "linux")]
+mod listener;
+mod members;
+#[cfg(target_os = "linux")]
+mod memory;
+#[cfg(target_os = "linux")]
+mod mounts;
 mod observation;
+mod observer;
 mod output;
+#[cfg(target_os = "linux")]
+mod peers;
+#[cfg(target_os = "linux")]
+mod raw;
+#[cfg(target_os = "linux")]
+mod spawn;
 mod start;
 mod stop;
 mod table;
 mod watch;
+#[cfg(target_os = "linux")]
+mod witness;
 mod words;
+mod world;
 
+#[cfg(all(test, target_os = "linux"))]
+mod isolated_tests;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +58,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use members::Ended;
+
 use crate::disk::{self, DiskError};
 use crate::host::Stopwatch;
 
@@ -46,6 +69,7 @@ pub use output::MAX_LINE_BYTES;
 pub use stop::Stop;
 pub use watch::GRACE;
 pub use words::{Word, words};
+pub use world::{PLACE, WORKPLACE, World};
 
 /// What to start.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,7 +84,7 @@ pub enum Command {
 }
 
 /// One command and the world it is to run in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// What to start.
     pub command: &'a Command,
@@ -74,7 +98,16 @@ pub struct Job<'a> {
     pub memory: Option<&'a Limit>,
     /// The file that gets everything it prints, standard output and standard error in the order of arrival.
     pub log: &'a Path,
+    /// The view of the file system that it gets; `None` is this process's own.
+    pub world: Option<&'a World>,
+    /// Whether it is observed, as far as the system lets us.
+    pub observe: bool,
+    /// What it may read, if not everything; the rest looks as if it were not there. Holds only where it is observed.
+    pub permission: Option<&'a Permission<'a>>,
 }
+
+/// Says whether a path may be read.
+pub type Permission<'a> = dyn Fn(&Path) -> bool + Sync + 'a;
 
 /// How a command came to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,12 +123,14 @@ pub enum End {
 }
 
 /// What came of a job that was started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
     /// How it ended.
     pub end: End,
     /// Time from the start of the command to its end.
     pub elapsed: Duration,
+    /// What it was seen to do.
+    pub observation: Observation,
 }
 
 /// Why a command could not be started or followed.
@@ -127,6 +162,12 @@ pub enum ExecError {
     Start {
         /// As the command names it.
         program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system does not let us make the view of the file system that it was to get.
+    #[error("cannot isolate a command here")]
+    World {
         /// What the system said.
         source: io::Error,
     },
@@ -163,21 +204,34 @@ pub enum ExecError {
 pub fn run(job: &Job<'_>, on_line: &mut (dyn FnMut(&[u8]) + Send), stop: &Stop) -> Result<Outcome, ExecError> {
     let log = disk::create(job.log)?;
     if stop.is_requested() {
-        return Ok(Outcome { end: End::Interrupted, elapsed: Duration::ZERO });
+        let observation = Observation::default();
+        return Ok(Outcome { end: End::Interrupted, elapsed: Duration::ZERO, observation });
     }
     let clock = Stopwatch::start();
-    let follow = |source| ExecError::Follow { program: job.command.program().to_owned(), source };
+    let program = job.command.program();
+    let follow = |source| ExecError::Follow { program: program.to_owned(), source };
 
-    let (mut family, printed) = start::start(job)?;
+    let start::Running { mut members, printed, mut observer } = start::start(job)?;
     let mut output = output::Output::new(printed, log, job.log, on_line);
-    // Every way out of here, also a panic of `on_line`, drops the family and thereby ends it.
-    let forced = watch::watch(&mut family, &mut output, job.time_limit, stop, clock)?;
+    // Every way out of here, also a panic of `on_line`, drops the members and thereby ends them.
+    let forced = watch::watch(&mut members, &mut observer, &mut output, job.time_limit, stop, clock)?;
     let elapsed = clock.elapsed();
-    let status = family.end().map_err(follow)?;
+    let ended = members.end().map_err(follow)?;
     output.finish()?;
+    let end = match ended {
+        Ended::NotExecuted(error) => return Err(start::not_executed(job, error)),
+        Ended::By(status) => forced.unwrap_or_else(|| natural_end(status)),
+    };
+    Ok(Outcome { end, elapsed, observation: observer.finish() })
+}
 
-    let end = forced.unwrap_or_else(|| natural_end(status));
-    Ok(Outcome { end, elapsed })
+/// Returns why a job cannot have `world`, if it cannot. Makes it once and executes nothing in it.
+///
+/// # Errors
+///
+/// [`ExecError::World`] with what the system says.
+pub fn try_world(world: &World) -> Result<(), ExecError> {
+    start::try_world(world)
 }
 
 impl Command {

@@ -1,96 +1,224 @@
 //! Starting a job: finding its program and giving it exactly its world.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, PipeReader};
-use std::os::unix::process::CommandExt;
+use std::io::{self, PipeReader, PipeWriter};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Stdio};
 
-use rustix::fs::{Access, Mode};
+use rustix::fs::Access;
+use rustix::process::Pid;
 
-use super::family::{Family, Identity};
-use super::{Command, ExecError, Job, Limit, table};
-use crate::disk;
+use super::family::{Family, First, Identity};
+use super::members::Members;
+use super::observer::Observer;
+use super::world::{PLACE, World};
+use super::{Command, ExecError, Job};
 
 /// The shell that every system with a POSIX shell has at this place.
 pub(super) const SHELL: &str = "/bin/sh";
 
-/// What new files of a job are masked with, whatever the user's own mask is.
-const UMASK: Mode = Mode::from_raw_mode(0o022);
+/// Makes a world once and executes nothing in it.
+///
+/// # Errors
+///
+/// [`ExecError::World`] if it cannot be made.
+pub(super) fn try_world(world: &World) -> Result<(), ExecError> {
+    // No system has a program without a name.
+    let nothing = Command::Direct(vec!["/".to_owned()]);
+    let environment = BTreeMap::new();
+    let job = Job {
+        command: &nothing,
+        directory: Path::new(PLACE),
+        environment: &environment,
+        time_limit: None,
+        memory: None,
+        log: Path::new(""),
+        world: Some(world),
+        observe: false,
+        permission: None,
+    };
+    let running = start(&job)?;
+    match running.members.end() {
+        Ok(_) => Ok(()),
+        Err(source) => Err(ExecError::World { source }),
+    }
+}
 
-/// Starts `job`; returns its processes and what they print.
+/// Returns what it means that the program could not be executed.
+pub(super) fn not_executed(job: &Job<'_>, source: io::Error) -> ExecError {
+    let program = job.command.program().to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound if job.world.is_some() => ExecError::NotFound { program },
+        io::ErrorKind::PermissionDenied if job.world.is_some() => ExecError::NotExecutable { program },
+        _ => ExecError::Start { program, source },
+    }
+}
+
+/// A job that runs.
+pub(super) struct Running<'a> {
+    pub(super) members: Members,
+    /// What it prints.
+    pub(super) printed: PipeReader,
+    pub(super) observer: Observer<'a>,
+}
+
+/// Starts `job`.
 ///
 /// # Errors
 ///
 /// [`ExecError`] if it cannot be started; then nothing of it runs.
-pub(super) fn start(job: &Job<'_>) -> Result<(Family, PipeReader), ExecError> {
+pub(super) fn start<'a>(job: &Job<'a>) -> Result<Running<'a>, ExecError> {
     let program = job.command.program();
     let failed = |source| ExecError::Start { program: program.to_owned(), source };
+    let (directory, path) = places(job)?;
+    // One pipe for both, so that the order of arrival is the order of writing.
+    let (printed, writer) = io::pipe().map_err(failed)?;
+    let (members, observer) = processes(job, &directory, path, &printed, writer)?;
+    Ok(Running { members, printed, observer })
+}
+
+/// Returns the directory and the program as the job's processes see them.
+fn places(job: &Job<'_>) -> Result<(PathBuf, PathBuf), ExecError> {
+    let program = job.command.program();
+    let search_path = job.environment.get("PATH").map(OsString::as_os_str);
+    if job.world.is_some() {
+        // Only inside is it known what lies there; what is wrong shows when it is executed.
+        let directory = job.directory.to_owned();
+        let path =
+            if program.contains('/') { directory.join(program) } else { locate(program, &directory, search_path)? };
+        return Ok((directory, path));
+    }
     if !job.directory.is_dir() {
         return Err(ExecError::NoDirectory { path: job.directory.to_owned() });
     }
-    let directory = std::path::absolute(job.directory).map_err(failed)?;
-    let path = locate(program, &directory, job.environment.get("PATH").map(OsString::as_os_str))?;
+    let directory = std::path::absolute(job.directory)
+        .map_err(|source| ExecError::Start { program: program.to_owned(), source })?;
+    let path = locate(program, &directory, search_path)?;
+    Ok((directory, path))
+}
 
-    // One pipe for both, so that the order of arrival is the order of writing.
-    let (reader, writer) = io::pipe().map_err(failed)?;
-    let identity = Identity::new(job.environment, &reader);
+#[cfg(target_os = "linux")]
+fn processes<'a>(
+    job: &Job<'a>,
+    directory: &Path,
+    path: PathBuf,
+    printed: &PipeReader,
+    writer: PipeWriter,
+) -> Result<(Members, Observer<'a>), ExecError> {
+    use super::mounts;
+    use super::spawn::{self, Order, Stage};
 
+    let program = job.command.program();
+    let failed = |source| ExecError::Start { program: program.to_owned(), source };
+    let text = |value: &OsStr| mounts::text(value).map_err(failed);
+    let world = match job.world {
+        None => None,
+        Some(wanted) => {
+            let tops = mounts::tops().map_err(|source| ExecError::World { source })?;
+            let ops = mounts::plan(wanted, &tops).map_err(|source| ExecError::World { source })?;
+            Some((ops, wanted.offline))
+        }
+    };
+    let is_isolated = world.is_some();
+    let pair = |(name, value): (&String, &OsString)| {
+        let mut pair = OsString::from(name);
+        pair.push("=");
+        pair.push(value);
+        text(&pair)
+    };
+    let words = std::iter::once(program).chain(arguments(job.command));
+    let order = Order {
+        world,
+        directory: text(directory.as_os_str())?,
+        program: text(path.as_os_str())?,
+        arguments: words.map(|word| text(OsStr::new(word))).collect::<Result<_, _>>()?,
+        environment: job.environment.iter().map(pair).collect::<Result<_, _>>()?,
+        input: std::fs::File::open("/dev/null").map_err(failed)?.into(),
+        output: writer.into(),
+        notify: job.observe,
+    };
+    let identity = Identity::new(job.environment, printed);
+    let refused = |(stage, source): (Stage, io::Error)| match stage {
+        Stage::Process | Stage::Users | Stage::World if is_isolated => ExecError::World { source },
+        Stage::Directory => ExecError::NoDirectory { path: job.directory.to_owned() },
+        _ => ExecError::Start { program: program.to_owned(), source },
+    };
+    let mut begun = None;
+    let members = if is_isolated {
+        begun = Some(spawn::start(order).map_err(refused)?);
+        None
+    } else {
+        let mut refusal = None;
+        let family = Family::start(identity, || {
+            let started = spawn::start(order).map_err(|failure| {
+                refusal = Some(failure);
+                io::Error::from(io::ErrorKind::Other)
+            })?;
+            let first = First(Pid::from_raw(started.pid).expect("a process has a number"));
+            begun = Some(started);
+            Ok(first)
+        });
+        match (family, refusal) {
+            (Ok(family), _) => Some(family),
+            (Err(_), Some(failure)) => return Err(refused(failure)),
+            (Err(error), None) => return Err(failed(error)),
+        }
+    };
+    let mut started = begun.expect("both ways start it");
+    if let Some(limit) = job.memory {
+        // The command has not begun yet. A bound that cannot be kept says so itself.
+        drop(limit.add(started.command));
+    }
+    let observer = Observer::new(job, is_isolated, &mut started);
+    started.go();
+    Ok((Members::new(members, started), observer))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processes<'a>(
+    job: &Job<'a>,
+    directory: &Path,
+    path: PathBuf,
+    printed: &PipeReader,
+    writer: PipeWriter,
+) -> Result<(Members, Observer<'a>), ExecError> {
+    use std::os::unix::process::CommandExt;
+
+    let program = job.command.program();
+    let failed = |source| ExecError::Start { program: program.to_owned(), source };
+    if job.world.is_some() {
+        return Err(ExecError::World { source: io::ErrorKind::Unsupported.into() });
+    }
     #[expect(clippy::disallowed_methods, reason = "the one place that starts the commands of users")]
-    let mut command = process::Command::new(path);
+    let mut command = std::process::Command::new(path);
     command
         .arg0(program)
         .args(arguments(job.command))
-        .current_dir(&directory)
+        .current_dir(directory)
         .env_clear()
         .envs(job.environment)
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(std::process::Stdio::null())
         .stdout(writer.try_clone().map_err(failed)?)
         .stderr(writer);
-    let bounded = || {
-        let child = spawn(&mut command)?;
-        if let Some(limit) = job.memory {
-            bound(limit, &child);
-        }
-        Ok(child)
-    };
-    let family = Family::start(identity, bounded).map_err(failed)?;
+    let identity = Identity::new(job.environment, printed);
+    let spawn = || Ok(First(Pid::from_child(&with_mask(&mut command)?)));
     // `command` holds our ends of the pipe; it goes here, so that the pipe ends with the job.
-    Ok((family, reader))
+    Ok((Members::new(Family::start(identity, spawn).map_err(failed)?), Observer::None))
 }
 
 /// Spawns with the job's umask; a mask belongs to the whole process, so callers take turns.
 ///
 /// For this moment files that other threads make get that mask too. What must
 /// be private does not depend on it: temporary files are made private.
-fn spawn(command: &mut process::Command) -> io::Result<Child> {
+#[cfg(not(target_os = "linux"))]
+fn with_mask(command: &mut std::process::Command) -> io::Result<std::process::Child> {
     // Known from here on, whoever asks while it is another.
-    disk::umask();
-    let own = rustix::process::umask(UMASK);
+    crate::disk::umask();
+    let own = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let child = command.spawn();
     rustix::process::umask(own);
     child
-}
-
-/// Puts a job that has just begun under a bound: its first process and those that this one may have started meanwhile.
-///
-/// One that left the process group in this moment is not found. A bound that cannot be kept says so itself.
-fn bound(limit: &Limit, child: &Child) {
-    let group = i32::try_from(child.id()).unwrap_or(i32::MAX);
-    let mut added = BTreeSet::new();
-    loop {
-        let news = |process: &table::Process| process.group == group && !added.contains(&process.pid);
-        let found: Vec<_> = table::after(group - 1).into_iter().filter(news).map(|process| process.pid).collect();
-        if found.is_empty() {
-            return;
-        }
-        for pid in found {
-            drop(limit.add(pid));
-            added.insert(pid);
-        }
-    }
 }
 
 fn arguments(command: &Command) -> Vec<&str> {

@@ -43,6 +43,9 @@ impl Bench {
             time_limit: self.time_limit,
             memory: None,
             log: &self.root.path().join("log"),
+            world: None,
+            observe: true,
+            permission: None,
         };
         run(&job, on_line, &self.stop)
     }
@@ -157,6 +160,9 @@ fn a_missing_directory_is_named() {
         time_limit: None,
         memory: None,
         log: &log,
+        world: None,
+        observe: false,
+        permission: None,
     };
     let error = run(&job, &mut |_| {}, &Stop::new()).unwrap_err();
     assert!(matches!(error, ExecError::NoDirectory { path } if path == missing));
@@ -174,6 +180,9 @@ fn a_log_that_cannot_be_made_is_an_error() {
         time_limit: None,
         memory: None,
         log: directory,
+        world: None,
+        observe: false,
+        permission: None,
     };
     assert!(matches!(run(&job, &mut |_| {}, &Stop::new()), Err(ExecError::Log(_))));
     assert_eq!(bench.file("started"), None);
@@ -185,8 +194,17 @@ fn a_log_that_cannot_be_written_ends_the_command() {
     let bench = Bench::new();
     let command = Command::Shell("echo $$ > pid; echo full; exec sleep 300".to_owned());
     let (directory, log) = (bench.root.path(), Path::new("/dev/full"));
-    let job =
-        Job { command: &command, directory, environment: &bench.environment, time_limit: None, memory: None, log };
+    let job = Job {
+        command: &command,
+        directory,
+        environment: &bench.environment,
+        time_limit: None,
+        memory: None,
+        log,
+        world: None,
+        observe: false,
+        permission: None,
+    };
     assert!(matches!(run(&job, &mut |_| {}, &Stop::new()), Err(ExecError::Log(_))));
     assert!(!bench.is_there("pid"));
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::family::Family;
+use super::members::Members;
+use super::observer::Observer;
 use super::output::Output;
 use super::{End, ExecError, Stop};
 use crate::host::Stopwatch;
@@ -28,7 +29,8 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 ///
 /// [`ExecError::Log`] if what it prints cannot be kept.
 pub(super) fn watch(
-    family: &mut Family,
+    members: &mut Members,
+    observer: &mut Observer<'_>,
     output: &mut Output<'_>,
     time_limit: Option<Duration>,
     stop: &Stop,
@@ -38,29 +40,33 @@ pub(super) fn watch(
     let mut next_look = TICK;
     loop {
         let now = clock.elapsed();
-        let has_ended = family.first_has_ended();
+        let has_ended = members.first_has_ended();
         match ending {
             None if has_ended => return Ok(None),
             None => {
                 if let Some(end) = must_end(now, time_limit, stop) {
-                    family.terminate();
+                    members.terminate();
                     ending = Some((end, now + GRACE));
                 }
             }
             // Children of a shell that ends at once get their time too.
-            Some((end, deadline)) if now >= deadline || stop.is_urgent() || (has_ended && family.look().is_empty()) => {
+            Some((end, deadline)) if now >= deadline || stop.is_urgent() || (has_ended && members.look()) => {
                 return Ok(Some(end));
             }
             Some(_) => {}
         }
         if now >= next_look {
-            family.look();
+            members.look();
             let cost = clock.elapsed().saturating_sub(now);
             next_look = now + (cost * REST).clamp(TICK, LONGEST_REST);
         }
         // A handle is readable for good once the process has ended; polling it again would not wait.
-        let handle = family.handle().filter(|_| !has_ended);
-        if wait(output.descriptor(), handle) {
+        let handle = members.handle().filter(|_| !has_ended);
+        let ready = wait(output.descriptor(), observer.descriptor(), handle);
+        if ready.observer {
+            observer.serve();
+        }
+        if ready.output {
             output.take()?;
         }
     }
@@ -76,12 +82,27 @@ fn must_end(now: Duration, time_limit: Option<Duration>, stop: &Stop) -> Option<
     }
 }
 
-/// Waits until there is output or the process has ended, at most for a [`TICK`]; returns whether there is output, or its end.
-fn wait(output: Option<BorrowedFd<'_>>, handle: Option<BorrowedFd<'_>>) -> bool {
+/// Where something has happened.
+#[derive(Default)]
+struct Ready {
+    output: bool,
+    observer: bool,
+}
+
+/// Waits until something happens, at most for a [`TICK`].
+fn wait(output: Option<BorrowedFd<'_>>, observer: Option<BorrowedFd<'_>>, handle: Option<BorrowedFd<'_>>) -> Ready {
     let timeout = Timespec::try_from(TICK).ok();
     let polled = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
-    let mut all: Vec<PollFd<'_>> = output.into_iter().chain(handle).map(polled).collect();
+    let mut all: Vec<PollFd<'_>> = [output, observer, handle].into_iter().flatten().map(polled).collect();
     // A signal to this process cuts the wait short, which is as good as a tick.
-    let is_ready = rustix::event::poll(&mut all, timeout.as_ref()).is_ok_and(|ready| ready > 0);
-    is_ready && output.is_some() && !all[0].revents().is_empty()
+    if !rustix::event::poll(&mut all, timeout.as_ref()).is_ok_and(|ready| ready > 0) {
+        return Ready::default();
+    }
+    let mut happened = all.iter().map(|polled| polled.revents());
+    let mut is_ready =
+        |descriptor: Option<BorrowedFd<'_>>| descriptor.and_then(|_| happened.next()).unwrap_or(PollFlags::empty());
+    let output = !is_ready(output).is_empty();
+    // When the last process is gone there is nothing more to see.
+    let observer = is_ready(observer).contains(PollFlags::IN);
+    Ready { output, observer }
 }

@@ -221,6 +221,8 @@ pub mod mark {
     pub enum Record {}
     /// Everything that may influence a step.
     pub enum StepKey {}
+    /// What a step is asked to do.
+    pub enum TaskKey {}
 
     impl Named for Blob {
         const CONTEXT: Option<&'static str> = Kind::Blob.context();
@@ -246,6 +248,9 @@ pub mod mark {
     impl Named for StepKey {
         const CONTEXT: Option<&'static str> = Some("pv step-key v1");
     }
+    impl Named for TaskKey {
+        const CONTEXT: Option<&'static str> = Some("pv task v1");
+    }
 }
 
 /// The id of a file's bytes; the same as `b3sum` prints.
@@ -264,6 +269,8 @@ pub type SnapshotId = Id<mark::Snapshot>;
 pub type RecordId = Id<mark::Record>;
 /// The digest of everything that may influence a step.
 pub type StepKey = Id<mark::StepKey>;
+/// The digest of what a step is asked to do, whatever it finds when it does it.
+pub type TaskKey = Id<mark::TaskKey>;
 
 /// Bytes that are no object of the kind that they should be.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -360,5 +367,6 @@ mod tests {
         );
         assert_eq!(RecordId::of(b"pv").short(), "bba3a4782367");
         assert_eq!(StepKey::of(b"pv").short(), "448cb582014a");
+        assert_eq!(TaskKey::of(b"pv").short(), "9f357d75f2a6");
     }
 }

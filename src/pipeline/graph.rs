@@ -85,6 +85,39 @@ pub fn order(pipeline: &Pipeline) -> Result<Graph, Circle> {
     }
 }
 
+impl Graph {
+    /// Returns this graph with steps waiting for others as well, except where they would wait for each other.
+    ///
+    /// Of those that would, the ones of earlier steps are kept. Costs a walk through the graph for each.
+    #[must_use]
+    pub fn with(&self, more: &BTreeMap<usize, BTreeSet<usize>>) -> Self {
+        let mut dependencies = self.dependencies.clone();
+        for (index, others) in more {
+            for other in others {
+                if index != other && !waits(&dependencies, *other, *index) {
+                    dependencies[*index].insert(*other);
+                }
+            }
+        }
+        let order = sort(&dependencies);
+        Self { order, dependencies }
+    }
+}
+
+/// Returns whether the step `from` waits for `other`, directly or not.
+fn waits(dependencies: &[BTreeSet<usize>], from: usize, other: usize) -> bool {
+    let (mut open, mut seen) = (vec![from], BTreeSet::new());
+    while let Some(step) = open.pop() {
+        if step == other {
+            return true;
+        }
+        if seen.insert(step) {
+            open.extend(&dependencies[step]);
+        }
+    }
+    false
+}
+
 /// Returns, for each step, what it waits for and the first reason why.
 fn reasons(pipeline: &Pipeline) -> Vec<BTreeMap<usize, Reason>> {
     let mut writers = PathMap::default();

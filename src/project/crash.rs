@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::Project;
 use super::fixture::{by, git, snapshot};
@@ -18,7 +18,7 @@ use crate::host::Time;
 use crate::object::{Entry, Kind, SnapshotId};
 use crate::pipeline;
 use crate::record::Journal;
-use crate::run::{Capacity, Mode, Origin, Request, Selection, Work, conclude, perform};
+use crate::run::{Capacity, Memory, Mode, Origin, Request, Selection, Work, conclude, perform};
 use crate::snapshot::{View, for_each_file, load_pipeline, read_snapshot};
 use crate::store::{LocalStore, Store};
 
@@ -43,9 +43,10 @@ fn run(project: &Project, id: SnapshotId, places: &Path) {
         view: View::new(&project.store, &snapshot),
         version: None,
         tools: &tools,
+        machine: &project.machine,
         journal: &project.journal,
         store: &project.store,
-        last: OnceLock::new(),
+        memory: Memory::default(),
     };
     let stop = Stop::new();
     let locks = project.locks();

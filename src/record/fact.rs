@@ -1,14 +1,15 @@
 //! What records say. Their canonical JSON is stored; the fields are a promise:
 //! new ones are optional, old ones keep their meaning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exec::{Gap, Rung};
 use crate::hash::Digest;
 use crate::host::{self, Time};
-use crate::object::{BlobId, Entry, RecordId, Sized, SnapshotId, StepKey, canonical, from_canonical};
+use crate::object::{BlobId, Entry, RecordId, Sized, SnapshotId, StepKey, TaskKey, canonical, from_canonical};
 use crate::path::ProjectPath;
 use crate::pipeline::Run as Command;
 
@@ -177,6 +178,15 @@ pub struct RunStep {
     /// Its key, where it was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<StepKey>,
+    /// What it was asked to do; absent where it was not reached, and in runs of before steps were observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskKey>,
+    /// How it was observed when it was executed; absent if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rung: Option<Rung>,
+    /// Whether it was executed in namespaces of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
     /// What it wrote.
@@ -279,6 +289,53 @@ pub struct StepResult {
     pub elapsed_ms: u64,
     /// By whom, and where.
     pub by: By,
+    /// What it was seen to do; absent if it was not observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
+}
+
+/// What a step was seen to do, beside what its recipe tells it to depend on.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Observed {
+    /// How it was observed.
+    pub rung: Rung,
+    /// Whether it ran in namespaces of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+    /// What could not be seen. If there is anything, the step may depend on more than its recipe tells.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gaps: BTreeSet<Gap>,
+    /// What it read without declaring it, as in [`Reads`], with the program that did so first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub readers: BTreeMap<String, String>,
+    /// What it wrote beside its outputs: paths of the project, and absolute ones outside.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub writes: BTreeSet<String>,
+    /// Whom it talked to, as `host:port`, with the program that did so first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub network: BTreeMap<String, String>,
+    /// Whether its definition vouches for what comes over the network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vouched: bool,
+}
+
+impl Observed {
+    /// Returns whether everything that the step depended on is known.
+    pub fn is_complete(&self) -> bool {
+        self.rung != Rung::None && self.gaps.is_empty()
+    }
+}
+
+impl StepResult {
+    /// Returns what the step was asked to do; `None` for a result of before tasks had keys.
+    pub fn task(&self) -> Option<TaskKey> {
+        (self.recipe.recipe >= Recipe::TASKS_SINCE).then(|| self.recipe.task())
+    }
+
+    /// Returns whether its recipe names everything that it depended on.
+    pub fn is_seen_whole(&self) -> bool {
+        self.observed.as_ref().is_some_and(Observed::is_complete)
+    }
 }
 
 /// Everything that may influence a step. Its canonical JSON hashes to the step key.
@@ -304,19 +361,33 @@ pub struct Recipe {
     pub reads: Reads,
     /// The outputs it must leave.
     pub outputs: Vec<ProjectPath>,
+    /// `host` if it sees the user's home directory; absent if it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
 }
 
-/// What a step reads: each path with the kind and digest of what is there
-/// (`file <hex>`, `absent`); `.` is the whole tree.
+/// What a step reads: each path with what it found there.
+///
+/// Paths are those of the project, `.` its top, or absolute ones outside. A text tells its aspect: the
+/// content (`file <hex>`, `directory <hex>`, `absent`), the names in a directory (`listing <hex>`), or what is
+/// seen without opening it (`status file 123`).
 pub type Reads = BTreeMap<String, String>;
 
 impl Recipe {
     /// The number of the present meaning of a recipe.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
+    /// From this meaning on, a recipe has a task.
+    const TASKS_SINCE: u32 = 2;
 
     /// Returns the step key.
     pub fn key(&self) -> StepKey {
         StepKey::of(&canonical(self).expect("a recipe has text keys only"))
+    }
+
+    /// Returns the key of what is asked for: the recipe without what the step finds when it runs.
+    pub fn task(&self) -> TaskKey {
+        let asked = Self { environment: BTreeMap::new(), reads: Reads::new(), ..self.clone() };
+        TaskKey::of(&canonical(&asked).expect("a recipe has text keys only"))
     }
 }
 

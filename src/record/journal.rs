@@ -130,10 +130,11 @@ mod tests {
             environment: std::collections::BTreeMap::new(),
             reads: Reads::new(),
             outputs: Vec::new(),
+            home: None,
         };
         let key = recipe.key();
         let started = Time { epoch_ms };
-        StepResult { key, recipe, outputs: Vec::new(), log: None, started, elapsed_ms: 1, by: by() }
+        StepResult { key, recipe, outputs: Vec::new(), log: None, started, elapsed_ms: 1, by: by(), observed: None }
     }
 
     #[test]
@@ -149,8 +150,8 @@ mod tests {
         assert_eq!(journal.links_of(Some(commit)).unwrap()[0].0, ids[0]);
         assert_eq!(journal.links_of(None).unwrap()[0].0, ids[1]);
         assert_eq!(journal.links().unwrap().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [ids[1], ids[0]]);
-        assert_eq!(journal.results(a.key).unwrap(), [(ids[2], a)]);
-        assert_eq!(journal.results(b.key).unwrap(), [(ids[3], b)]);
+        assert_eq!(journal.results(a.task(), a.key).unwrap(), [(ids[2], a)]);
+        assert_eq!(journal.results(b.task(), b.key).unwrap(), [(ids[3], b)]);
         // A second opening finds the same: nothing lives in memory.
         assert_eq!(Journal::new(root.path().join("records")).links().unwrap().len(), 2);
     }
@@ -197,8 +198,43 @@ mod tests {
 
     /// The encoding is a promise: this digest must never change.
     #[test]
-    fn a_recipe_has_its_golden_key() {
+    fn a_recipe_has_its_golden_keys() {
+        let recipe = result("a", 1).recipe;
+        let old = Recipe { recipe: 1, ..recipe.clone() };
         let golden = "59f9ec2c1e7138a704debf66414d476fe499bacf63541c7e09fe3efc507cabd6";
-        assert_eq!(result("a", 1).key.to_string(), golden);
+        assert_eq!(old.key().to_string(), golden);
+        assert_eq!(recipe.key().to_string(), "3aabb814610e430052cd225ddc93076ca69b86f86edcb7cf1c551ff4c1cc4828");
+        assert_eq!(recipe.task().to_string(), "9ed85a8aefdfab7742854b57fbb2233bcbb45cd89b08cf9733d9a5fa85ac2f2e");
+    }
+
+    #[test]
+    fn a_task_is_the_same_whatever_the_step_finds() {
+        let recipe = result("a", 1).recipe;
+        let mut other = recipe.clone();
+        other.reads.insert("x".to_owned(), "absent".to_owned());
+        other.environment.insert("sh".to_owned(), "1".to_owned());
+        assert_eq!(other.task(), recipe.task());
+        assert_ne!(other.key(), recipe.key());
+        for asked in [
+            Recipe { home: Some("host".to_owned()), ..recipe.clone() },
+            Recipe { seed: None, ..recipe.clone() },
+            Recipe { step: "b".to_owned(), ..recipe.clone() },
+        ] {
+            assert_ne!(asked.task(), recipe.task());
+        }
+    }
+
+    #[test]
+    fn a_result_of_before_tasks_had_keys_is_found_by_its_key_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = Journal::new(root.path().to_owned());
+        let mut old = result("a", 1);
+        old.recipe.recipe = 1;
+        old.key = old.recipe.key();
+        let id = journal.add(&[Record::Step(old.clone())]).unwrap()[0];
+        let hex = old.key.to_string();
+        assert!(root.path().join(format!("step/{}/{}-{id}", &hex[..2], &hex[2..])).is_file());
+        assert_eq!(journal.results(None, old.key).unwrap(), [(id, old.clone())]);
+        assert_eq!(journal.all_results().unwrap(), [(id, old)]);
     }
 }

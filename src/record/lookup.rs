@@ -1,13 +1,13 @@
 //! Finding records: by key, by commit, by id, by time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::RecordError;
 use super::fact::{Link, Record, Run, StepResult, Version};
 use super::journal::Journal;
-use super::place::{UNCOMMITTED, link_shard, list, step_place};
+use super::place::{UNCOMMITTED, link_shard, list, step_place, task_place};
 use crate::disk;
-use crate::object::{RecordId, StepKey};
+use crate::object::{RecordId, StepKey, TaskKey};
 
 impl Journal {
     /// Returns the links of `commit` (`None`: those made without any commit), oldest first.
@@ -100,15 +100,53 @@ impl Journal {
         Ok(None)
     }
 
-    /// Returns the results known under `key`, oldest first. More than one has different outputs: a contradiction.
+    /// Returns the results of `task` known under `key`, oldest first. If their outputs differ, they contradict each other.
+    ///
+    /// `task` is what the recipe's [`Recipe::task`](super::Recipe::task) says; `None` for a result of before tasks had keys.
     ///
     /// # Errors
     ///
     /// [`RecordError`] if one cannot be read.
-    pub fn results(&self, key: StepKey) -> Result<Vec<(RecordId, StepResult)>, RecordError> {
-        let (shard, rest) = step_place(key);
+    pub fn results(&self, task: Option<TaskKey>, key: StepKey) -> Result<Vec<(RecordId, StepResult)>, RecordError> {
+        let (shard, rest) = step_place(task, key);
+        let mut results = self.results_in(&shard, &rest)?;
+        results.retain(|(_, result)| result.key == key);
+        Ok(results)
+    }
+
+    /// Returns all results of `task`, oldest first. Costs a read of each.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] if one cannot be read.
+    pub fn results_of_task(&self, task: TaskKey) -> Result<Vec<(RecordId, StepResult)>, RecordError> {
+        let (shard, rest) = task_place(task);
+        self.results_in(&shard, &rest)
+    }
+
+    /// Returns the keys and ids of all results of `task`, sorted, without reading them.
+    pub(super) fn result_names(&self, task: TaskKey) -> Result<BTreeSet<(StepKey, RecordId)>, RecordError> {
+        let (shard, rest) = task_place(task);
+        let names = list(&self.directory.join(shard))?;
+        let parse = |name: &String| {
+            let (key, id) = name.strip_prefix(&rest)?.split_once('-')?;
+            Some((key.parse().ok()?, id.parse().ok()?))
+        };
+        Ok(names.iter().filter_map(parse).collect())
+    }
+
+    /// Returns the result of `task` with this key and id.
+    pub(super) fn result(&self, task: TaskKey, key: StepKey, id: RecordId) -> Result<Option<StepResult>, RecordError> {
+        let (shard, rest) = step_place(Some(task), key);
+        Ok(match self.read(&format!("{shard}/{rest}{id}"))? {
+            Some((_, Record::Step(result))) => Some(result),
+            _ => None,
+        })
+    }
+
+    fn results_in(&self, shard: &str, prefix: &str) -> Result<Vec<(RecordId, StepResult)>, RecordError> {
         let mut results = Vec::new();
-        for name in list(&self.directory.join(&shard))?.into_iter().filter(|name| name.starts_with(&rest)) {
+        for name in list(&self.directory.join(shard))?.into_iter().filter(|name| name.starts_with(prefix)) {
             if let Some((id, Record::Step(result))) = self.read(&format!("{shard}/{name}"))? {
                 results.push((id, result));
             }
@@ -123,15 +161,16 @@ impl Journal {
     ///
     /// [`RecordError`] if one cannot be read.
     pub fn all_results(&self) -> Result<Vec<(RecordId, StepResult)>, RecordError> {
-        let mut results = Vec::new();
+        // An older `pv` puts a record under its step key, so it may be in two places.
+        let mut results = BTreeMap::new();
         for shard in list(&self.directory.join("step"))? {
             for name in list(&self.directory.join("step").join(&shard))? {
                 if let Some((id, Record::Step(result))) = self.read(&format!("step/{shard}/{name}"))? {
-                    results.push((id, result));
+                    results.insert(id, result);
                 }
             }
         }
-        Ok(results)
+        Ok(results.into_iter().collect())
     }
 
     fn links_in(&self, shard: &str, prefix: &str) -> Result<Vec<(RecordId, Link)>, RecordError> {

@@ -12,11 +12,15 @@ mod fact;
 mod journal;
 mod lookup;
 mod place;
+mod sets;
+mod sets_format;
 
 pub use check::{CheckedRecords, DamagedRecord, LostRecord, RecordCopy, RecordFlaw};
 pub use error::RecordError;
 pub use exchange::META_REF;
 pub use fact::{
-    By, Link, Output, OutputKind, Reads, Recipe, Record, Run, RunStep, RunVerdict, StepResult, StepVerdict, Version,
+    By, Link, Observed, Output, OutputKind, Reads, Recipe, Record, Run, RunStep, RunVerdict, StepResult, StepVerdict,
+    Version,
 };
 pub use journal::Journal;
+pub use sets::{ABSENT, Aspect, KnownResult, Name, ReadSet, ReadSets, sum};

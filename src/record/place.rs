@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::RecordError;
 use super::fact::Record;
 use crate::disk::DiskError;
-use crate::object::{RecordId, StepKey};
+use crate::object::{RecordId, StepKey, TaskKey};
 
 /// The kinds of records, which are also the names of the directories that they lie in.
 pub(super) const KINDS: [&str; 4] = ["link", "run", "step", "version"];
@@ -17,7 +17,7 @@ pub(super) const UNCOMMITTED: &str = "none";
 pub(super) fn place(record: &Record, id: RecordId) -> String {
     match record {
         Record::Step(result) => {
-            let (shard, rest) = step_place(result.key);
+            let (shard, rest) = step_place(result.task(), result.key);
             format!("{shard}/{rest}{id}")
         }
         Record::Link(link) => {
@@ -29,9 +29,25 @@ pub(super) fn place(record: &Record, id: RecordId) -> String {
     }
 }
 
-/// Returns the directory of the results under `key`, and how their names begin.
-pub(super) fn step_place(key: StepKey) -> (String, String) {
-    let hex = key.to_string();
+/// Returns the directory of the results of `task` under `key`, and how their names begin.
+///
+/// Results of before tasks had keys lie under the step key alone.
+pub(super) fn step_place(task: Option<TaskKey>, key: StepKey) -> (String, String) {
+    match task {
+        Some(task) => {
+            let (shard, rest) = task_place(task);
+            (shard, format!("{rest}{key}-"))
+        }
+        None => shard_and_rest(&key.to_string()),
+    }
+}
+
+/// Returns the directory of the results of `task`, and how their names begin; the step key and the id follow.
+pub(super) fn task_place(task: TaskKey) -> (String, String) {
+    shard_and_rest(&task.to_string())
+}
+
+fn shard_and_rest(hex: &str) -> (String, String) {
     (format!("step/{}", &hex[..2]), format!("{}-", &hex[2..]))
 }
 

@@ -1,16 +1,23 @@
 //! Deciding about a step: reuse what is known, or run, and why.
 
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, OnceLock};
 
 use super::RunError;
+use super::known::{Ground, compose, holding, names_of};
+use super::machine::{Machine, Seen};
+use super::reads::TOP;
 use super::reason::{self, Reason};
-use super::recipe::{Finished, recipe};
+use super::recipe::{Base, Finished, asked, declared, guessed, outputs_before, outputs_of};
+use super::world::World;
 use crate::environment::Tools;
-use crate::object::{Entry, Kind, StepKey};
-use crate::pipeline::{Graph, Params, Pipeline};
-use crate::record::{Journal, Output, Recipe, StepResult, StepVerdict};
+use crate::exec::Rung;
+use crate::object::{Entry, Kind, RecordId, StepKey, TaskKey};
+use crate::path::{ProjectPath, unescape};
+use crate::pipeline::{Graph, Params, Pipeline, Step};
+use crate::record::{Journal, Name, Output, ReadSets, Recipe, StepResult, StepVerdict};
 use crate::snapshot::{View, for_each_file};
+use crate::stat_cache::StatCache;
 use crate::store::Store;
 
 /// How many earlier runs are searched for the last result of a step.
@@ -32,12 +39,36 @@ pub struct Work<'a> {
     pub version: Option<&'a str>,
     /// The programs on this machine.
     pub tools: &'a Tools,
+    /// What files of this machine hashed to: the memory of the tree at `/`.
+    pub machine: &'a StatCache,
     /// What is known.
     pub journal: &'a Journal,
     /// Where recorded outputs are.
     pub store: &'a dyn Store,
-    /// The last known recipe of each step, by name; found when it is first needed.
-    pub last: OnceLock<BTreeMap<String, Recipe>>,
+    /// What was found out already.
+    pub memory: Memory,
+}
+
+/// What is found out once in a run.
+#[derive(Default)]
+pub struct Memory {
+    /// The last known result of each step, by name, and the run that it is from.
+    last: OnceLock<BTreeMap<String, Last>>,
+    /// Files and programs of the machine.
+    seen: Seen,
+    /// Steps that were seen to need others, beyond what the graph tells.
+    learnt: Mutex<BTreeMap<usize, BTreeSet<usize>>>,
+    /// Tasks of which more is known than is remembered beside the records.
+    behind: Mutex<BTreeSet<TaskKey>>,
+}
+
+/// The last known result of a step.
+#[derive(Clone, Debug)]
+pub(super) struct Last {
+    /// The run that it is from.
+    pub(super) run: RecordId,
+    /// The result.
+    pub(super) result: StepResult,
 }
 
 /// What to do with a step.
@@ -56,77 +87,336 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
-    /// What its key is made of; unknown while steps before it have yet to run.
+    /// What it depends on as far as that can be told before it runs; unknown while steps before it have yet to run.
     pub recipe: Option<Recipe>,
 }
 
-impl Work<'_> {
+/// One step in the world as it is before it runs.
+pub(super) struct Before<'w, 'a> {
+    work: &'w Work<'a>,
+    index: usize,
+    finished: &'w Finished,
+    pub(super) task: TaskKey,
+    pub(super) asked: Recipe,
+    declared: Base,
+    guessed: OnceLock<Base>,
+    pub(super) world: World<'w, 'a>,
+    pub(super) machine: Machine<'w>,
+}
+
+impl<'a> Work<'a> {
+    /// Returns the step at `index` in its world, given the outputs of all steps before it.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if trees cannot be read, or a passed variable is not text.
+    pub(super) fn before<'w>(&'w self, index: usize, finished: &'w Finished) -> Result<Before<'w, 'a>, RunError> {
+        let asked = asked(self.pipeline, self.params, self.version, index)?;
+        let outputs = outputs_before(self, index, finished);
+        Ok(Before {
+            work: self,
+            index,
+            finished,
+            task: asked.task(),
+            asked,
+            declared: declared(self, index, finished)?,
+            guessed: OnceLock::new(),
+            world: World::new(&self.view, outputs, outputs_of(&self.pipeline.steps[index])),
+            machine: Machine::new(self.tools, self.machine, &self.memory.seen),
+        })
+    }
+
     /// Returns what to do with the step at `index`, given the outputs of all steps before it.
     ///
     /// # Errors
     ///
     /// [`RunError`] if records or trees cannot be read.
     pub(super) fn judge(&self, index: usize, finished: &Finished) -> Result<Judged, RunError> {
-        let recipe = recipe(self, index, finished)?;
-        if !self.pipeline.steps[index].cache {
-            return Ok(Judged { verdict: Verdict::Run, reason: Reason::NotCached, recipe: Some(recipe) });
-        }
-        let known = self.journal.results(recipe.key())?;
-        let gone = !known.is_empty();
-        for (_, result) in known {
-            if available(self.store, &result.outputs)? {
-                let verdict = Verdict::Reuse(Box::new(result));
-                return Ok(Judged { verdict, reason: Reason::Unchanged, recipe: Some(recipe) });
-            }
-        }
-        let reason = if gone { Reason::OutputsGone } else { self.why(&recipe)? };
-        Ok(Judged { verdict: Verdict::Run, reason, recipe: Some(recipe) })
+        self.judge_in(&self.before(index, finished)?)
     }
 
-    /// Returns the known result under `key` whose outputs are all in the store.
-    pub(super) fn known(&self, key: StepKey) -> Result<Option<StepResult>, RunError> {
-        for (_, result) in self.journal.results(key)? {
-            if available(self.store, &result.outputs)? {
-                return Ok(Some(result));
-            }
+    /// Returns what to do with a step in its world.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if records or trees cannot be read.
+    pub(super) fn judge_in(&self, before: &Before<'_, '_>) -> Result<Judged, RunError> {
+        if !self.pipeline.steps[before.index].cache {
+            return Ok(Judged { verdict: Verdict::Run, reason: Reason::NotCached, recipe: Some(before.guess()?) });
         }
-        Ok(None)
+        let sets = self.journal.read_sets(before.task)?;
+        if sets.is_new() {
+            self.note_behind(before.task);
+        }
+        let refused = match self.known(before, &sets)? {
+            Known::Good(result) => {
+                let recipe = Some(result.recipe.clone());
+                return Ok(Judged { verdict: Verdict::Reuse(result), reason: Reason::Unchanged, recipe });
+            }
+            Known::Refused(reason) => Some(reason),
+            Known::Nothing => None,
+        };
+        let reason = match refused {
+            Some(reason) => reason,
+            None => self.why(before, &sets)?,
+        };
+        Ok(Judged { verdict: Verdict::Run, reason, recipe: Some(before.guess()?) })
     }
 
-    /// Returns what changed since the last result of this step.
-    fn why(&self, recipe: &Recipe) -> Result<Reason, RunError> {
-        let Some(last) = self.last()?.get(&recipe.step) else { return Ok(Reason::FirstTime) };
-        let differences =
-            reason::differences(self.store, last, recipe, &|key| self.params.source_of(key).map(str::to_owned));
-        Ok(Reason::Changed(differences))
+    /// Returns the result of a step that can be taken as it is now, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if records or trees cannot be read.
+    pub(super) fn reusable(&self, before: &Before<'_, '_>) -> Result<Option<Box<StepResult>>, RunError> {
+        let sets = self.journal.read_sets(before.task)?;
+        Ok(match self.known(before, &sets)? {
+            Known::Good(result) => Some(result),
+            Known::Refused(_) | Known::Nothing => None,
+        })
     }
 
-    fn last(&self) -> Result<&BTreeMap<String, Recipe>, RunError> {
-        if let Some(last) = self.last.get() {
-            return Ok(last);
-        }
-        let mut missing: std::collections::BTreeSet<_> = self.pipeline.steps.iter().map(|s| s.name.clone()).collect();
-        let mut last = BTreeMap::new();
-        for run in self.journal.runs()?.take(RUNS_SEARCHED) {
-            let (_, run) = run?;
-            if missing.is_empty() {
-                break;
-            }
-            if run.pipeline != self.name {
-                continue;
-            }
-            for step in run.steps {
-                let good = matches!(step.verdict, StepVerdict::Ran | StepVerdict::Reused);
-                if let Some(key) = step.key.filter(|_| good)
-                    && missing.contains(&step.step)
-                    && let Some((_, result)) = self.journal.results(key)?.pop()
-                {
-                    missing.remove(&step.step);
-                    last.insert(step.step, result.recipe);
+    fn known(&self, before: &Before<'_, '_>, sets: &ReadSets) -> Result<Known, RunError> {
+        let mut refused = Known::Nothing;
+        for key in before.holding(sets)? {
+            for (_, result) in self.journal.results(Some(before.task), key)? {
+                match self.refusal(before.index, &result)? {
+                    None => return Ok(Known::Good(Box::new(result))),
+                    Some(reason) => refused = Known::Refused(reason),
                 }
             }
         }
-        Ok(self.last.get_or_init(|| last))
+        Ok(refused)
+    }
+
+    /// Returns why a result that holds is not taken all the same; `None` if it is.
+    fn refusal(&self, index: usize, result: &StepResult) -> Result<Option<Reason>, RunError> {
+        if !available(self.store, &result.outputs)? {
+            return Ok(Some(Reason::OutputsGone));
+        }
+        let step = &self.pipeline.steps[index];
+        let talked = result.observed.iter().flat_map(|observed| observed.network.keys()).cloned();
+        let talked: Vec<String> = if vouches(step) { Vec::new() } else { talked.collect() };
+        Ok((!talked.is_empty()).then_some(Reason::Talked(talked)))
+    }
+
+    /// Returns what changed since the nearest result of this step.
+    fn why(&self, before: &Before<'_, '_>, sets: &ReadSets) -> Result<Reason, RunError> {
+        let Some((_, nearest)) = self.nearest(before, sets)? else { return Ok(Reason::FirstTime) };
+        Ok(Reason::Changed(self.differences(before, &nearest)?))
+    }
+
+    /// Returns what differs between a result and what its step would find now.
+    pub(super) fn differences(
+        &self,
+        before: &Before<'_, '_>,
+        nearest: &StepResult,
+    ) -> Result<Vec<reason::Difference>, RunError> {
+        let now = before.now(nearest)?;
+        let source_of = |key: &str| self.params.source_of(key).map(str::to_owned);
+        let loaded_by = nearest.is_seen_whole().then_some(nearest.recipe.step.as_str());
+        Ok(reason::differences(self.store, &nearest.recipe, &now, loaded_by, &source_of))
+    }
+
+    /// Returns the result to explain a difference with, and the run that it is from: that of the last run, else the newest.
+    pub(super) fn nearest(
+        &self,
+        before: &Before<'_, '_>,
+        sets: &ReadSets,
+    ) -> Result<Option<(Option<RecordId>, StepResult)>, RunError> {
+        if let Some(last) = self.last()?.get(&before.asked.step) {
+            return Ok(Some((Some(last.run), last.result.clone())));
+        }
+        let Some(newest) = sets.newest() else { return Ok(None) };
+        let results = self.journal.results(Some(before.task), newest.key)?;
+        Ok(results.into_iter().find(|(id, _)| *id == newest.id).map(|(_, result)| (None, result)))
+    }
+
+    /// Returns what the step at `index` wrote last, if that is known from an earlier run.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Record`] if records cannot be read.
+    pub(super) fn last_outputs(&self, index: usize) -> Result<Option<Vec<Output>>, RunError> {
+        Ok(self.last()?.get(&self.pipeline.steps[index].name).map(|last| last.result.outputs.clone()))
+    }
+
+    /// Returns whether a result of the step is known from an earlier run.
+    fn is_known(&self, step: &str) -> Result<bool, RunError> {
+        Ok(self.last()?.contains_key(step))
+    }
+
+    fn last(&self) -> Result<&BTreeMap<String, Last>, RunError> {
+        if let Some(last) = self.memory.last.get() {
+            return Ok(last);
+        }
+        let last = last_results(self.pipeline, self.name, self.journal)?;
+        Ok(self.memory.last.get_or_init(|| last))
+    }
+
+    /// Returns the steps that the one at `index` waits for directly.
+    pub(super) fn dependencies(&self, index: usize) -> BTreeSet<usize> {
+        let mut all = self.graph.dependencies[index].clone();
+        let learnt = self.memory.learnt.lock().expect("no holder panics");
+        all.extend(learnt.get(&index).into_iter().flatten());
+        all
+    }
+
+    /// Notes that more is known of `task` than is remembered.
+    pub(super) fn note_behind(&self, task: TaskKey) {
+        self.memory.behind.lock().expect("no holder panics").insert(task);
+    }
+
+    /// Remembers what is known of tasks beside their records, so that the next look costs less.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Record`] if records cannot be read.
+    pub(super) fn remember(&self) -> Result<(), RunError> {
+        for task in std::mem::take(&mut *self.memory.behind.lock().expect("no holder panics")) {
+            self.journal.remember_read_sets(task, &self.journal.read_sets(task)?);
+        }
+        Ok(())
+    }
+
+    /// Returns the names of the steps that the one at `index` was made to wait for in this run.
+    pub(super) fn learnt(&self, index: usize) -> Vec<String> {
+        let learnt = self.memory.learnt.lock().expect("no holder panics");
+        let others = learnt.get(&index).into_iter().flatten();
+        others.map(|other| self.pipeline.steps[*other].name.clone()).collect()
+    }
+
+    /// Lets the step at `index` wait for `others` from now on.
+    pub(super) fn learn(&self, index: usize, others: &BTreeSet<usize>) {
+        self.memory.learnt.lock().expect("no holder panics").entry(index).or_default().extend(others);
+    }
+}
+
+/// Returns the result that each step of the pipeline had last, by name, as far as one of the newest runs tells it.
+///
+/// # Errors
+///
+/// [`RunError::Record`] if records cannot be read.
+pub(super) fn last_results(
+    pipeline: &Pipeline,
+    name: &str,
+    journal: &Journal,
+) -> Result<BTreeMap<String, Last>, RunError> {
+    let mut missing: BTreeSet<_> = pipeline.steps.iter().map(|step| step.name.clone()).collect();
+    let mut last = BTreeMap::new();
+    for run in journal.runs()?.take(RUNS_SEARCHED) {
+        let (id, run) = run?;
+        if missing.is_empty() {
+            break;
+        }
+        if run.pipeline != name {
+            continue;
+        }
+        for step in run.steps {
+            let good = matches!(step.verdict, StepVerdict::Ran | StepVerdict::Reused);
+            if let Some(key) = step.key.filter(|_| good)
+                && missing.contains(&step.step)
+                && let Some((_, result)) = journal.results(step.task, key)?.pop()
+            {
+                missing.remove(&step.step);
+                last.insert(step.step, Last { run: id, result });
+            }
+        }
+    }
+    Ok(last)
+}
+
+/// What is known of a step as it is now.
+enum Known {
+    /// A result that can be taken.
+    Good(Box<StepResult>),
+    /// Only results that hold, yet cannot be taken.
+    Refused(Reason),
+    /// No result that holds.
+    Nothing,
+}
+
+/// Returns whether the definition vouches for what the step gets over the network.
+pub(super) const fn vouches(_: &Step) -> bool {
+    // No key of a definition says so yet.
+    false
+}
+
+impl<'w> Before<'w, '_> {
+    /// Returns what decides about a set of names. Guesses only if that `is_guessed`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if a tree cannot be read.
+    pub(super) fn ground(&self, is_guessed: bool) -> Result<Ground<'_>, RunError> {
+        let guessed = if is_guessed { self.guessed()? } else { &self.declared };
+        Ok(Ground { asked: &self.asked, declared: &self.declared, guessed, inputs: self.inputs() })
+    }
+
+    /// Returns the step's declared inputs.
+    pub(super) fn inputs(&self) -> &'w [ProjectPath] {
+        self.work.pipeline.steps[self.index].inputs.as_deref().unwrap_or_default()
+    }
+
+    fn guessed(&self) -> Result<&Base, RunError> {
+        if let Some(guessed) = self.guessed.get() {
+            return Ok(guessed);
+        }
+        let guessed = guessed(self.work, self.index, self.finished)?;
+        Ok(self.guessed.get_or_init(|| guessed))
+    }
+
+    /// Returns the present value of a name.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if a tree cannot be read.
+    pub(super) fn value(&self, name: &Name) -> Result<String, RunError> {
+        match name {
+            Name::Fact(name) => Ok(self.machine.fact(name)),
+            Name::Read(aspect, path) if path.starts_with('/') => Ok(self.machine.value(*aspect, path)),
+            Name::Read(aspect, path) if path == TOP => self.world.value(*aspect, None),
+            Name::Read(aspect, path) => match ProjectPath::new(unescape(path)) {
+                Ok(path) => self.world.value(*aspect, Some(&path)),
+                // No step can have read what is no path.
+                Err(_) => Ok(crate::record::ABSENT.to_owned()),
+            },
+        }
+    }
+
+    /// Returns the recipe of the step if nothing of it is observed.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if a tree cannot be read.
+    pub(super) fn guess(&self) -> Result<Recipe, RunError> {
+        let Base { reads, environment } = self.guessed()?.clone();
+        Ok(Recipe { reads, environment, ..self.asked.clone() })
+    }
+
+    /// Returns the keys under which results hold now, the newest first.
+    fn holding(&self, sets: &ReadSets) -> Result<Vec<StepKey>, RunError> {
+        let is_guessed = !sets.unobserved.is_empty() || sets.sets.iter().any(|set| !set.is_whole);
+        let ground = self.ground(is_guessed)?;
+        let observed = holding(&ground, sets, &mut |name| self.value(name))?;
+        let mut keys: Vec<StepKey> = observed.into_iter().map(|known| known.key).collect();
+        if !sets.unobserved.is_empty() {
+            let guess = self.guess()?.key();
+            keys.extend(sets.unobserved.iter().map(|known| known.key).filter(|key| *key == guess));
+        }
+        keys.dedup();
+        Ok(keys)
+    }
+
+    /// Returns what the recipe of `earlier` would be now.
+    pub(super) fn now(&self, earlier: &StepResult) -> Result<Recipe, RunError> {
+        let is_seen = earlier.observed.as_ref().is_some_and(|observed| observed.rung != Rung::None);
+        if !is_seen {
+            return self.guess();
+        }
+        let names = names_of(&earlier.recipe);
+        let is_whole = earlier.is_seen_whole();
+        compose(&self.ground(!is_whole)?, is_whole, &names, &mut |name| self.value(name))
     }
 }
 
@@ -143,13 +433,13 @@ pub fn plan(work: &Work<'_>) -> Result<Vec<Judged>, RunError> {
     let mut judged: BTreeMap<usize, Judged> = BTreeMap::new();
     for index in &work.graph.order {
         let running: Vec<usize> =
-            work.graph.dependencies[*index].iter().copied().filter(|other| !finished.contains_key(other)).collect();
+            work.dependencies(*index).into_iter().filter(|other| !finished.contains_key(other)).collect();
         let verdict = if running.is_empty() {
             work.judge(*index, &finished)?
         } else {
             let names = running.iter().map(|other| work.pipeline.steps[*other].name.clone()).collect();
             let name = &work.pipeline.steps[*index].name;
-            let reason = if work.last()?.contains_key(name) { Reason::After(names) } else { Reason::FirstTime };
+            let reason = if work.is_known(name)? { Reason::After(names) } else { Reason::FirstTime };
             Judged { verdict: Verdict::Run, reason, recipe: None }
         };
         if let Verdict::Reuse(result) = &verdict.verdict {

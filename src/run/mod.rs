@@ -4,20 +4,34 @@
 //! known under that key. [`perform`] does it: a clean place, processes, results.
 //! Progress leaves this room as [`Event`]s, never as text.
 
+mod base;
 mod commit;
+mod conflicts;
+mod explain;
 mod grant;
 mod imports;
 mod judge;
+mod known;
+mod layer;
+mod machine;
+mod order;
 mod perform;
 mod place;
+mod reads;
 mod reason;
 mod recipe;
 mod report;
+mod resolve;
 mod restore;
 mod schedule;
 mod select;
+mod settle;
 mod step;
 mod turns;
+mod world;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -28,8 +42,11 @@ use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
-pub use judge::{Judged, Verdict, Work, plan};
-pub use perform::{Event, Mode, Performed, Request, StepDone, perform};
+pub use conflicts::{Conflict, Side, conflicts};
+pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
+pub use judge::{Judged, Memory, Verdict, Work, plan};
+pub use order::learnt_order;
+pub use perform::{Differing, Event, Mode, Performed, Request, StepDone, perform};
 pub use reason::{Difference, Reason};
 pub use recipe::describe;
 pub use report::{Compared, Origin, Report, conclude};

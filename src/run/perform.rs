@@ -1,4 +1,4 @@
-//! Carrying a run out: what is known is taken, the rest executed, and every result committed.
+//! Carrying a run out: steps in parallel, each as soon as those before it are done.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,22 +7,28 @@ use std::time::Duration;
 use super::RunError;
 use super::commit::Committer;
 use super::grant::Grant;
-use super::judge::{Judged, Verdict, Work, plan};
+use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::place::Place;
 use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
 use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
+use super::settle::{Settled, Sighting, settle};
 use super::step::{Executed, Failure, execute};
-use super::turns::Shared;
+use super::turns::{Results, Shared, Turn};
 use crate::disk::Lock;
-use crate::exec::Stop;
+use crate::exec::{Rung, Stop};
+use crate::hash::Digest;
 use crate::host::Time;
-use crate::object::{BlobId, StepKey};
-use crate::record::{By, Output, Recipe, StepResult, StepVerdict};
+use crate::object::{BlobId, StepKey, TaskKey};
+use crate::path::ProjectPath;
+use crate::record::{By, Output, StepResult, StepVerdict};
 
 /// How long a run waits before it looks again whether another one has left a result.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Where an isolated step has its shared memory.
+const SHARED_MEMORY: &str = "/dev/shm";
 
 /// How known results are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,8 +113,35 @@ pub enum Event<'a> {
         /// The line, without its end.
         line: &'a [u8],
     },
+    /// A step looked for what others write without having waited for them. It is executed again after them.
+    TooEarly {
+        /// The step.
+        step: &'a str,
+        /// The others.
+        others: Vec<&'a str>,
+    },
+    /// A step has written something else than what is known under the same key. Both results are kept.
+    Contradiction {
+        /// The step.
+        step: &'a str,
+        /// The key.
+        key: StepKey,
+        /// The outputs that differ, with their digests on record and now.
+        outputs: Vec<Differing>,
+    },
     /// A step is done with.
     Finished(&'a StepDone),
+}
+
+/// An output that is not what is known under the same key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Differing {
+    /// The output.
+    pub path: ProjectPath,
+    /// The digest on record.
+    pub old: Digest,
+    /// The digest now.
+    pub new: Digest,
 }
 
 /// What happened to a step.
@@ -122,6 +155,12 @@ pub struct StepDone {
     pub reason: Reason,
     /// Its key, where it was reached.
     pub key: Option<StepKey>,
+    /// What it was asked to do, where it was reached.
+    pub task: Option<TaskKey>,
+    /// How it was observed when it was executed; `None` if it was not.
+    pub rung: Option<Rung>,
+    /// Whether it was executed in namespaces of its own.
+    pub isolated: bool,
     /// What it wrote.
     pub outputs: Vec<Output>,
     /// What it printed, in the store.
@@ -175,12 +214,13 @@ pub fn perform(
         committer.close();
         serving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    let (mut done, error) = shared.into_results();
+    let Results { mut done, error, told } = shared.into_results();
     let is_failed = |(index, done): (&usize, &StepDone)| (done.verdict == StepVerdict::Failed).then_some(*index);
     let failed: BTreeSet<usize> = done.iter().filter_map(is_failed).collect();
     let interrupted = request.stop.is_requested();
     place.close(!failed.is_empty())?;
     committed?;
+    work.remember()?;
     if let Some(error) = error {
         return Err(error);
     }
@@ -189,7 +229,7 @@ pub fn perform(
         .steps
         .iter()
         .enumerate()
-        .filter(|(index, _)| request.selection.is_told(*index))
+        .filter(|(index, _)| told.contains(index))
         .map(|(index, step)| match done.remove(&index) {
             Some(done) => done,
             None => StepDone::skipped(&step.name, why_skipped(work, index, &failed)),
@@ -212,6 +252,9 @@ impl StepDone {
             verdict: StepVerdict::Skipped,
             reason,
             key: None,
+            task: None,
+            rung: None,
+            isolated: false,
             outputs: Vec::new(),
             log: None,
             elapsed: Duration::ZERO,
@@ -231,52 +274,67 @@ pub(super) struct Running<'a> {
 }
 
 impl Running<'_> {
-    pub(super) fn one(&self, index: usize, finished: &Finished, gpus: Vec<String>) -> Result<StepDone, RunError> {
+    pub(super) fn one(&self, turn: &Turn, finished: &Finished) -> Result<Outcome, RunError> {
+        let index = turn.index;
         let step = &self.work.pipeline.steps[index];
-        let role = self.request.selection.role(index);
-        if role == Role::Again || (role == Role::Selected && self.request.mode == Mode::Replay) {
-            let reason = if self.request.mode == Mode::Replay { Reason::Replay } else { Reason::Again };
-            return self.anew(index, finished, reason, gpus);
+        let before = self.work.before(index, finished)?;
+        if turn.role == Role::Known {
+            let known = self.work.reusable(&before)?.ok_or_else(|| RunError::NotKnown { step: step.name.clone() })?;
+            return Ok(Outcome::done(self.reused(index, *known, Reason::Unchanged)));
         }
-        if role == Role::Known {
-            let key = super::recipe::recipe(self.work, index, finished)?.key();
-            let known = self.work.known(key)?.ok_or_else(|| RunError::NotKnown { step: step.name.clone() })?;
-            return Ok(self.reused(index, known, Reason::Unchanged));
+        let is_replay = self.request.mode == Mode::Replay;
+        let Judged { verdict, reason, .. } = self.work.judge_in(&before)?;
+        if is_replay || turn.role == Role::Again {
+            let reason = if is_replay { Reason::Replay } else { Reason::Again };
+            return Ok(match self.anew(turn, finished, &before, reason)? {
+                Outcome::Done(done) if done.recorded.is_empty() => {
+                    let known = if let Verdict::Reuse(result) = verdict { result.outputs } else { Vec::new() };
+                    Outcome::done(StepDone { recorded: known, ..*done })
+                }
+                outcome => outcome,
+            });
         }
-        let Judged { verdict, reason, recipe } = self.work.judge(index, finished)?;
-        let recipe = recipe.expect("every step before this one is finished");
+        // A step that comes again was not judged wrongly the first time.
+        let reason =
+            Some(self.work.learnt(index)).filter(|others| !others.is_empty()).map_or(reason, Reason::ReadTooEarly);
         match verdict {
-            Verdict::Reuse(result) => Ok(self.reused(index, *result, reason)),
-            Verdict::Run if !step.cache => self.anew(index, finished, reason, gpus),
-            Verdict::Run => match self.grant(index, gpus)? {
-                None => Ok(StepDone::skipped(&step.name, Reason::Stopped)),
-                Some(mut grant) => match self.claim(index, recipe.key())? {
-                    Claim::Mine(lock) => self.attempts(index, finished, &recipe, reason, Some(lock), &mut grant),
-                    Claim::Known(result) => Ok(self.reused(index, *result, Reason::TakenFromOther)),
-                    Claim::Stopped => Ok(StepDone::skipped(&recipe.step, Reason::Stopped)),
+            Verdict::Reuse(result) => Ok(Outcome::done(self.reused(index, *result, Reason::Unchanged))),
+            Verdict::Run if !step.cache => self.anew(turn, finished, &before, reason),
+            Verdict::Run => match self.grant(turn)? {
+                None => Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped))),
+                Some(mut grant) => match self.claim(index, &before)? {
+                    Claim::Mine(lock) => self.attempts(index, finished, &before, reason, Some(lock), &mut grant),
+                    Claim::Known(result) => Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther))),
+                    Claim::Stopped => Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped))),
                 },
             },
         }
     }
 
     /// Executes a step whether or not its result is known.
-    fn anew(&self, index: usize, finished: &Finished, reason: Reason, gpus: Vec<String>) -> Result<StepDone, RunError> {
-        let recipe = super::recipe::recipe(self.work, index, finished)?;
-        let known = self.work.journal.results(recipe.key())?.into_iter().next();
-        let Some(mut grant) = self.grant(index, gpus)? else {
-            return Ok(StepDone::skipped(&recipe.step, Reason::Stopped));
-        };
-        let done = self.attempts(index, finished, &recipe, reason, None, &mut grant)?;
-        Ok(StepDone { recorded: known.map(|(_, result)| result.outputs).unwrap_or_default(), ..done })
+    fn anew(
+        &self,
+        turn: &Turn,
+        finished: &Finished,
+        before: &Before<'_, '_>,
+        reason: Reason,
+    ) -> Result<Outcome, RunError> {
+        match self.grant(turn)? {
+            Some(mut grant) => self.attempts(turn.index, finished, before, reason, None, &mut grant),
+            None => {
+                let step = &self.work.pipeline.steps[turn.index];
+                Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped)))
+            }
+        }
     }
 
     /// Gets what a step asks for of the machine; `None` if the run is to stop.
-    fn grant(&self, index: usize, gpus: Vec<String>) -> Result<Option<Grant>, RunError> {
-        let step = &self.work.pipeline.steps[index];
+    fn grant(&self, turn: &Turn) -> Result<Option<Grant>, RunError> {
+        let step = &self.work.pipeline.steps[turn.index];
         if let Some(shortage) = self.request.capacity.shortage(&step.resources) {
             return Err(RunError::Shortage { step: step.name.clone(), shortage });
         }
-        Grant::get(step, gpus, self.request.locks, self.request.stop, self.observer)
+        Grant::get(step, turn.gpus.clone(), self.request.locks, self.request.stop, self.observer)
     }
 
     /// Executes a step, and again after it failed as often as its `retries` say.
@@ -284,32 +342,38 @@ impl Running<'_> {
         &self,
         index: usize,
         finished: &Finished,
-        recipe: &Recipe,
+        before: &Before<'_, '_>,
         reason: Reason,
         mut lock: Option<Lock>,
         grant: &mut Grant,
-    ) -> Result<StepDone, RunError> {
+    ) -> Result<Outcome, RunError> {
         let step = &self.work.pipeline.steps[index];
         let is_claimed = lock.is_some();
         let attempts_max = step.retries + 1;
         let mut attempt = 1;
         loop {
             grant.bound_memory(step, self.observer);
-            let mut done = self.execute(index, finished, recipe, reason.clone(), lock.take(), grant)?;
+            let mut done = match self.execute(index, finished, before, reason.clone(), lock.take(), grant)? {
+                Outcome::Done(done) => done,
+                Outcome::TooEarly => return Ok(Outcome::TooEarly),
+            };
             done.attempts = attempt;
             grant.tell_if_unbounded(step, self.observer);
-            let Some(failure) = done.failure.as_ref().filter(|_| attempt < attempts_max) else { return Ok(done) };
+            let Some(failure) = done.failure.as_ref().filter(|_| attempt < attempts_max) else {
+                return Ok(Outcome::Done(done));
+            };
             if self.request.stop.is_requested() {
-                return Ok(done);
+                return Ok(Outcome::Done(done));
             }
             (self.observer)(Event::Retrying { step: &step.name, attempt, attempts_max, failure });
             attempt += 1;
-            self.place.forget(&step.name)?;
             if is_claimed {
-                match self.claim(index, recipe.key())? {
+                match self.claim(index, before)? {
                     Claim::Mine(mine) => lock = Some(mine),
-                    Claim::Known(result) => return Ok(self.reused(index, *result, Reason::TakenFromOther)),
-                    Claim::Stopped => return Ok(done),
+                    Claim::Known(result) => {
+                        return Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther)));
+                    }
+                    Claim::Stopped => return Ok(Outcome::Done(done)),
                 }
             }
         }
@@ -321,6 +385,9 @@ impl Running<'_> {
             verdict: StepVerdict::Reused,
             reason,
             key: Some(result.key),
+            task: result.task(),
+            rung: result.observed.as_ref().map(|observed| observed.rung),
+            isolated: result.observed.as_ref().is_some_and(|observed| observed.isolated),
             outputs: result.outputs,
             log: result.log,
             elapsed: Duration::ZERO,
@@ -330,17 +397,19 @@ impl Running<'_> {
         }
     }
 
-    /// Gets the right to execute the step with this key, or the result that another run leaves meanwhile.
-    fn claim(&self, index: usize, key: StepKey) -> Result<Claim, RunError> {
-        let path = self.request.locks.join(key.to_string());
+    /// Gets the right to execute the step, or the result that another run leaves meanwhile.
+    ///
+    /// What is locked is what the step is asked to do: its key is known only after it has run.
+    fn claim(&self, index: usize, before: &Before<'_, '_>) -> Result<Claim, RunError> {
+        let path = self.request.locks.join(before.task.to_string());
         let mut told = false;
         loop {
             if let Some(lock) = Lock::try_exclusive(&path)? {
                 // It may have been committed between our look and our lock.
-                return Ok(match self.work.known(key)? {
+                return Ok(match self.work.reusable(before)? {
                     Some(result) => {
                         lock.remove();
-                        Claim::Known(Box::new(result))
+                        Claim::Known(result)
                     }
                     None => Claim::Mine(lock),
                 });
@@ -359,62 +428,116 @@ impl Running<'_> {
         &self,
         index: usize,
         finished: &Finished,
-        recipe: &Recipe,
+        before: &Before<'_, '_>,
         reason: Reason,
         lock: Option<Lock>,
         grant: &Grant,
-    ) -> Result<StepDone, RunError> {
+    ) -> Result<Outcome, RunError> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
-        let room = self.place.prepare(&step.name, &ancestors(self.work, index), finished)?;
+        let earlier = ancestors(self.work, index);
+        let room = self.place.prepare(index, step, &earlier, finished)?;
+        let strip = || self.place.strip(&room, step, &earlier);
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
-        let Executed { outputs, log, elapsed, failure, interrupted } =
-            execute(self.work.store, step, recipe, &room, grant, &mut on_line, self.request.stop)?;
+        let Executed { outputs, log, elapsed, failure, interrupted, observation, writes } =
+            execute(self.work.store, step, &before.asked, &room, grant, &strip, &mut on_line, self.request.stop)?;
         if interrupted {
-            return Ok(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) });
+            return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
+        }
+        let private = [room.home.as_path(), room.temporary.as_path(), Path::new(SHARED_MEMORY)];
+        let sighting = Sighting { observation: &observation, workplace: &room.tree, private: &private };
+        let Settled { recipe, mut observed, too_early } = settle(self.work, index, before, Some(sighting))?;
+        if let Some(observed) = observed.as_mut().filter(|observed| observed.isolated) {
+            // Its layer tells better than its calls: what it wrote and removed again is in neither.
+            observed.writes.retain(|path| path.starts_with('/'));
+            observed.writes.extend(writes.iter().map(ToString::to_string));
+        }
+        if !too_early.is_empty() {
+            self.place.take_back(room)?;
+            self.again_after(index, &too_early);
+            return Ok(Outcome::TooEarly);
         }
         self.place.executed(index);
         if failure.is_none() {
             self.place.take_back(room)?;
         }
-        let key = recipe.key();
-        let verdict = if failure.is_some() { StepVerdict::Failed } else { StepVerdict::Ran };
-        if failure.is_none() {
-            let result = StepResult {
-                key,
-                recipe: recipe.clone(),
-                outputs: outputs.clone(),
-                log,
-                started,
-                elapsed_ms: milliseconds(elapsed),
-                by: self.request.by.clone(),
-            };
-            self.keep(result, lock)?;
-        }
-        Ok(StepDone {
+        let mut done = StepDone {
             step: step.name.clone(),
-            verdict,
+            verdict: if failure.is_some() { StepVerdict::Failed } else { StepVerdict::Ran },
             reason,
-            key: Some(key),
+            key: Some(recipe.key()),
+            task: Some(before.task),
+            rung: observed.as_ref().map(|observed| observed.rung),
+            isolated: observed.as_ref().is_some_and(|observed| observed.isolated),
             outputs,
             log,
             elapsed,
             attempts: 1,
             failure,
             recorded: Vec::new(),
-        })
+        };
+        if done.failure.is_none() {
+            let result = StepResult {
+                key: recipe.key(),
+                recipe,
+                outputs: done.outputs.clone(),
+                log,
+                started,
+                elapsed_ms: milliseconds(elapsed),
+                by: self.request.by.clone(),
+                observed,
+            };
+            done.recorded = self.keep(before, result, lock)?;
+        }
+        Ok(Outcome::done(done))
     }
 
-    /// Commits a result, unless the same outputs are known under its key already.
-    fn keep(&self, result: StepResult, lock: Option<Lock>) -> Result<(), RunError> {
-        // Without a lock it is executed although its result may be known.
-        let on_record = lock.is_none()
-            && self.work.journal.results(result.key)?.iter().any(|(_, known)| known.outputs == result.outputs);
-        if !on_record {
-            self.committer.push(result, lock);
+    /// Lets a step wait for `others` whose outputs it looked for.
+    fn again_after(&self, index: usize, others: &BTreeSet<usize>) {
+        let name = |index: usize| self.work.pipeline.steps[index].name.as_str();
+        let names = others.iter().map(|other| name(*other)).collect();
+        (self.observer)(Event::TooEarly { step: name(index), others: names });
+        self.work.learn(index, others);
+    }
+
+    /// Commits a result, unless the same outputs are known under its key already. Returns the outputs that were on record in a replay.
+    fn keep(&self, before: &Before<'_, '_>, result: StepResult, lock: Option<Lock>) -> Result<Vec<Output>, RunError> {
+        let known = self.work.journal.results(Some(before.task), result.key)?;
+        let is_on_record = known.iter().any(|(_, known)| known.outputs == result.outputs);
+        if let Some((_, other)) = known.last().filter(|_| !is_on_record) {
+            let outputs = differing(&other.outputs, &result.outputs);
+            (self.observer)(Event::Contradiction { step: &result.recipe.step, key: result.key, outputs });
         }
-        Ok(())
+        // What was reused before is worth committing again: its outputs were gone, or it was refused.
+        if !is_on_record || lock.is_some() {
+            self.committer.push(result, lock);
+            self.work.note_behind(before.task);
+        }
+        let is_compared = self.request.mode == Mode::Replay;
+        Ok(known.into_iter().next().filter(|_| is_compared).map(|(_, first)| first.outputs).unwrap_or_default())
+    }
+}
+
+fn differing(old: &[Output], new: &[Output]) -> Vec<Differing> {
+    let pairs = new.iter().filter_map(|new| Some((old.iter().find(|old| old.path == new.path)?, new)));
+    pairs
+        .filter(|(old, new)| old != new)
+        .map(|(old, new)| Differing { path: new.path.clone(), old: old.digest, new: new.digest })
+        .collect()
+}
+
+/// What came of a step's turn.
+pub(super) enum Outcome {
+    /// It is done with.
+    Done(Box<StepDone>),
+    /// It looked for what others write, and comes again after them.
+    TooEarly,
+}
+
+impl Outcome {
+    fn done(done: StepDone) -> Self {
+        Self::Done(Box::new(done))
     }
 }
 

@@ -1,8 +1,13 @@
-//! The clean place of a run: a directory of its own, outside the project.
+//! The clean place of a run: directories of its own, outside the project.
 //!
 //! Outside, because tools look for their settings in the directories above: a
 //! place inside the project would find the project's files again, as they are
 //! now. It is made when the first step is executed; a run that reuses everything makes none.
+//!
+//! Where the system allows it, each step sees the files of the snapshot through
+//! an overlay: below, the base checkout, which is shared and kept; above it what the steps
+//! before it wrote, each a layer; on top its own layer. Elsewhere all
+//! steps of a run share one copy of the files.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -11,9 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::RunError;
-use super::recipe::Finished;
+use super::base::{self, Base};
+use super::layer;
+use super::recipe::{Finished, outputs_of};
 use crate::disk::{self, DiskError, Durability, Lock};
-use crate::exec::Stop;
+use crate::exec::{self, PLACE, Stop, WORKPLACE, World};
+use crate::path::ProjectPath;
+use crate::pipeline::Step;
 use crate::snapshot::{View, lay_out, place_entry};
 
 /// How many places of failed runs are kept.
@@ -22,8 +31,10 @@ const KEPT: &str = "kept";
 const LOCK: &str = "lock";
 /// Held while a place gets its lock, so that one without is known to be left behind.
 const MAKING: &str = "making";
+/// So many layers become one where a step has more: an overlay takes only some hundreds, and each costs time at every lookup.
+const BUNDLE: usize = 64;
 
-/// A directory in which the steps of one run are executed.
+/// Directories in which the steps of one run are executed.
 pub(super) struct Place<'a> {
     view: &'a View<'a>,
     base: &'a Path,
@@ -33,23 +44,31 @@ pub(super) struct Place<'a> {
 }
 
 /// What a step has for itself in the place of a run.
+#[derive(Debug)]
 pub(super) struct Room {
-    /// The snapshot's files and the outputs of the steps before, which all steps share.
+    /// Where the project's files are, as the step sees it.
     pub(super) tree: PathBuf,
-    /// Its home directory, empty.
+    /// Where what it writes there is found.
+    pub(super) written: PathBuf,
+    /// Its home directory, empty, as the step sees it.
     pub(super) home: PathBuf,
-    /// Its directory for temporary files, empty.
+    /// Its directory for temporary files, empty, as the step sees it.
     pub(super) temporary: PathBuf,
     /// The file that takes what it prints.
     pub(super) log: PathBuf,
+    /// The view of the file system that it gets; `None` is the machine's own.
+    pub(super) world: Option<World>,
+    /// The directories that are its own, to be given to another step.
+    own: PathBuf,
 }
 
-/// What steps that have ended leave for others under another name.
+/// What steps that have ended leave for others.
 ///
 /// Making a directory and removing it costs a file system more than many a step takes.
 #[derive(Default)]
 struct Spare {
-    directories: Vec<PathBuf>,
+    made: usize,
+    rooms: Vec<PathBuf>,
     logs: Vec<PathBuf>,
 }
 
@@ -57,8 +76,17 @@ struct Made {
     directory: PathBuf,
     /// Tells others that this place is in use; the kernel takes it back if this process dies.
     _lock: Lock,
+    ground: Ground,
     /// Steps whose outputs are already there.
     placed: BTreeSet<usize>,
+}
+
+/// What the steps of a run stand on.
+enum Ground {
+    /// One copy for all of them, and why no better one can be had.
+    Shared,
+    /// A base below an overlay for each.
+    Layered(Base),
 }
 
 impl<'a> Place<'a> {
@@ -67,27 +95,98 @@ impl<'a> Place<'a> {
         Self { view, base, stop, made: Mutex::new(None), spare: Mutex::default() }
     }
 
-    /// Returns what `step` has for itself, with the snapshot's files and the outputs of the steps `before` in the tree.
+    /// Returns what the step at `index` has for itself, with the snapshot's files and the outputs of the steps `before` in the tree.
     ///
     /// # Errors
     ///
     /// [`RunError`] if the place cannot be made or an object is missing.
-    pub(super) fn prepare(&self, step: &str, before: &BTreeSet<usize>, finished: &Finished) -> Result<Room, RunError> {
-        let directory = self.fill(before, finished)?;
-        let inside = |kind: &str| directory.join(kind).join(step);
-        let room =
-            Room { tree: directory.join("tree"), home: inside("home"), temporary: inside("tmp"), log: inside("log") };
-        let mut spare = self.spare.lock().expect("no holder panics");
-        for path in [&room.home, &room.temporary] {
-            match spare.directories.pop() {
-                Some(other) => disk::rename(&other, path)?,
-                None => disk::make_directory(path)?,
+    pub(super) fn prepare(
+        &self,
+        index: usize,
+        step: &Step,
+        before: &BTreeSet<usize>,
+        finished: &Finished,
+    ) -> Result<Room, RunError> {
+        let mut slot = self.made.lock().expect("no holder panics");
+        if slot.is_none() {
+            *slot = Some(self.make()?);
+        }
+        let made = slot.as_mut().expect("it has just been made");
+        self.fill(made, before, finished)?;
+        let place = made.directory.clone();
+        let own = self.own_directories(&place, index)?;
+        match &made.ground {
+            Ground::Shared => {
+                drop(slot);
+                let tree = place.join("tree");
+                clear_outputs(step, &tree)?;
+                let (home, temporary) = (own.room.join("home"), own.room.join("tmp"));
+                Ok(Room { written: tree.clone(), tree, home, temporary, log: own.log, world: None, own: own.room })
+            }
+            Ground::Layered(ground) => {
+                let mut lower = self.layers(&place, before, finished)?;
+                lower.push(ground.tree());
+                drop(slot);
+                let upper = layer_of(&place, index);
+                // A step that is tried again begins anew.
+                disk::remove_tree(&upper)?;
+                disk::make_directory(&upper)?;
+                make_ways(step, &lower, &upper)?;
+                let scratch = place.join(format!("{index}.overlay"));
+                disk::remove_tree(&scratch)?;
+                disk::make_directory(&scratch)?;
+                let inside = |path: &Path| path.strip_prefix(self.base).unwrap_or(path).to_owned();
+                let world = World {
+                    base: self.base.to_owned(),
+                    lower: lower.iter().map(|path| inside(path)).collect(),
+                    upper: (inside(&upper), inside(&scratch)),
+                    room: inside(&own.room),
+                    root: inside(&place.join("root")),
+                    bound: Vec::new(),
+                    offline: false,
+                };
+                Ok(Room {
+                    tree: PathBuf::from(WORKPLACE),
+                    written: upper,
+                    home: Path::new(PLACE).join("home"),
+                    temporary: Path::new(PLACE).join("tmp"),
+                    log: own.log,
+                    world: Some(world),
+                    own: own.room,
+                })
             }
         }
-        if let Some(other) = spare.logs.pop() {
-            disk::rename(&other, &room.log)?;
+    }
+
+    /// Returns what the step wrote besides its outputs, and takes it away, so that no other step sees it.
+    ///
+    /// Nothing where steps share their files: there it cannot be told whose they are.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if it cannot be read or removed.
+    pub(super) fn strip(
+        &self,
+        room: &Room,
+        step: &Step,
+        before: &BTreeSet<usize>,
+    ) -> Result<BTreeSet<ProjectPath>, RunError> {
+        if room.world.is_none() {
+            return Ok(BTreeSet::new());
         }
-        Ok(room)
+        let below = {
+            let made = self.made.lock().expect("no holder panics");
+            let Some(Made { directory, ground: Ground::Layered(base), .. }) = made.as_ref() else {
+                return Ok(BTreeSet::new());
+            };
+            let mut below: Vec<PathBuf> = before.iter().map(|index| layer_of(directory, *index)).collect();
+            below.push(base.tree());
+            below
+        };
+        let is_there = |path: &ProjectPath| -> Result<bool, RunError> {
+            Ok(below.iter().any(|layer| fs::symlink_metadata(path.under(layer)).is_ok()))
+        };
+        layer::strip(&room.written, &outputs_of(step).collect(), &is_there)
     }
 
     /// Takes back what a step had that succeeded: its temporary files are removed, and what is empty is for another step.
@@ -96,48 +195,80 @@ impl<'a> Place<'a> {
     ///
     /// [`RunError::Disk`] if something cannot be removed.
     pub(super) fn take_back(&self, room: Room) -> Result<(), RunError> {
-        if !is_as_made(&room.temporary) {
-            disk::remove_tree(&room.temporary)?;
+        let temporary = room.own.join("tmp");
+        if !is_as_made(&temporary) {
+            disk::remove_tree(&temporary)?;
+            disk::make_directory(&temporary)?;
         }
+        let is_clean = ["home", "tmp", "work"].iter().all(|name| is_as_made(&room.own.join(name)));
         let mut spare = self.spare.lock().expect("no holder panics");
-        for path in [room.home, room.temporary] {
-            if is_as_made(&path) {
-                spare.directories.push(path);
-            }
+        if is_clean && fs::read_dir(&room.own).is_ok_and(|entries| entries.count() == 3) {
+            spare.rooms.push(room.own);
         }
         spare.logs.push(room.log);
         Ok(())
     }
 
-    /// Removes what an attempt that failed left in the step's own directories, so that the next one begins with empty ones.
-    ///
-    /// # Errors
-    ///
-    /// [`RunError::Disk`] if something cannot be removed.
-    pub(super) fn forget(&self, step: &str) -> Result<(), RunError> {
-        let made = self.made.lock().expect("no holder panics");
-        let Some(made) = made.as_ref() else { return Ok(()) };
-        for kind in ["home", "tmp", "log"] {
-            disk::remove_tree(&made.directory.join(kind).join(step))?;
+    fn own_directories(&self, place: &Path, index: usize) -> Result<Own, RunError> {
+        let mut spare = self.spare.lock().expect("no holder panics");
+        let room = match spare.rooms.pop() {
+            Some(room) => room,
+            None => {
+                spare.made += 1;
+                let room = place.join(format!("room-{}", spare.made));
+                for name in ["home", "tmp", "work"] {
+                    disk::make_directory(&room.join(name))?;
+                }
+                room
+            }
+        };
+        let log = place.join(format!("{index}.log"));
+        if let Some(other) = spare.logs.pop() {
+            disk::rename(&other, &log)?;
+        }
+        Ok(Own { room, log })
+    }
+
+    /// Puts the outputs of the steps `before` where the next step finds them.
+    fn fill(&self, made: &mut Made, before: &BTreeSet<usize>, finished: &Finished) -> Result<(), RunError> {
+        for index in before {
+            if made.placed.insert(*index) {
+                let outputs = finished.get(index).into_iter().flatten();
+                let target = match made.ground {
+                    Ground::Shared => made.directory.join("tree"),
+                    Ground::Layered(_) => layer_of(&made.directory, *index),
+                };
+                for output in outputs {
+                    disk::make_directory(&target)?;
+                    place_entry(self.view.store(), &target, &output.path, &output.entry(), &|_, _| true)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn fill(&self, before: &BTreeSet<usize>, finished: &Finished) -> Result<PathBuf, RunError> {
-        let mut slot = self.made.lock().expect("no holder panics");
-        if slot.is_none() {
-            *slot = Some(self.make()?);
-        }
-        let made = slot.as_mut().expect("it has just been made");
-        for index in before {
-            if made.placed.insert(*index) {
-                for output in finished.get(index).into_iter().flatten() {
-                    let tree = made.directory.join("tree");
-                    place_entry(self.view.store(), &tree, &output.path, &output.entry(), &|_, _| true)?;
+    /// Returns the layers with what the steps `before` wrote. Which lies above which does not matter: no two write one path.
+    fn layers(&self, place: &Path, before: &BTreeSet<usize>, finished: &Finished) -> Result<Vec<PathBuf>, RunError> {
+        let wrote = |index: &&usize| finished.get(index).is_some_and(|outputs| !outputs.is_empty());
+        let steps: Vec<usize> = before.iter().filter(wrote).copied().collect();
+        let mut layers = Vec::new();
+        for steps in steps.chunks(BUNDLE) {
+            if steps.len() < BUNDLE {
+                layers.extend(steps.iter().map(|index| layer_of(place, *index)));
+                continue;
+            }
+            // The same steps are before many others, mostly, so this is made once.
+            let name = crate::hash::Digest::of(format!("{steps:?}").as_bytes()).short();
+            let bundle = place.join(format!("bundle-{name}"));
+            if !bundle.is_dir() {
+                disk::make_directory(&bundle)?;
+                for output in steps.iter().filter_map(|index| finished.get(index)).flatten() {
+                    place_entry(self.view.store(), &bundle, &output.path, &output.entry(), &|_, _| true)?;
                 }
             }
+            layers.push(bundle);
         }
-        Ok(made.directory.clone())
+        Ok(layers)
     }
 
     /// Notes that a step has been executed here, so its outputs are in place.
@@ -176,20 +307,81 @@ impl<'a> Place<'a> {
             .keep();
         // Nothing but a lock tells a place in use from one left behind.
         let lock = Lock::exclusive(&directory.join(LOCK)).map_err(failed)?;
-        drop(making);
-        let made = Made { directory, _lock: lock, placed: BTreeSet::new() };
-        for name in ["tree", "home", "tmp", "log"] {
-            disk::make_directory(&made.directory.join(name))?;
+        disk::make_directory(&directory.join("root"))?;
+        let ground = match self.can_layer(&directory)? {
+            true => Base::take(self.view, self.base, self.stop).map(Ground::Layered),
+            false => {
+                drop(making);
+                let tree = directory.join("tree");
+                disk::make_directory(&tree)?;
+                let go_on = |_, _| !self.stop.is_requested();
+                lay_out(self.view.store(), self.view.snapshot(), &tree, &go_on)
+                    .map(|()| Ground::Shared)
+                    .map_err(RunError::from)
+            }
+        };
+        match ground {
+            Ok(ground) => Ok(Made { directory, _lock: lock, ground, placed: BTreeSet::new() }),
+            Err(error) => {
+                // The error that matters is the first one.
+                drop(disk::remove_tree(&directory));
+                Err(error)
+            }
         }
-        let tree = made.directory.join("tree");
-        let laid_out = lay_out(self.view.store(), self.view.snapshot(), &tree, &|_, _| !self.stop.is_requested());
-        if let Err(error) = laid_out {
-            // The error that matters is the first one.
-            drop(disk::remove_tree(&made.directory));
-            return Err(error.into());
-        }
-        Ok(made)
     }
+
+    /// Returns whether steps can have overlays here, found out by making one.
+    fn can_layer(&self, directory: &Path) -> Result<bool, RunError> {
+        let trial = directory.join("trial");
+        for name in ["below", "upper", "overlay", "room/work"] {
+            disk::make_directory(&trial.join(name))?;
+        }
+        let inside = |path: PathBuf| path.strip_prefix(self.base).map(Path::to_owned).unwrap_or(path);
+        let world = World {
+            base: self.base.to_owned(),
+            lower: vec![inside(trial.join("below"))],
+            upper: (inside(trial.join("upper")), inside(trial.join("overlay"))),
+            room: inside(trial.join("room")),
+            root: inside(directory.join("root")),
+            bound: Vec::new(),
+            offline: false,
+        };
+        let can = exec::try_world(&world).is_ok();
+        disk::remove_tree(&trial)?;
+        Ok(can)
+    }
+}
+
+struct Own {
+    room: PathBuf,
+    log: PathBuf,
+}
+
+/// Returns where what the step at `index` leaves lies.
+fn layer_of(place: &Path, index: usize) -> PathBuf {
+    place.join(index.to_string())
+}
+
+/// Removes what lies at the outputs of a step and makes the directories that they lie in.
+fn clear_outputs(step: &Step, tree: &Path) -> Result<(), RunError> {
+    for path in outputs_of(step) {
+        disk::remove_tree(&path.under(tree))?;
+        if let Some(parent) = path.parent() {
+            disk::make_directory(&parent.under(tree))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directories that the outputs of a step lie in, where no layer below has them.
+fn make_ways(step: &Step, lower: &[PathBuf], upper: &Path) -> Result<(), RunError> {
+    let parents: BTreeSet<ProjectPath> = outputs_of(step).filter_map(ProjectPath::parent).collect();
+    for parent in parents {
+        if !lower.iter().any(|layer| parent.under(layer).is_dir()) {
+            disk::make_directory(&parent.under(upper))?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether this is an empty directory with the rights of the one that it was made in.
@@ -205,9 +397,10 @@ fn is_as_made(path: &Path) -> bool {
 ///
 /// What cannot be removed now is left for the next time. The caller holds the lock [`MAKING`].
 fn sweep(base: &Path) {
+    base::sweep(base);
     let Ok(entries) = fs::read_dir(base) else { return };
     let mut kept = Vec::new();
-    for entry in entries.flatten() {
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("run-")) {
         let directory = entry.path();
         if !matches!(disk::look(&directory), Ok(Some(disk::Found::Directory))) {
             continue;

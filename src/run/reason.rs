@@ -5,10 +5,11 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::machine::{LIBRARY, PACKAGE};
 use super::recipe::WHOLE_TREE;
-use crate::object::TreeId;
+use crate::object::{TreeId, from_canonical};
 use crate::path::ProjectPath;
-use crate::record::{Reads, Recipe};
+use crate::record::{ABSENT, Reads, Recipe};
 use crate::snapshot::changes;
 use crate::store::Store;
 
@@ -16,8 +17,6 @@ use crate::store::Store;
 const FILES_NAMED: usize = 3;
 /// How many changed packages are named; another interpreter changes all of them.
 const PACKAGES_NAMED: usize = 3;
-/// Stands between a program and a package of its environment.
-const PACKAGE: &str = " package ";
 
 /// Why a step has the verdict that it has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +31,10 @@ pub enum Reason {
     After(Vec<String>),
     /// Its result is known, but outputs are no longer in the store.
     OutputsGone,
+    /// Its result is known, but it talked to these addresses, for which its definition does not vouch.
+    Talked(Vec<String>),
+    /// It read what these steps write, which it did not wait for.
+    ReadTooEarly(Vec<String>),
     /// Every step is executed again.
     Replay,
     /// It was asked for once more.
@@ -89,6 +92,9 @@ pub enum Difference {
         old: Option<String>,
         /// What identifies it now.
         new: Option<String>,
+        /// The step that was seen to load it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loaded_by: Option<String>,
     },
     /// A file or directory that it reads.
     Read {
@@ -113,6 +119,7 @@ pub(super) fn differences(
     store: &dyn Store,
     old: &Recipe,
     new: &Recipe,
+    loaded_by: Option<&str>,
     source_of: &dyn Fn(&str) -> Option<String>,
 ) -> Vec<Difference> {
     let mut found = Vec::new();
@@ -120,6 +127,7 @@ pub(super) fn differences(
         found.push(Difference::Command);
     }
     for (key, old, new) in differing(&old.params, &new.params) {
+        let (old, new) = (old.map(readable), new.map(readable));
         found.push(Difference::Param { source: source_of(&key), key, old, new });
     }
     if old.seed != new.seed {
@@ -129,8 +137,9 @@ pub(super) fn differences(
     reads(store, &old.reads, &new.reads, &mut found);
     found.extend(differing(&old.environment, &new.environment).map(|(name, old, new)| Difference::Environment {
         name,
-        old,
-        new,
+        old: old.filter(|old| old != ABSENT),
+        new: new.filter(|new| new != ABSENT),
+        loaded_by: loaded_by.map(str::to_owned),
     }));
     if old.outputs != new.outputs {
         found.push(Difference::Outputs);
@@ -139,6 +148,11 @@ pub(super) fn differences(
         found.push(Difference::Rules);
     }
     found
+}
+
+/// Returns the value of a param as JSON has it, from the canonical form that a recipe has.
+pub(super) fn readable(canonical: String) -> String {
+    from_canonical(canonical.as_bytes()).map_or(canonical, |value| value.to_string())
 }
 
 fn reads(store: &dyn Store, old: &Reads, new: &Reads, found: &mut Vec<Difference>) {
@@ -212,8 +226,14 @@ impl fmt::Display for Difference {
                 let text = |seed: &Option<u64>| seed.map_or_else(|| "(none)".to_owned(), |seed| seed.to_string());
                 write!(f, "the seed {} -> {}", text(old), text(new))
             }
-            Self::Environment { name, old, new } => match (name.split_once(PACKAGE), old, new) {
-                (Some((_, package)), old, new) => write!(f, "`{package}` {} -> {}", or_none(old), or_none(new)),
+            Self::Environment { name, old, new, loaded_by } => match (name.split_once(PACKAGE), old, new) {
+                (Some((_, package)), old, new) => {
+                    write!(f, "`{package}` {} -> {}", or_none(old), or_none(new))?;
+                    loaded_by.iter().try_for_each(|step| write!(f, ", loaded by `{step}`"))
+                }
+                _ if name.starts_with(LIBRARY) => {
+                    write!(f, "library `{}` {}", &name[LIBRARY.len()..], how(old.is_some(), new.is_some()))
+                }
                 _ if name.starts_with("variable ") => {
                     write!(f, "`{}` {} -> {}", &name["variable ".len()..], or_none(old), or_none(new))
                 }
@@ -252,6 +272,14 @@ impl fmt::Display for Reason {
                 write!(f, "it runs after {}", names.join(", "))
             }
             Self::OutputsGone => f.write_str("its recorded outputs are no longer in the store"),
+            Self::Talked(peers) => {
+                let peers: Vec<_> = peers.iter().map(|peer| format!("`{peer}`")).collect();
+                write!(f, "it talked to {} without `network: true`", peers.join(", "))
+            }
+            Self::ReadTooEarly(steps) => {
+                let names: Vec<_> = steps.iter().map(|step| format!("`{step}`")).collect();
+                write!(f, "it was seen to look for what {} writes", names.join(", "))
+            }
             Self::Replay => f.write_str("every step is executed again"),
             Self::Again => f.write_str("it is executed again, as asked for"),
             Self::NotCached => f.write_str("its result is never reused, as `cache: false` says"),
@@ -279,6 +307,7 @@ mod tests {
             name: format!("python package p{number}"),
             old: Some("1".to_owned()),
             new: None,
+            loaded_by: None,
         };
         let told =
             |count: u32| Reason::Changed((0..count).map(package).chain([Difference::Command]).collect()).to_string();

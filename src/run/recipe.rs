@@ -10,7 +10,7 @@ use crate::hash::Digest;
 use crate::host;
 use crate::object::{Entry, canonical_value};
 use crate::path::ProjectPath;
-use crate::pipeline::{ParamsSource, Run as Command, Step, VERSION_VARIABLE};
+use crate::pipeline::{Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE};
 use crate::record::{Output, Reads, Recipe};
 use crate::snapshot::View;
 
@@ -20,31 +20,73 @@ pub(super) const WHOLE_TREE: &str = ".";
 /// The outputs of the steps that are finished, by the step's index.
 pub(super) type Finished = BTreeMap<usize, Vec<Output>>;
 
-/// Returns the recipe of a step, once every step before it is in `finished`.
+/// What counts for a step whatever it is seen to do.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Base {
+    /// What it reads.
+    pub(super) reads: Reads,
+    /// Facts about the environment.
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+/// Returns what a step is asked to do: its recipe without what it reads and without its environment.
 ///
 /// # Errors
 ///
-/// [`RunError::Snapshot`] if a tree cannot be read, [`RunError::Variable`] if a
-/// passed variable is not text.
-pub(super) fn recipe(work: &Work<'_>, index: usize, finished: &Finished) -> Result<Recipe, RunError> {
-    let step = &work.pipeline.steps[index];
-    let words = words(&step.run);
-    let mut environment = work.tools.identify(words.iter().map(String::as_str));
-    environment.extend(environment::deciding_variables());
-    let before = ancestors(work, index);
-    let outputs: Vec<&Output> = before.iter().filter_map(|other| finished.get(other)).flatten().collect();
+/// [`RunError::Variable`] if a passed variable is not text.
+pub(super) fn asked(
+    pipeline: &Pipeline,
+    params: &Params,
+    version: Option<&str>,
+    index: usize,
+) -> Result<Recipe, RunError> {
+    let step = &pipeline.steps[index];
     Ok(Recipe {
         recipe: Recipe::VERSION,
         step: step.name.clone(),
         command: step.run.clone(),
         workdir: step.workdir.clone(),
-        env: env(work, step)?,
-        params: params(work, step),
-        seed: seed(work.pipeline.seed, step),
-        environment,
-        reads: reads(work, step, &words, &outputs)?,
+        env: env(version, step)?,
+        params: named_params(params, step),
+        seed: seed(pipeline.seed, step),
+        environment: BTreeMap::new(),
+        reads: Reads::new(),
         outputs: outputs_of(step).cloned().collect::<BTreeSet<_>>().into_iter().collect(),
+        home: None,
     })
+}
+
+/// Returns what counts for a step beside what it was seen to read, if it was seen whole: its declared inputs.
+///
+/// # Errors
+///
+/// [`RunError::Snapshot`] if a tree cannot be read.
+pub(super) fn declared(work: &Work<'_>, index: usize, finished: &Finished) -> Result<Base, RunError> {
+    let mut reads = Reads::new();
+    let before = outputs_before(work, index, finished);
+    for path in work.pipeline.steps[index].inputs.iter().flatten() {
+        read_path(&work.view, path, &before, &mut reads)?;
+    }
+    Ok(Base { reads, environment: environment::deciding_variables() })
+}
+
+/// Returns what a step may depend on as far as that can be told without having seen it run.
+///
+/// # Errors
+///
+/// [`RunError::Snapshot`] if a tree cannot be read.
+pub(super) fn guessed(work: &Work<'_>, index: usize, finished: &Finished) -> Result<Base, RunError> {
+    let step = &work.pipeline.steps[index];
+    let words = words(&step.run);
+    let mut environment = work.tools.identify(words.iter().map(String::as_str));
+    environment.extend(environment::deciding_variables());
+    let reads = reads(work, step, &words, &outputs_before(work, index, finished))?;
+    Ok(Base { reads, environment })
+}
+
+/// Returns what the steps before `index` wrote, as far as they are finished.
+pub(super) fn outputs_before<'f>(work: &Work<'_>, index: usize, finished: &'f Finished) -> Vec<&'f Output> {
+    ancestors(work, index).iter().filter_map(|other| finished.get(other)).flatten().collect()
 }
 
 /// Returns everything that a step must leave: outputs, then metrics.
@@ -57,9 +99,9 @@ pub(super) fn ancestors(work: &Work<'_>, index: usize) -> BTreeSet<usize> {
     let mut before = BTreeSet::new();
     let mut open = vec![index];
     while let Some(step) = open.pop() {
-        for other in &work.graph.dependencies[step] {
-            if before.insert(*other) {
-                open.push(*other);
+        for other in work.dependencies(step) {
+            if before.insert(other) {
+                open.push(other);
             }
         }
     }
@@ -81,11 +123,11 @@ pub(super) fn seed(pipeline: Option<u64>, step: &Step) -> Option<u64> {
 }
 
 /// Returns the variables that the definition sets or passes through, with their values.
-fn env(work: &Work<'_>, step: &Step) -> Result<BTreeMap<String, String>, RunError> {
+fn env(version: Option<&str>, step: &Step) -> Result<BTreeMap<String, String>, RunError> {
     let mut env = step.env.fixed.clone();
     for name in &step.env.passed {
         if name == VERSION_VARIABLE {
-            env.extend(work.version.map(|version| (name.clone(), version.to_owned())));
+            env.extend(version.map(|version| (name.clone(), version.to_owned())));
         } else if let Some(value) = host::variable_os(name) {
             let value =
                 value.into_string().map_err(|_| RunError::Variable { step: step.name.clone(), name: name.clone() })?;
@@ -95,9 +137,9 @@ fn env(work: &Work<'_>, step: &Step) -> Result<BTreeMap<String, String>, RunErro
     Ok(env)
 }
 
-fn params(work: &Work<'_>, step: &Step) -> BTreeMap<String, String> {
+fn named_params(params: &Params, step: &Step) -> BTreeMap<String, String> {
     let text = |value| String::from_utf8(canonical_value(value)).expect("canonical JSON is UTF-8");
-    step.params.iter().filter_map(|key| Some((key.clone(), text(work.params.get(key)?)))).collect()
+    step.params.iter().filter_map(|key| Some((key.clone(), text(params.get(key)?)))).collect()
 }
 
 /// Returns the plain words of a command.

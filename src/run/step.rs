@@ -10,9 +10,9 @@ use super::RunError;
 use super::grant::Grant;
 use super::place::Room;
 use super::recipe::outputs_of;
-use crate::disk::{self, DiskError};
+use crate::disk::DiskError;
 use crate::environment;
-use crate::exec::{self, Command, End, ExecError, Job, Stop};
+use crate::exec::{self, Command, End, ExecError, Job, Observation, Stop};
 use crate::object::BlobId;
 use crate::path::ProjectPath;
 use crate::pipeline::{Run, Step};
@@ -43,9 +43,15 @@ pub(super) struct Executed {
     pub(super) failure: Option<Failure>,
     /// Whether it was ended because the run was to stop. That is no failure.
     pub(super) interrupted: bool,
+    /// What it was seen to do.
+    pub(super) observation: Observation,
+    /// What it wrote in the project besides its outputs, as far as that is known.
+    pub(super) writes: BTreeSet<ProjectPath>,
 }
 
 /// Executes `step` in its `room` and puts its outputs and its log into the store.
+///
+/// `strip` takes away what it wrote besides its outputs, and tells.
 ///
 /// # Errors
 ///
@@ -56,24 +62,15 @@ pub(super) fn execute(
     recipe: &Recipe,
     room: &Room,
     grant: &Grant,
+    strip: &dyn Fn() -> Result<BTreeSet<ProjectPath>, RunError>,
     on_line: &mut (dyn FnMut(&[u8]) + Send),
     stop: &Stop,
 ) -> Result<Executed, RunError> {
-    let Room { tree, home, temporary, log } = room;
+    let Room { tree, written, home, temporary, log, world, .. } = room;
     let directory = match &step.workdir {
         Some(workdir) => workdir.under(tree),
         None => tree.clone(),
     };
-    if !directory.is_dir() {
-        let workdir = step.workdir.clone().unwrap_or_else(|| ProjectPath::new("tree").expect("a constant path"));
-        return Err(RunError::NoWorkdir { step: step.name.clone(), workdir });
-    }
-    for path in outputs_of(step) {
-        disk::remove_tree(&path.under(tree))?;
-        if let Some(parent) = path.parent() {
-            disk::make_directory(&parent.under(tree))?;
-        }
-    }
     let command = match &step.run {
         Run::Shell(line) => Command::Shell(line.clone()),
         Run::Program(words) => Command::Direct(words.clone()),
@@ -85,9 +82,16 @@ pub(super) fn execute(
         time_limit: step.timeout_s.map(Duration::from_secs),
         memory: grant.memory(),
         log,
+        world: world.as_ref(),
+        observe: true,
+        permission: None,
     };
     let outcome = match exec::run(&job, on_line, stop) {
-        Err(error) if is_the_commands_own(&error) => return Ok(not_started(&error, directory)),
+        Err(ExecError::NoDirectory { .. }) if step.workdir.is_some() => {
+            let workdir = step.workdir.clone().expect("it has just been asked");
+            return Err(RunError::NoWorkdir { step: step.name.clone(), workdir });
+        }
+        Err(error) if is_the_commands_own(&error) => return Ok(not_started(&error, written.clone())),
         outcome => outcome?,
     };
     let mut outputs = Vec::new();
@@ -100,10 +104,12 @@ pub(super) fn execute(
     let interrupted = outcome.end == End::Interrupted;
     // Also if it ended well: what a part of it would have done is not in the result.
     how = grant.excess().filter(|_| !interrupted).or(how);
+    let mut writes = BTreeSet::new();
     if how.is_none() && !interrupted {
+        writes = strip()?;
         let mut missing = Vec::new();
         for path in outputs_of(step).collect::<BTreeSet<_>>() {
-            match capture_path(&path.under(tree), None, store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
+            match capture_path(&path.under(written), None, store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
                 Some(output) => outputs.push(output),
                 None => missing.push(format!("`{path}`")),
             }
@@ -116,9 +122,11 @@ pub(super) fn execute(
     let stored = store.put(crate::object::Kind::Blob, Source::File(log))?;
     let failure = match how {
         None => None,
-        Some(how) => Some(Failure { how, tail: tail(log)?, kept: directory }),
+        Some(how) => Some(Failure { how, tail: tail(log)?, kept: written.clone() }),
     };
-    Ok(Executed { outputs, log: Some(stored.digest.into()), elapsed: outcome.elapsed, failure, interrupted })
+    let observation = outcome.observation;
+    let log = Some(stored.digest.into());
+    Ok(Executed { outputs, log, elapsed: outcome.elapsed, failure, interrupted, observation, writes })
 }
 
 /// Returns whether the command is to blame, so that other steps may well run.
@@ -132,7 +140,15 @@ fn is_the_commands_own(error: &ExecError) -> bool {
 fn not_started(error: &ExecError, directory: PathBuf) -> Executed {
     let because = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     let failure = Failure { how: format!("{error}{because}"), tail: Vec::new(), kept: directory };
-    Executed { outputs: Vec::new(), log: None, elapsed: Duration::ZERO, failure: Some(failure), interrupted: false }
+    Executed {
+        outputs: Vec::new(),
+        log: None,
+        elapsed: Duration::ZERO,
+        failure: Some(failure),
+        interrupted: false,
+        observation: Observation::default(),
+        writes: BTreeSet::new(),
+    }
 }
 
 /// The step's variables: the clean set, what `pv` tells it, and what its definition says.

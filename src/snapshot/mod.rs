@@ -47,7 +47,7 @@ pub use lay_out::{CheckoutMode, lay_out, place_entry, place_file};
 pub use load::load_pipeline;
 pub use roots::{capture_data, capture_path, read_pointers};
 pub use survey::{Gap, Survey};
-pub use tree::{Change, View, changes, for_each_file, read_snapshot};
+pub use tree::{Change, View, changes, data_entry, for_each_file, read_snapshot};
 
 /// Why a snapshot could not be taken, read or laid out.
 #[derive(Debug, thiserror::Error)]

@@ -91,6 +91,24 @@ impl<'a> View<'a> {
         Ok(None)
     }
 
+    /// Returns what is directly in the directory `tree`, in the order of names.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] if a tree cannot be read.
+    pub fn entries(&self, tree: TreeId) -> Result<Vec<(Vec<u8>, Entry)>, SnapshotError> {
+        match &*self.node(tree)? {
+            Node::Leaf(entries) => Ok(entries.clone()),
+            Node::Inner(children) => {
+                let mut entries = Vec::new();
+                for child in children {
+                    entries.extend(self.entries(child.id)?);
+                }
+                Ok(entries)
+            }
+        }
+    }
+
     /// Returns the data roots that lie below `path`.
     pub fn data_below(&self, path: &ProjectPath) -> impl Iterator<Item = &'a (ProjectPath, DataRoot)> {
         self.snapshot.data.iter().filter(move |(root, _)| root.strip(path).is_some())
@@ -142,7 +160,7 @@ pub(super) fn require_data(store: &dyn Store, snapshot: &Snapshot) -> Result<(),
 }
 
 /// Returns the entry that a data root would be in a directory.
-pub(super) fn data_entry(data: &DataRoot) -> Entry {
+pub fn data_entry(data: &DataRoot) -> Entry {
     match *data {
         DataRoot::File { executable, size, id } => Entry::File { executable, size, id },
         DataRoot::Directory { sized, id } => Entry::Directory { sized, id },

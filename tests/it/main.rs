@@ -30,3 +30,4 @@ mod status;
 mod store;
 mod stored;
 mod training;
+mod why;

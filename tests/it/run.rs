@@ -73,11 +73,8 @@ fn a_step_gets_exactly_the_variables_that_are_promised() {
     let home = given.remove("HOME").unwrap();
     let temporary = given.remove("TMPDIR").unwrap();
     let place = given.remove("PWD").unwrap();
-    assert_ne!(home, temporary);
-    for path in [&home, &temporary, &place] {
-        assert!(path.starts_with(&*project.beside("cache").to_string_lossy()), "{path}");
-        assert!(!Path::new(path).exists(), "the place is gone afterwards: {path}");
-    }
+    assert_eq!([&*home, &*temporary, &*place], ["/pv/home", "/pv/tmp", "/pv/work"]);
+    assert!(!Path::new("/pv").exists(), "nothing of it is there for others");
     assert_eq!(given.remove("PATH").unwrap(), std::env::var("PATH").unwrap());
     for shells_own in ["SHLVL", "_", "OLDPWD"] {
         given.remove(shells_own);
@@ -159,7 +156,7 @@ fn whatever_a_step_does_to_its_home_the_next_one_has_an_empty_one_of_its_own() {
         ));
         project.pv_ok(&["run", "--jobs", "1"]);
         let mode = "755 directory";
-        assert_eq!(project.read("b"), format!("two\ntotal 0\n{mode}\ntwo\ntotal 0\n{mode}\n"), "{deed}");
+        assert_eq!(project.read("b"), format!("home\ntotal 0\n{mode}\ntmp\ntotal 0\n{mode}\n"), "{deed}");
     }
 }
 
@@ -176,7 +173,7 @@ fn the_list_form_has_no_shell_and_workdir_is_where_it_starts() {
     project.pv_ok(&["run"]);
     let text = project.read("sub/dir/out.txt");
     assert!(text.starts_with("['$HOME', '*', 'a b', '; touch x']"), "{text}");
-    assert!(text.ends_with("/tree/sub/dir"), "{text}");
+    assert!(text.ends_with("/pv/work/sub/dir"), "{text}");
     // The script is named relative to the workdir, and counts although it is not declared.
     project.write("sub/dir/show.py", "open('out.txt', 'w').write('other')\n");
     assert_eq!(reason(&project.json(&["run"]).0, 0), "`sub/dir/show.py` changed");
@@ -292,19 +289,21 @@ fn a_step_over_its_time_is_ended_with_all_that_it_started() {
     slow: runs, it has not run before
     slow | started
     error: step `slow` failed: it took longer than [TIME]
-      its directory is kept: [ROOT]/cache/pv/work/[PLACE]/tree
+      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/0
     the last lines of `slow`:
       started
     --- exit 3
     ");
-    let pid = std::fs::read_to_string(out).unwrap();
-    assert!(!is_alive(pid.trim()), "a grandchild lives on");
+    assert!(out.exists(), "it came so far");
+    assert!(!is_anybody_given("OUT", &out), "a grandchild lives on");
 }
 
-/// Returns whether a process is there and no mere remainder.
-pub(crate) fn is_alive(pid: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+/// Returns whether a process lives that was given this path in this variable.
+pub(crate) fn is_anybody_given(variable: &str, path: &Path) -> bool {
+    let wanted = format!("{variable}={}", path.display());
+    let is_given = |environment: Vec<u8>| environment.split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.filter_map(|entry| std::fs::read(entry.path().join("environ")).ok()).any(is_given)
 }
 
 const FAILING: &str = "steps:
@@ -342,14 +341,14 @@ fn a_failed_step_is_told_with_its_last_lines_and_its_directory_and_the_rest_is_s
     bad | trying
     bad | it broke
     error: step `bad` failed: it exited with code 7
-      its directory is kept: [ROOT]/cache/pv/work/[PLACE]/tree
+      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/1
     the last lines of `bad`:
       trying
       it broke
     --- exit 3
     ");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    let kept = told.lines().find_map(|line| line.trim().strip_prefix("its directory is kept: ")).unwrap();
+    let kept = told.lines().find_map(|line| line.trim().strip_prefix("what it wrote is kept: ")).unwrap();
     assert_eq!(std::fs::read_to_string(Path::new(kept).join("b")).unwrap(), "half\n", "as the step left it");
     assert!(project.exists("a"), "what succeeded is brought into the working tree");
     assert!(!project.exists("b"), "and what failed is not");
@@ -400,7 +399,7 @@ fn a_step_that_exits_with_zero_but_leaves_an_output_out_has_failed() {
     --- stderr
     lazy: runs, it has not run before
     error: step `lazy` failed: it did not write `m.json`, `not/made`
-      its directory is kept: [ROOT]/cache/pv/work/[PLACE]/tree
+      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/0
     --- exit 3
     ");
     assert_eq!(project.json(&["run"]).0["steps"][0]["verdict"], "failed", "not reused");
@@ -779,4 +778,21 @@ fn a_file_that_a_step_leaves_undeclared_does_not_reach_the_working_tree() {
     project.pv_ok(&["run"]);
     assert_eq!((project.exists("o"), project.exists("stray"), project.exists("d")), (true, false, false));
     assert_eq!(project.git(&["status", "--short"]), "?? o");
+}
+
+#[test]
+fn a_long_chain_sees_what_all_steps_before_it_wrote_and_nothing_else_of_them() {
+    let step = |number: u32| {
+        let before: String = (0..number).map(|number| format!("out/{number} ")).collect();
+        let inputs = if number == 0 { "[]".to_owned() } else { format!("[out/{}]", number - 1) };
+        format!(
+            "  s{number}:\n    inputs: {inputs}\n    outputs: [out/{number}]\n    \
+             run: cat {before} /dev/null | wc -l > out/{number} && echo x > stray-{number} && ! test -e stray-{inputs_stray}\n",
+            inputs_stray = number.wrapping_sub(1)
+        )
+    };
+    let project = Sandbox::with_pipeline(&format!("steps:\n{}", (0..140).map(step).collect::<String>()));
+    let (answer, code) = project.json(&["run"]);
+    assert_eq!((answer["verdict"].as_str(), code), (Some("done"), 0));
+    assert_eq!(project.read("out/139").trim(), "139", "one line of each step before");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pv::object::Kind;
 use pv::store::{LocalStore, Store};
 
-use crate::run::is_alive;
+use crate::run::is_anybody_given;
 use crate::sandbox::Sandbox;
 
 /// A step that leaves a trace each time it is executed, and then waits for a gate to open.
@@ -62,7 +62,7 @@ fn start(project: &Sandbox, directory: &Path) -> Child {
 }
 
 /// Starts a run and returns when its slow step is at work and its quick one is on record.
-fn start_and_wait(project: &Sandbox) -> (Child, Vec<String>) {
+fn start_and_wait(project: &Sandbox) -> Child {
     let child = start(project, &project.path("."));
     let pids = project.beside("trace.pids");
     wait_until("the slow step", || std::fs::read_to_string(&pids).unwrap_or_default().lines().count() == 2);
@@ -73,8 +73,7 @@ fn start_and_wait(project: &Sandbox) -> (Child, Vec<String>) {
             .filter(|entry| entry.file_type().is_file())
             .any(|file| !file.file_name().as_encoded_bytes().starts_with(b"."))
     });
-    let pids = std::fs::read_to_string(pids).unwrap().lines().map(str::to_owned).collect();
-    (child, pids)
+    child
 }
 
 fn open_the_gate(project: &Sandbox) {
@@ -156,7 +155,7 @@ fn a_request_to_terminate_does_the_same() {
 
 fn stopped_by(name: &str) {
     let project = Sandbox::with_pipeline(TRACED);
-    let (child, pids) = start_and_wait(&project);
+    let child = start_and_wait(&project);
     signal(&child, name);
     let output = child.wait_with_output().unwrap();
     insta::allow_duplicates! {
@@ -173,9 +172,7 @@ fn stopped_by(name: &str) {
         --- exit 130
         ");
     }
-    for pid in pids {
-        assert!(!is_alive(&pid), "process {pid} of the step lives on");
-    }
+    assert!(!is_anybody_given("TRACE", &project.beside("trace")), "a process of the step lives on");
     assert_eq!(places(&project), Vec::<String>::new());
     assert!(!project.exists("s"), "nothing half-done comes into the working tree");
     finish_next_run(&project);
@@ -184,14 +181,11 @@ fn stopped_by(name: &str) {
 #[test]
 fn after_the_sudden_death_of_a_run_the_next_one_sweeps_up_and_goes_on() {
     let project = Sandbox::with_pipeline(TRACED);
-    let (child, pids) = start_and_wait(&project);
+    let child = start_and_wait(&project);
     signal(&child, "-KILL");
     let output = child.wait_with_output();
     open_the_gate(&project);
-    for pid in pids {
-        // Nobody was left to end them.
-        let _ = std::process::Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status();
-    }
+    wait_until("the end of all that it had started", || !is_anybody_given("TRACE", &project.beside("trace")));
     assert_eq!(output.unwrap().status.code(), None);
     assert_eq!(places(&project).len(), 1, "this test is about a place that was left");
     // And one that died even before it had its lock.

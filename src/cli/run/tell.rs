@@ -2,7 +2,7 @@
 
 use crate::cli::answer::seconds;
 use crate::cli::fail::CliError;
-use crate::cli::ui::{BAD, FAINT, Running, Ui, paint};
+use crate::cli::ui::{BAD, FAINT, NOTE, Running, Ui, paint};
 use crate::record::StepVerdict;
 use crate::run::{Event, StepDone};
 
@@ -39,6 +39,21 @@ impl<'a> Teller<'a> {
                 self.say(paint(FAINT, format!("{step}: runs, {reason}")));
                 self.running.begin(step);
             }
+            Event::TooEarly { step, others } => {
+                self.running.end(step);
+                let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
+                self.say(format!("{step}: looked for what {} writes, runs again after that", others.join(", ")));
+            }
+            Event::Contradiction { step, key, outputs } => {
+                let outputs: Vec<_> = outputs.iter().map(|output| format!("`{}`", output.path)).collect();
+                let text = format!(
+                    "{} step `{step}` depended on the same as before (key {}), yet wrote another {}; both are kept",
+                    paint(NOTE, "warning:"),
+                    key.short(),
+                    outputs.join(", ")
+                );
+                self.running.beside(|| self.ui.warn(text));
+            }
             Event::Waiting { step } => self.say(format!("{step}: waits for another run that executes it")),
             Event::WaitingForLock { step, lock } => {
                 self.say(format!("{step}: waits for the lock `{lock}`, which another run has"));
@@ -72,7 +87,7 @@ impl<'a> Teller<'a> {
                 let ui = &*self.ui;
                 self.running.beside(|| {
                     ui.warn(format!("{} step `{}` failed{attempts}: {how}", paint(BAD, "error:"), done.step));
-                    ui.warn(format!("  its directory is kept: {}", failure.kept.display()));
+                    ui.warn(format!("  what it wrote is kept: {}", failure.kept.display()));
                 });
             }
             (StepVerdict::Skipped, _) => self.say(format!("{}: {}", done.step, done.reason)),

@@ -1,0 +1,398 @@
+//! The filter through which a job's system calls go: which of them are reported, and which are refused.
+//!
+//! A classic BPF program over `struct seccomp_data`, as seccomp(2) describes
+//! it. Calls that take a path or an address are reported; `io_uring`, whose
+//! requests no filter sees, is said not to exist, as kernels without it do.
+//! Which calls there are depends on how a program was built: 64-bit programs and,
+//! on x86-64, 32-bit ones have numbers of their own.
+
+use libc::{c_long, sock_filter};
+
+/// What a reported call does with the path or address that it names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Deed {
+    /// `open(path, flags)`.
+    Open { directory: Option<u8>, path: u8, flags: u8 },
+    /// `openat2(directory, path, how)`: the flags lie in memory.
+    OpenHow,
+    /// Makes and empties a file: `creat(path)`.
+    Create { path: u8 },
+    /// Asks whether something is there, or what it is.
+    Examine { directory: Option<u8>, path: u8 },
+    /// Asks where a link points.
+    ReadLink { directory: Option<u8>, path: u8 },
+    /// Lists the directory that is open as the first argument.
+    List,
+    /// Becomes another program.
+    Execute { directory: Option<u8>, path: u8 },
+    /// Makes, removes or changes one path.
+    Write { directory: Option<u8>, path: u8 },
+    /// Moves or links one path to another: directory and path of both.
+    Move { from: (Option<u8>, u8), to: (Option<u8>, u8) },
+    /// Gives a second name to a file.
+    Link { from: (Option<u8>, u8), to: (Option<u8>, u8) },
+    /// Makes a link that points anywhere.
+    Symlink { directory: Option<u8>, path: u8 },
+    /// Works in another directory from now on.
+    Enter,
+    /// Sees another tree of files from now on.
+    ChangeView,
+    /// Talks to an address: `connect(socket, address, length)`.
+    Connect,
+    /// Sends to an address: `sendto(socket, .., address, length)`.
+    SendTo,
+    /// Sends messages, which may name addresses.
+    SendMessage,
+    /// Sends several messages at once.
+    SendMessages,
+}
+
+/// One way of calling the kernel, and what is done with its calls.
+pub(super) struct Calls {
+    /// As `AUDIT_ARCH_*` in `linux/audit.h`.
+    architecture: u32,
+    /// Calls that are reported.
+    reported: Vec<(c_long, Deed)>,
+    /// Calls that are said not to exist.
+    absent: Vec<c_long>,
+    /// Calls that only count if one argument has none of these bits: `(call, argument, bits)`.
+    unless_bits: Vec<(c_long, u8, u32)>,
+    /// Calls that only count if this argument is no null pointer.
+    if_given: Vec<(c_long, u8)>,
+    /// Numbers from here on belong to yet another way of calling, which is said not to exist.
+    numbers_end: Option<u32>,
+}
+
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
+/// From here on the numbers of x86-64 mean its rare variant with short pointers.
+const X32_CALLS: u32 = 0x4000_0000;
+const AT_EMPTY_PATH: u32 = 0x1000;
+
+const ALLOW: u32 = 0x7fff_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
+const REFUSE: u32 = 0x0005_0000;
+
+/// Returns every way of calling that is understood on this machine, its own first.
+pub(super) fn ways() -> Vec<Calls> {
+    let mut ways = vec![native()];
+    if cfg!(target_arch = "x86_64") {
+        ways.push(i386());
+    }
+    ways
+}
+
+const fn at(path: u8) -> (Option<u8>, u8) {
+    (Some(path - 1), path)
+}
+
+fn native() -> Calls {
+    use Deed::{
+        ChangeView, Connect, Enter, Examine, Execute, Link, List, Move, Open, ReadLink, SendTo, Symlink, Write,
+    };
+    let examine_at = Examine { directory: Some(0), path: 1 };
+    let mut reported = vec![
+        (libc::SYS_openat, Open { directory: Some(0), path: 1, flags: 2 }),
+        (libc::SYS_openat2, Deed::OpenHow),
+        (libc::SYS_execve, Execute { directory: None, path: 0 }),
+        (libc::SYS_execveat, Execute { directory: Some(0), path: 1 }),
+        (libc::SYS_newfstatat, examine_at),
+        (libc::SYS_statx, examine_at),
+        (libc::SYS_faccessat, examine_at),
+        (libc::SYS_faccessat2, examine_at),
+        (libc::SYS_getxattr, Examine { directory: None, path: 0 }),
+        (libc::SYS_lgetxattr, Examine { directory: None, path: 0 }),
+        (libc::SYS_readlinkat, ReadLink { directory: Some(0), path: 1 }),
+        (libc::SYS_getdents64, List),
+        (libc::SYS_chdir, Enter),
+        (libc::SYS_fchdir, Enter),
+        (libc::SYS_renameat2, Move { from: at(1), to: at(3) }),
+        (libc::SYS_renameat, Move { from: at(1), to: at(3) }),
+        (libc::SYS_linkat, Link { from: at(1), to: at(3) }),
+        (libc::SYS_symlinkat, Symlink { directory: Some(1), path: 2 }),
+        (libc::SYS_mkdirat, Write { directory: Some(0), path: 1 }),
+        (libc::SYS_mknodat, Write { directory: Some(0), path: 1 }),
+        (libc::SYS_unlinkat, Write { directory: Some(0), path: 1 }),
+        (libc::SYS_truncate, Write { directory: None, path: 0 }),
+        (libc::SYS_connect, Connect),
+        (libc::SYS_sendto, SendTo),
+        (libc::SYS_sendmsg, Deed::SendMessage),
+        (libc::SYS_sendmmsg, Deed::SendMessages),
+        (libc::SYS_mount, ChangeView),
+        (libc::SYS_pivot_root, ChangeView),
+        (libc::SYS_chroot, ChangeView),
+        (libc::SYS_setns, ChangeView),
+        (libc::SYS_move_mount, ChangeView),
+        (libc::SYS_open_by_handle_at, ChangeView),
+    ];
+    #[cfg(target_arch = "x86_64")]
+    reported.extend([
+        (libc::SYS_open, Open { directory: None, path: 0, flags: 1 }),
+        (libc::SYS_creat, Deed::Create { path: 0 }),
+        (libc::SYS_stat, Examine { directory: None, path: 0 }),
+        (libc::SYS_lstat, Examine { directory: None, path: 0 }),
+        (libc::SYS_access, Examine { directory: None, path: 0 }),
+        (libc::SYS_readlink, ReadLink { directory: None, path: 0 }),
+        (libc::SYS_getdents, List),
+        (libc::SYS_rename, Move { from: (None, 0), to: (None, 1) }),
+        (libc::SYS_link, Link { from: (None, 0), to: (None, 1) }),
+        (libc::SYS_symlink, Symlink { directory: None, path: 1 }),
+        (libc::SYS_mkdir, Write { directory: None, path: 0 }),
+        (libc::SYS_mknod, Write { directory: None, path: 0 }),
+        (libc::SYS_unlink, Write { directory: None, path: 0 }),
+        (libc::SYS_rmdir, Write { directory: None, path: 0 }),
+    ]);
+    Calls {
+        architecture: if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 },
+        reported,
+        absent: vec![libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register],
+        // Asking about what is open already tells nothing new.
+        unless_bits: vec![(libc::SYS_newfstatat, 3, AT_EMPTY_PATH), (libc::SYS_statx, 2, AT_EMPTY_PATH)],
+        if_given: vec![(libc::SYS_sendto, 4)],
+        numbers_end: cfg!(target_arch = "x86_64").then_some(X32_CALLS),
+    }
+}
+
+/// The calls of 32-bit programs on x86-64; numbers from `arch/x86/entry/syscalls/syscall_32.tbl`.
+fn i386() -> Calls {
+    use Deed::{
+        ChangeView, Connect, Enter, Examine, Execute, Link, List, Move, Open, ReadLink, SendTo, Symlink, Write,
+    };
+    let examine = Examine { directory: None, path: 0 };
+    let examine_at = Examine { directory: Some(0), path: 1 };
+    let write = Write { directory: None, path: 0 };
+    let write_at = Write { directory: Some(0), path: 1 };
+    let reported = vec![
+        (5, Open { directory: None, path: 0, flags: 1 }),
+        (8, Deed::Create { path: 0 }),
+        (295, Open { directory: Some(0), path: 1, flags: 2 }),
+        (437, Deed::OpenHow),
+        (11, Execute { directory: None, path: 0 }),
+        (358, Execute { directory: Some(0), path: 1 }),
+        (106, examine),
+        (107, examine),
+        (195, examine),
+        (196, examine),
+        (33, examine),
+        (229, examine),
+        (230, examine),
+        (300, examine_at),
+        (307, examine_at),
+        (383, examine_at),
+        (439, examine_at),
+        (85, ReadLink { directory: None, path: 0 }),
+        (305, ReadLink { directory: Some(0), path: 1 }),
+        (141, List),
+        (220, List),
+        (12, Enter),
+        (133, Enter),
+        (38, Move { from: (None, 0), to: (None, 1) }),
+        (302, Move { from: at(1), to: at(3) }),
+        (353, Move { from: at(1), to: at(3) }),
+        (9, Link { from: (None, 0), to: (None, 1) }),
+        (303, Link { from: at(1), to: at(3) }),
+        (83, Symlink { directory: None, path: 1 }),
+        (304, Symlink { directory: Some(1), path: 2 }),
+        (39, write),
+        (14, write),
+        (10, write),
+        (40, write),
+        (92, write),
+        (193, write),
+        (296, write_at),
+        (297, write_at),
+        (301, write_at),
+        (362, Connect),
+        (369, SendTo),
+        (370, Deed::SendMessage),
+        (345, Deed::SendMessages),
+        (21, ChangeView),
+        (217, ChangeView),
+        (61, ChangeView),
+        (346, ChangeView),
+        (429, ChangeView),
+        (342, ChangeView),
+    ];
+    // 102 is `socketcall`, which hides the address behind one more pointer; libraries have had calls of their own since 2015.
+    let absent = vec![102, 425, 426, 427];
+    let (unless_bits, if_given) = (vec![(300, 3, AT_EMPTY_PATH), (383, 2, AT_EMPTY_PATH)], vec![(369, 4)]);
+    Calls { architecture: AUDIT_ARCH_I386, reported, absent, unless_bits, if_given, numbers_end: None }
+}
+
+impl Calls {
+    /// Returns whether a call was made in this way.
+    pub(super) fn is(&self, architecture: u32) -> bool {
+        self.architecture == architecture
+    }
+
+    /// Returns what the call with this number does.
+    pub(super) fn deed(&self, number: c_long) -> Option<Deed> {
+        self.reported.iter().find(|(other, _)| *other == number).map(|(_, deed)| *deed)
+    }
+
+    /// Returns whether its pointers have 32 bits, and numbers in memory too.
+    pub(super) fn is_short(&self) -> bool {
+        self.architecture == AUDIT_ARCH_I386
+    }
+}
+
+/// Returns the filter: with `notify` calls are reported, without it only refused.
+///
+/// At most a few hundred instructions. A way of calling that is not understood is refused altogether.
+pub(super) fn program(ways: &[Calls], notify: bool) -> Vec<sock_filter> {
+    let mut code = vec![load(4)];
+    for way in ways {
+        let body = body(way, notify);
+        let length = u32::try_from(body.len()).expect("a filter has a few hundred instructions");
+        // Jumps on a comparison reach 255 instructions only, so a long one stands behind it.
+        code.extend([compare(way.architecture, 1, 0), jump(length)]);
+        code.extend(body);
+    }
+    code.push(answer(refuse(libc::ENOSYS)));
+    code
+}
+
+fn body(way: &Calls, notify: bool) -> Vec<sock_filter> {
+    let mut code = vec![load(0)];
+    if let Some(end) = way.numbers_end {
+        code.extend([at_least(end, 0, 1), answer(refuse(libc::ENOSYS))]);
+    }
+    for number in &way.absent {
+        code.extend([compare(low(*number), 0, 1), answer(refuse(libc::ENOSYS))]);
+    }
+    for (number, _) in way.reported.iter().filter(|_| notify) {
+        let reported = [answer(NOTIFY)];
+        let mut then = Vec::new();
+        if let Some((_, argument, bits)) = way.unless_bits.iter().find(|(other, ..)| other == number) {
+            then.extend([load(argument_at(*argument)), any_bit(*bits, 0, 1), answer(ALLOW)]);
+        }
+        if let Some((_, argument)) = way.if_given.iter().find(|(other, _)| other == number) {
+            then.extend([load(argument_at(*argument)), compare(0, 0, 3)]);
+            then.extend([load(argument_at(*argument) + 4), compare(0, 0, 1), answer(ALLOW)]);
+        }
+        then.extend(reported);
+        let length = u8::try_from(then.len()).expect("a few instructions");
+        code.push(compare(low(*number), 0, length));
+        code.extend(then);
+    }
+    code.push(answer(ALLOW));
+    code
+}
+
+#[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "numbers of calls are small")]
+const fn low(number: c_long) -> u32 {
+    number as u32
+}
+
+#[expect(clippy::cast_sign_loss, reason = "numbers of errors are small")]
+const fn refuse(error: i32) -> u32 {
+    REFUSE | error as u32
+}
+
+/// Where the lower half of an argument lies in `struct seccomp_data`.
+const fn argument_at(argument: u8) -> u32 {
+    16 + 8 * argument as u32
+}
+
+// One instruction each, as `linux/filter.h` defines them.
+
+const fn load(offset: u32) -> sock_filter {
+    sock_filter { code: 0x20, jt: 0, jf: 0, k: offset }
+}
+
+const fn compare(value: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: 0x15, jt, jf, k: value }
+}
+
+const fn at_least(value: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: 0x35, jt, jf, k: value }
+}
+
+const fn any_bit(bits: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: 0x45, jt, jf, k: bits }
+}
+
+const fn jump(over: u32) -> sock_filter {
+    sock_filter { code: 0x05, jt: 0, jf: 0, k: over }
+}
+
+const fn answer(value: u32) -> sock_filter {
+    sock_filter { code: 0x06, jt: 0, jf: 0, k: value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the filter as the kernel would: over the number, the architecture and the arguments of one call.
+    fn run(code: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let mut data = vec![0_u8; 64];
+        data[0..4].copy_from_slice(&number.to_ne_bytes());
+        data[4..8].copy_from_slice(&architecture.to_ne_bytes());
+        for (index, argument) in arguments.iter().enumerate() {
+            data[16 + 8 * index..24 + 8 * index].copy_from_slice(&argument.to_ne_bytes());
+        }
+        let (mut at, mut accumulator) = (0, 0_u32);
+        loop {
+            let line = code[at];
+            at += 1;
+            let jump = |yes: bool| usize::from(if yes { line.jt } else { line.jf });
+            match line.code {
+                0x20 => {
+                    let offset = line.k as usize;
+                    accumulator = u32::from_ne_bytes(data[offset..offset + 4].try_into().unwrap());
+                }
+                0x15 => at += jump(accumulator == line.k),
+                0x35 => at += jump(accumulator >= line.k),
+                0x45 => at += jump(accumulator & line.k != 0),
+                0x05 => at += line.k as usize,
+                0x06 => return line.k,
+                code => panic!("{code:#x} is no instruction of this filter"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_call_with_a_path_is_reported_in_each_way_of_calling_and_the_rest_goes_through() {
+        let ways = ways();
+        let (reporting, quiet) = (program(&ways, true), program(&ways, false));
+        for way in &ways {
+            for number in 0..600 {
+                let told = way.deed(number).is_some();
+                let arguments = [1, 1, 1, 1, 1, 1];
+                let refused = way.absent.contains(&number);
+                let expected = if refused {
+                    refuse(libc::ENOSYS)
+                } else if told {
+                    NOTIFY
+                } else {
+                    ALLOW
+                };
+                assert_eq!(run(&reporting, way.architecture, low(number), arguments), expected, "call {number}");
+                let expected = if refused { refuse(libc::ENOSYS) } else { ALLOW };
+                assert_eq!(run(&quiet, way.architecture, low(number), arguments), expected, "call {number}");
+            }
+        }
+        assert!(reporting.len() < 4096, "the kernel takes no longer ones");
+    }
+
+    #[test]
+    fn asking_about_an_open_file_and_sending_without_an_address_are_not_reported() {
+        let code = program(&ways(), true);
+        let architecture = native().architecture;
+        let stat = |flags: u64| run(&code, architecture, low(libc::SYS_newfstatat), [3, 9, 9, flags, 0, 0]);
+        assert_eq!((stat(0), stat(0x100), stat(0x1000)), (NOTIFY, NOTIFY, ALLOW));
+        let send = |address: u64| run(&code, architecture, low(libc::SYS_sendto), [3, 9, 9, 0, address, 16]);
+        assert_eq!((send(0), send(9), send(9 << 32)), (ALLOW, NOTIFY, NOTIFY));
+    }
+
+    #[test]
+    fn a_way_of_calling_that_is_not_understood_is_refused() {
+        let code = program(&ways(), true);
+        assert_eq!(run(&code, 0xc000_0016, 5, [0; 6]), refuse(libc::ENOSYS));
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(run(&code, AUDIT_ARCH_X86_64, X32_CALLS | 2, [0; 6]), refuse(libc::ENOSYS));
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Making a world: the calls, listed first, then made one by one by a process that may not allocate.
+//!
+//! Sources: mount_namespaces(7), pivot_root(2), and the kernel's documentation of overlayfs.
+
+#![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::raw;
+use super::world::{PLACE, WORKPLACE, World};
+
+/// Where the machine's tree hangs while the new one is made.
+const OLD: &str = "/.old";
+/// What the machine calls itself inside: a name that is found without a network.
+const HOSTNAME: &str = "localhost";
+
+/// One step of making the world.
+#[derive(Debug)]
+pub(super) enum Op {
+    /// Makes a directory; one that is there is as good.
+    Directory(CString),
+    /// Makes an empty file.
+    File(CString),
+    /// Makes a link: where it points, where it lies.
+    Link(CString, CString),
+    /// Mounts `source` of type `kind` at `target`.
+    Mount { source: CString, target: CString, kind: CString, flags: libc::c_ulong, data: CString },
+    /// As the one before if that failed.
+    OrElse(Box<Op>),
+    /// Works in this directory from now on.
+    Enter(CString),
+    /// Makes the present directory the root, and hangs the old root at the second path, relative to it.
+    Pivot(CString),
+    /// Takes a tree out of sight.
+    Unmount(CString),
+    /// Removes an empty directory.
+    Remove(CString),
+    /// Names the machine.
+    Name(CString),
+    /// Starts the loopback device.
+    Loopback,
+}
+
+/// A top-level name of the machine's tree.
+#[derive(Clone, Debug)]
+pub(super) enum Top {
+    Directory(CString),
+    File(CString),
+    Link(CString, CString),
+}
+
+/// Returns what lies at the top of the machine's tree, without what is made anew and without our own names.
+///
+/// # Errors
+///
+/// What the system says if it cannot be listed.
+pub(super) fn tops() -> io::Result<Vec<Top>> {
+    let mut tops = Vec::new();
+    for entry in fs::read_dir("/")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if [&PLACE[1..], &OLD[1..], "proc"].iter().any(|own| name == *own) {
+            continue;
+        }
+        let (path, kind) = (text(entry.path().as_os_str())?, entry.file_type()?);
+        if kind.is_symlink() {
+            tops.push(Top::Link(text(fs::read_link(entry.path())?.as_os_str())?, path));
+        } else if kind.is_dir() {
+            tops.push(Top::Directory(path));
+        } else if kind.is_file() {
+            tops.push(Top::File(path));
+        }
+    }
+    Ok(tops)
+}
+
+/// Returns the calls that make `world`, in order.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] if a path has a zero byte.
+pub(super) fn plan(world: &World, tops: &[Top]) -> io::Result<Vec<Op>> {
+    let base = &world.base;
+    let root = base.join(&world.root);
+    let old = |path: &Path| -> io::Result<CString> {
+        let mut bytes = OLD.as_bytes().to_vec();
+        bytes.extend_from_slice(path.as_os_str().as_bytes());
+        text(OsStr::from_bytes(&bytes))
+    };
+    let quiet = libc::MS_NOSUID | libc::MS_NODEV;
+    let mut ops = vec![
+        // Nothing that is mounted here shows outside.
+        mount("", "/", "", libc::MS_REC | libc::MS_SLAVE, "")?,
+        Op::Mount {
+            source: text(OsStr::new("pv"))?,
+            target: text(root.as_os_str())?,
+            kind: literal("tmpfs"),
+            flags: quiet,
+            data: literal("mode=755,size=64m"),
+        },
+        Op::Enter(text(root.as_os_str())?),
+        Op::Directory(literal(&OLD[1..])),
+        Op::Pivot(literal(&OLD[1..])),
+        Op::Enter(literal("/")),
+    ];
+    for top in tops {
+        match top {
+            Top::Directory(path) => {
+                ops.push(Op::Directory(path.clone()));
+                ops.push(bind(old(as_path(path))?, path.clone(), libc::MS_BIND | libc::MS_REC));
+            }
+            Top::File(path) => {
+                ops.push(Op::File(path.clone()));
+                ops.push(bind(old(as_path(path))?, path.clone(), libc::MS_BIND));
+            }
+            Top::Link(target, path) => ops.push(Op::Link(target.clone(), path.clone())),
+        }
+    }
+    ops.push(Op::Directory(literal("/proc")));
+    ops.push(mount("proc", "/proc", "proc", quiet | libc::MS_NOEXEC, "")?);
+    // Where parts of it are hidden, as in a container, no new one may be mounted; then the old one must do.
+    let old_proc = bind(old(Path::new("/proc"))?, literal("/proc"), libc::MS_BIND | libc::MS_REC);
+    ops.push(Op::OrElse(Box::new(old_proc)));
+    if Path::new("/dev/shm").is_dir() {
+        ops.push(mount("shm", "/dev/shm", "tmpfs", quiet, "mode=1777")?);
+    }
+    ops.push(Op::Directory(literal(PLACE)));
+    ops.push(bind(old(&base.join(&world.room))?, literal(PLACE), libc::MS_BIND));
+    // From inside, so that names relative to it need no escaping and stay short.
+    ops.push(Op::Enter(old(base)?));
+    ops.extend(overlay(world)?);
+    for (source, target) in &world.bound {
+        let target = Path::new(WORKPLACE).join(target);
+        ops.push(bind(old(&base.join(source))?, text(target.as_os_str())?, libc::MS_BIND));
+    }
+    ops.extend([
+        Op::Enter(literal("/")),
+        Op::Unmount(literal(OLD)),
+        Op::Remove(literal(OLD)),
+        Op::Name(literal(HOSTNAME)),
+    ]);
+    if world.offline {
+        ops.push(Op::Loopback);
+    }
+    Ok(ops)
+}
+
+/// The overlay, without waiting for the disk when the job flushes if the kernel can do that: the layer is hashed and stored afterwards.
+fn overlay(world: &World) -> io::Result<[Op; 2]> {
+    let mut options = b"userxattr,lowerdir=".to_vec();
+    for (index, layer) in world.lower.iter().enumerate() {
+        if index > 0 {
+            options.push(b':');
+        }
+        options.extend_from_slice(layer.as_os_str().as_bytes());
+    }
+    for (name, path) in [(",upperdir=", &world.upper.0), (",workdir=", &world.upper.1)] {
+        options.extend_from_slice(name.as_bytes());
+        options.extend_from_slice(path.as_os_str().as_bytes());
+    }
+    let mut without_waiting = options.clone();
+    without_waiting.extend_from_slice(b",volatile");
+    let op = |options: Vec<u8>| -> io::Result<Op> {
+        Ok(Op::Mount {
+            source: literal("pv"),
+            target: literal(WORKPLACE),
+            kind: literal("overlay"),
+            flags: libc::MS_NODEV,
+            data: text(OsStr::from_bytes(&options))?,
+        })
+    };
+    Ok([op(without_waiting)?, Op::OrElse(Box::new(op(options)?))])
+}
+
+/// Makes the calls one after the other; returns the place in the list and the error of the first that fails.
+///
+/// Allocates nothing and calls no library.
+///
+/// # Safety
+///
+/// Only in a process with mounts of its own.
+pub(super) unsafe fn make(ops: &[Op]) -> Result<(), (usize, i32)> {
+    let mut last = Ok(());
+    for (index, op) in ops.iter().enumerate() {
+        match (op, last) {
+            (Op::OrElse(_), Ok(())) => {}
+            (_, Err(error)) if !matches!(op, Op::OrElse(_)) => return Err(error),
+            // SAFETY: the caller has mounts of its own.
+            (Op::OrElse(op), Err(_)) => last = unsafe { one(op) }.map_err(|error| (index, error)),
+            // SAFETY: as above.
+            (op, _) => last = unsafe { one(op) }.map_err(|error| (index, error)),
+        }
+    }
+    last
+}
+
+unsafe fn one(op: &Op) -> Result<(), i32> {
+    let at = |text: &CStr| text.as_ptr() as usize;
+    let here = libc::AT_FDCWD as usize;
+    // SAFETY: all pointers lead to texts that live as long as the list, and the kernel only reads them.
+    unsafe {
+        match op {
+            Op::Directory(path) => match raw::call(libc::SYS_mkdirat, [here, at(path), 0o755, 0, 0, 0]) {
+                Err(libc::EEXIST) => Ok(()),
+                answer => answer.map(drop),
+            },
+            Op::File(path) => raw::call(libc::SYS_mknodat, [here, at(path), 0o100_644, 0, 0, 0]).map(drop),
+            Op::Link(target, path) => raw::call(libc::SYS_symlinkat, [at(target), here, at(path), 0, 0, 0]).map(drop),
+            #[expect(clippy::cast_possible_truncation, reason = "as wide as a register")]
+            Op::Mount { source, target, kind, flags, data } => {
+                let flags = *flags as usize;
+                raw::call(libc::SYS_mount, [at(source), at(target), at(kind), flags, at(data), 0]).map(drop)
+            }
+            Op::OrElse(op) => one(op),
+            Op::Enter(path) => raw::call(libc::SYS_chdir, [at(path), 0, 0, 0, 0, 0]).map(drop),
+            Op::Pivot(old) => raw::call(libc::SYS_pivot_root, [at(c"."), at(old), 0, 0, 0, 0]).map(drop),
+            Op::Unmount(path) => {
+                raw::call(libc::SYS_umount2, [at(path), libc::MNT_DETACH as usize, 0, 0, 0, 0]).map(drop)
+            }
+            Op::Remove(path) => {
+                raw::call(libc::SYS_unlinkat, [here, at(path), libc::AT_REMOVEDIR as usize, 0, 0, 0]).map(drop)
+            }
+            Op::Name(name) => raw::call(libc::SYS_sethostname, [at(name), name.to_bytes().len(), 0, 0, 0, 0]).map(drop),
+            Op::Loopback => loopback(),
+        }
+    }
+}
+
+/// Starts the device `lo` of a new network. Source: netdevice(7).
+unsafe fn loopback() -> Result<(), i32> {
+    let mut request = [0_u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    let flags = (libc::IFF_UP | libc::IFF_RUNNING) as u16;
+    request[16..18].copy_from_slice(&flags.to_ne_bytes());
+    // SAFETY: the request is as long as the kernel's structure and lives until the call returns.
+    unsafe {
+        let socket = raw::call(libc::SYS_socket, [libc::AF_INET as usize, libc::SOCK_DGRAM as usize, 0, 0, 0, 0])?;
+        let answer =
+            raw::call(libc::SYS_ioctl, [socket, libc::SIOCSIFFLAGS as usize, request.as_mut_ptr() as usize, 0, 0, 0]);
+        let _ = raw::call(libc::SYS_close, [socket, 0, 0, 0, 0, 0]);
+        answer.map(drop)
+    }
+}
+
+fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<Op> {
+    let text = |value: &str| text(OsStr::new(value));
+    Ok(Op::Mount { source: text(source)?, target: text(target)?, kind: text(kind)?, flags, data: text(data)? })
+}
+
+fn bind(source: CString, target: CString, flags: libc::c_ulong) -> Op {
+    Op::Mount { source, target, kind: CString::default(), flags, data: CString::default() }
+}
+
+fn as_path(text: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(text.to_bytes()))
+}
+
+pub(super) fn text(value: &OsStr) -> io::Result<CString> {
+    CString::new(value.as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn literal(value: &str) -> CString {
+    CString::new(value).expect("a constant without a zero byte")
+}

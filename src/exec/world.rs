@@ -1,0 +1,32 @@
+//! The world of an isolated job: its own view of the file system, made of the machine's and an overlay.
+//!
+//! The job sees the machine's files where they are, and besides a directory of
+//! its own, [`PLACE`], always at this path: `work` is an overlay of layers that nobody writes to and
+//! one that takes what the job writes; the rest is its own. The table of
+//! processes, shared memory and the machine's name are its own too.
+
+use std::path::PathBuf;
+
+/// Where an isolated job finds its own directory.
+pub const PLACE: &str = "/pv";
+/// Where an isolated job works.
+pub const WORKPLACE: &str = "/pv/work";
+
+/// The view of the file system that a job gets.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The directory that everything below is given relative to, absolute. It must be on a file system that can carry an overlay.
+    pub base: PathBuf,
+    /// The layers of the working place that are only read, the topmost first, relative to `base`.
+    pub lower: Vec<PathBuf>,
+    /// The layer that takes what the job writes, relative to `base`, and a directory beside it that the overlay needs, empty.
+    pub upper: (PathBuf, PathBuf),
+    /// What becomes [`PLACE`], relative to `base`: a directory with `work`, empty, and whatever else the job has for itself.
+    pub room: PathBuf,
+    /// A directory, empty, in which the new tree is begun, relative to `base`.
+    pub root: PathBuf,
+    /// Directories that are shown at these paths below [`WORKPLACE`], each relative to `base`.
+    pub bound: Vec<(PathBuf, PathBuf)>,
+    /// Whether the network is cut off but for the job's own loopback.
+    pub offline: bool,
+}

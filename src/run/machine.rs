@@ -1,0 +1,156 @@
+//! What of the machine a step may depend on: files outside the project, programs, packages.
+//!
+//! Everything is looked at once in a run; what files hashed to is remembered from run to run.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::world::listing;
+use crate::disk;
+use crate::environment::{self, Tools};
+use crate::hash::Digest;
+use crate::path::unescape;
+use crate::record::{ABSENT, Aspect};
+use crate::stat_cache::{Known, StatCache};
+
+/// Begins the name of a library among the facts about the environment.
+pub(super) const LIBRARY: &str = "library ";
+/// Stands between a program and a package of its environment.
+pub(super) const PACKAGE: &str = " package ";
+/// Begins the name of a variable.
+pub(super) const VARIABLE: &str = "variable ";
+const UNREADABLE: &str = "unreadable";
+
+/// The machine as it is in this run.
+pub(super) struct Machine<'a> {
+    tools: &'a Tools,
+    memory: &'a StatCache,
+    seen: &'a Seen,
+}
+
+/// What was looked at already.
+#[derive(Default)]
+pub(super) struct Seen {
+    paths: Mutex<BTreeMap<(Aspect, String), String>>,
+    programs: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
+}
+
+impl<'a> Machine<'a> {
+    /// Returns the machine with the programs that `tools` finds. `memory` is that of the tree at `/`.
+    pub(super) fn new(tools: &'a Tools, memory: &'a StatCache, seen: &'a Seen) -> Self {
+        Self { tools, memory, seen }
+    }
+
+    /// Returns the value of an aspect of an absolute path, links followed, as recipes have it.
+    ///
+    /// Costs a look at it, and a read of a file that changed since it was hashed last. What cannot be read
+    /// is told as such: it cannot have been read by the step either.
+    pub(super) fn value(&self, aspect: Aspect, path: &str) -> String {
+        let key = (aspect, path.to_owned());
+        if let Some(known) = self.seen.paths.lock().expect("no holder panics").get(&key) {
+            return known.clone();
+        }
+        let value = self.look(aspect, Path::new(&OsString::from_vec(unescape(path))));
+        self.seen.paths.lock().expect("no holder panics").insert(key, value.clone());
+        value
+    }
+
+    /// Lets `path` be looked at again.
+    pub(super) fn forget(&self, path: &str) {
+        let mut paths = self.seen.paths.lock().expect("no holder panics");
+        for aspect in Aspect::ALL {
+            paths.remove(&(aspect, path.to_owned()));
+        }
+    }
+
+    /// Returns the value of a fact about the environment.
+    pub(super) fn fact(&self, name: &str) -> String {
+        if let Some(path) = name.strip_prefix(LIBRARY) {
+            return self.bytes_of(path);
+        }
+        if name.starts_with(VARIABLE) {
+            return environment::deciding_variables().remove(name).unwrap_or_else(|| ABSENT.to_owned());
+        }
+        let program = name.split_once(PACKAGE).map_or(name, |(program, _)| program);
+        if program.starts_with('/') && program == name {
+            return self.bytes_of(program);
+        }
+        let mut programs = self.seen.programs.lock().expect("no holder panics");
+        let facts = programs.entry(program.to_owned()).or_insert_with(|| self.tools.identify([program]));
+        facts.get(name).cloned().unwrap_or_else(|| ABSENT.to_owned())
+    }
+
+    /// Returns the digest of the file, as a fact has it.
+    fn bytes_of(&self, path: &str) -> String {
+        let value = self.value(Aspect::Content, path);
+        value.split_once(' ').map_or(value.clone(), |(_, digest)| digest.to_owned())
+    }
+
+    fn look(&self, aspect: Aspect, path: &Path) -> String {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return ABSENT.to_owned();
+            }
+            Err(_) => return UNREADABLE.to_owned(),
+        };
+        if metadata.is_dir() {
+            return match aspect {
+                Aspect::Listing => names(path).unwrap_or_else(|_| UNREADABLE.to_owned()),
+                _ => "status directory".to_owned(),
+            };
+        }
+        if !metadata.is_file() {
+            return "status special".to_owned();
+        }
+        let kind = if metadata.permissions().mode() & 0o100 == 0 { "file" } else { "executable" };
+        match aspect {
+            Aspect::Content | Aspect::Data => match self.digest(path) {
+                Ok(digest) => format!("{kind} {digest}"),
+                Err(_) => UNREADABLE.to_owned(),
+            },
+            Aspect::Listing | Aspect::Status => format!("status {kind} {}", metadata.len()),
+        }
+    }
+
+    /// Returns the digest of the file at `path`, from memory if its state is what it was.
+    fn digest(&self, path: &Path) -> io::Result<Digest> {
+        let real = fs::canonicalize(path)?;
+        let directory = disk::parent(&real).as_os_str().as_bytes();
+        let directory = directory.strip_prefix(b"/").unwrap_or(directory);
+        let name = real.file_name().unwrap_or_default().as_bytes();
+        let state = || disk::stat(&real).ok().flatten();
+        let before = state();
+        if let Some(digest) = before.and_then(|stat| self.memory.digest(directory, name, &stat)) {
+            return Ok(digest);
+        }
+        let settled = self.memory.learns() && before.is_some_and(|stat| self.memory.settle(&real, &stat));
+        let (digest, _) = Digest::of_file(&real)?;
+        if let Some(stat) = before.filter(|_| settled && state() == before) {
+            self.memory.remember_one(directory, name, Known { stat, digest });
+        }
+        Ok(digest)
+    }
+}
+
+/// Returns the names in a directory with the letters of their kinds.
+fn names(path: &Path) -> io::Result<String> {
+    let mut names = BTreeMap::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let letter = match (kind.is_dir(), kind.is_symlink()) {
+            (true, _) => b'd',
+            (_, true) => b'l',
+            _ => b'f',
+        };
+        names.insert(entry.file_name().as_bytes().to_vec(), letter);
+    }
+    Ok(listing(names.iter().map(|(name, letter)| (name.as_slice(), *letter))))
+}
