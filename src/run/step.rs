@@ -56,6 +56,7 @@ pub(super) struct Executed {
 /// # Errors
 ///
 /// [`RunError`] if the room, a process or the store cannot be used. A step that fails is no error.
+#[expect(clippy::too_many_arguments, reason = "the parts of one execution, used once")]
 pub(super) fn execute(
     store: &dyn Store,
     step: &Step,
