@@ -128,6 +128,34 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Returns how much memory the machine has; no bound is known where the system does not tell.
+pub fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.map_or(u64::MAX, |kibibytes| kibibytes << 10)
+}
+
+/// Returns the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them: those in the variable, else all of the machine.
+pub fn gpus() -> Vec<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    if let Some(listed) = std::env::var_os("CUDA_VISIBLE_DEVICES") {
+        return listed_gpus(&listed.to_string_lossy());
+    }
+    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let is_gpu = |name: &OsString| {
+        let number = name.to_str().and_then(|name| name.strip_prefix("nvidia"));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let count = entries.filter(|entry| is_gpu(&entry.file_name())).count();
+    (0..count).map(|gpu| gpu.to_string()).collect()
+}
+
+/// An empty list says that there is none, and so does `-1`: what follows it is not used either.
+fn listed_gpus(listed: &str) -> Vec<String> {
+    listed.split(',').map(str::trim).take_while(|gpu| !gpu.is_empty() && *gpu != "-1").map(str::to_owned).collect()
+}
+
 /// Returns the machine's name.
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -205,6 +233,13 @@ mod tests {
         assert_eq!(time.to_string(), "2026-01-31T09:30:00.125Z");
         assert_eq!("2026-01-31T10:30:00.125+01:00".parse(), Ok(time));
         assert!("yesterday".parse::<Time>().is_err());
+    }
+
+    #[test]
+    fn gpus_are_those_that_the_variable_lists() {
+        assert_eq!(listed_gpus("2, GPU-8f1"), ["2", "GPU-8f1"]);
+        assert_eq!(listed_gpus("0,-1,1"), ["0"]);
+        assert!(listed_gpus("").is_empty() && listed_gpus("-1").is_empty());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::project::ProjectError;
 use crate::record::RecordError;
 use crate::retention::RetentionError;
 use crate::revision::RevisionError;
-use crate::run::RunError;
+use crate::run::{RunError, Shortage};
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
@@ -29,6 +29,8 @@ pub(super) const USAGE: u8 = 2;
 pub(super) const STEP_FAILED: u8 = 3;
 /// The store is damaged or an object is missing.
 pub(super) const STORE: u8 = 4;
+/// An environment cannot be provided.
+pub(super) const ENVIRONMENT: u8 = 5;
 /// The user interrupted.
 pub(super) const INTERRUPTED: u8 = 130;
 
@@ -383,6 +385,20 @@ impl From<RunError> for CliError {
             RunError::NoWorkdir { .. } => {
                 (USAGE, Some("Git keeps no empty directories; put a file into it".to_owned()))
             }
+            RunError::Shortage { shortage: Shortage::Cpus { wanted, .. }, .. } => (
+                ENVIRONMENT,
+                Some(format!("`--jobs {wanted}` lets it run all the same; to ask for less, change its `resources`")),
+            ),
+            RunError::Shortage { shortage: Shortage::Memory { .. }, .. } => {
+                (ENVIRONMENT, Some("run it on a larger machine, or ask for less in its `resources`".to_owned()))
+            }
+            RunError::Shortage { shortage: Shortage::Gpus { .. }, .. } => (
+                ENVIRONMENT,
+                Some("GPUs are those in `CUDA_VISIBLE_DEVICES`, else `/dev/nvidia0` and so on".to_owned()),
+            ),
+            RunError::NotKnown { step } => {
+                (USAGE, Some(format!("without `--only`, `{step}` and what it needs are executed as well")))
+            }
             RunError::Place { source, .. } => (
                 USAGE,
                 disk_hint(source).map_or_else(
@@ -400,7 +416,7 @@ impl From<RunError> for CliError {
             RunError::Store(error) => owned(store_advice(error)),
             RunError::Record(error) => owned(record_advice(error)),
             RunError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
-            RunError::Variable { .. } => (USAGE, None),
+            RunError::Variable { .. } | RunError::UnknownStep(_) => (USAGE, None),
         };
         Self { source: Some(Box::new(error)), hint, code }
     }

@@ -1,5 +1,8 @@
 //! `pv run`: bring results up to date, or execute a snapshot again.
 
+mod target;
+mod tell;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -9,7 +12,7 @@ use super::Global;
 use super::answer::{count, seconds};
 use super::fail::{CliError, DIFFERENCE, INTERRUPTED, STEP_FAILED};
 use super::open;
-use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
+use super::ui::{BAD, GOOD, NAME, NOTE, Ui, paint};
 use crate::environment::{self, Tools};
 use crate::exec::Stop;
 use crate::hash::Digest;
@@ -21,11 +24,14 @@ use crate::project::Project;
 use crate::record::{RunVerdict, StepVerdict};
 use crate::revision;
 use crate::run::{
-    Event, Judged, Memory, Mode, Origin, Performed, Placing, Report, Request, Restoring, RunError, Verdict, Work,
-    conclude, edited_outputs, learnt_order, perform, plan, restore,
+    Capacity, Judged, Memory, Mode, Origin, Performed, Placing, Report, Request, Restoring, Role, RunError, Selection,
+    Verdict, Work, conclude, edited_outputs, learnt_order, perform, plan, refuse_unknown, restore,
 };
 use crate::snapshot::{CheckoutMode, SnapshotError, View, capture_working};
 use crate::store::{DryStore, Store};
+
+use target::Target;
+use tell::Teller;
 
 /// Bring the results of the working tree up to date, or execute a snapshot again
 ///
@@ -34,12 +40,26 @@ use crate::store::{DryStore, Store};
 /// the working tree. With a revision: executes every step of exactly that snapshot in a
 /// clean place and compares each output with what was recorded; the working tree is not touched.
 ///
-/// Exit codes: 1 an output differs from the recorded one, 3 a step failed, 130 interrupted.
+/// With steps: these, and those before them where their results are not known. `STEP+` adds all
+/// steps after it; `+STEP` is the same as `STEP`. The name of a step with a matrix means all its combinations.
+///
+/// Exit codes: 1 an output differs from the recorded one, 3 a step failed, 5 a step asks for more than the machine
+/// has, 130 interrupted.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A version, a Git revision, or the first digits of a snapshot or run
-    revision: Option<String>,
-    /// How many steps may be executed at once [default: the number of processors]
+    /// A revision (a version, a Git revision, or the first digits of a snapshot or run), then steps; each may be left out
+    #[arg(value_name = "REVISION | STEP")]
+    targets: Vec<String>,
+    /// A step, also if a revision is called the same
+    #[arg(long, value_name = "STEP")]
+    step: Vec<String>,
+    /// Only the named steps; of those before them the results must be known
+    #[arg(long)]
+    only: bool,
+    /// Execute the named steps, or all, though their results are known
+    #[arg(long)]
+    again: bool,
+    /// How many processors the steps may keep busy at once, mostly one each [default: the number of processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// When a step fails, still run those that do not need it
@@ -49,10 +69,10 @@ pub(super) struct Args {
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Take known results also when a revision is given
-    #[arg(long, requires = "revision")]
+    #[arg(long)]
     reuse: bool,
     /// Put the outputs of the revision into the working tree
-    #[arg(long, requires = "revision")]
+    #[arg(long)]
     restore: bool,
     /// Overwrite outputs in the working tree even if they were changed by hand
     #[arg(short, long)]
@@ -76,7 +96,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     }
     let dry = DryStore::over(&project.store);
     let store: &dyn Store = if args.dry_run { &dry } else { &project.store };
-    let subject = match &args.revision {
+    let target = Target::of(&project, args)?;
+    let subject = match &target.revision {
         Some(revision) => named(&project, revision)?,
         None => {
             if !args.dry_run {
@@ -91,6 +112,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let memory = Memory::default();
     let graph = learnt_order(pipeline, &project.pipeline, params, version, &project.journal, &graph, &memory)?;
     let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
+    let selection = target.selection(pipeline, &graph, args)?;
     let work = Work {
         pipeline,
         name: &project.pipeline,
@@ -104,19 +126,21 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         store,
         memory,
     };
-    let replay = args.revision.is_some() && !args.reuse;
+    let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
         let judged = plan(&work)?;
-        ui.show(&Plan::new(&subject, pipeline, judged, replay))?;
+        refuse_unknown(pipeline, &selection, &judged)?;
+        ui.show(&Plan::new(&subject, pipeline, judged, &selection, replay))?;
         return Ok(0);
     }
-    let into_tree = args.revision.is_none() || args.restore;
+    let into_tree = target.revision.is_none() || args.restore;
     if into_tree && !args.force {
-        refuse_edited(&project, pipeline)?;
+        refuse_edited(&project, pipeline, &selection)?;
     }
     // Only from here on there is something to end in good order; before, a signal just ends the program.
     let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
-    perform_and_show(ui, &project, args, &subject, &work, &stop, replay, into_tree)
+    let compare = target.revision.is_some();
+    perform_and_show(ui, &project, args, &subject, &work, &selection, &stop, replay, compare, into_tree)
 }
 
 fn named(project: &Project, revision: &str) -> Result<Subject, CliError> {
@@ -160,10 +184,11 @@ fn free_label(project: &Project, pipeline: &pipeline::Pipeline) -> Result<Option
 }
 
 /// Outputs that `pv` wrote and somebody changed since are refused before anything runs.
-fn refuse_edited(project: &Project, pipeline: &pipeline::Pipeline) -> Result<(), CliError> {
+fn refuse_edited(project: &Project, pipeline: &pipeline::Pipeline, selection: &Selection) -> Result<(), CliError> {
     let memory = project.restored();
     let remembered = crate::run::remembered_paths(&memory)?;
-    let outputs = pipeline.steps.iter().flat_map(|step| step.outputs.iter().chain(&step.metrics));
+    let steps = pipeline.steps.iter().enumerate().filter(|(index, _)| selection.is_told(*index));
+    let outputs = steps.flat_map(|(_, step)| step.written());
     let paths: BTreeSet<ProjectPath> = outputs.filter(|path| remembered.contains(*path)).cloned().collect();
     let head = Committed::new(project);
     let committed = |path: &ProjectPath| head.digest(path);
@@ -217,8 +242,10 @@ fn perform_and_show(
     args: &Args,
     subject: &Subject,
     work: &Work<'_>,
+    selection: &Selection,
     stop: &Stop,
     replay: bool,
+    compare: bool,
     into_tree: bool,
 ) -> Result<u8, CliError> {
     let title = subject.version.clone().unwrap_or_else(|| subject.snapshot.short());
@@ -226,9 +253,15 @@ fn perform_and_show(
     let mut gone = if ui.json { None } else { ui.out(&format!("Running pipeline version: {title}\n")).err() };
     let (started, watch) = (Time::now(), Stopwatch::start());
     let (places, locks) = (project.places(), project.locks());
+    let capacity = Capacity {
+        cpus: args.jobs.map_or_else(|| u32::try_from(host::processors()).unwrap_or(u32::MAX), u32::from),
+        memory_bytes: host::memory_bytes(),
+        gpus: host::gpus(),
+    };
     let request = Request {
         mode: if replay { Mode::Replay } else { Mode::Reuse },
-        jobs: args.jobs.map_or_else(host::processors, usize::from),
+        selection,
+        capacity: &capacity,
         keep_going: args.keep_going,
         places: &places,
         locks: &locks,
@@ -236,12 +269,12 @@ fn perform_and_show(
         stop,
     };
     let performed = {
-        let screen = std::sync::Mutex::new((&mut *ui, &mut gone));
+        let screen = std::sync::Mutex::new((Teller::new(&mut *ui), &mut gone));
         perform(work, &request, &|event| {
             let mut screen = screen.lock().expect("no holder panics");
-            let (ui, gone) = &mut *screen;
+            let (teller, gone) = &mut *screen;
             if gone.is_none() {
-                **gone = tell(ui, &event).err();
+                **gone = teller.tell(&event).err();
             }
         })?
     };
@@ -251,7 +284,7 @@ fn perform_and_show(
         version: subject.version.clone(),
         commit: subject.commit.clone(),
         dirty: subject.dirty,
-        compare: args.revision.is_some(),
+        compare,
         started,
         elapsed: watch.elapsed(),
         by: request.by.clone(),
@@ -284,46 +317,6 @@ fn succeeded(performed: &Performed) -> Vec<crate::record::Output> {
     performed.steps.iter().filter(|done| good(done.verdict)).flat_map(|done| done.outputs.clone()).collect()
 }
 
-/// Says what happens while it happens. The lines of the steps are the answer; the rest goes to standard error.
-fn tell(ui: &mut Ui, event: &Event<'_>) -> Result<(), CliError> {
-    match event {
-        Event::Reached { step, description } => {
-            if !ui.json {
-                let description = description.map(|text| format!(" - {text}")).unwrap_or_default();
-                ui.out(&format!("Step: {step}{description}\n"))?;
-            }
-        }
-        Event::Started { step, reason } => ui.say(paint(FAINT, format!("{step}: runs, {reason}"))),
-        Event::TooEarly { step, others } => {
-            let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
-            ui.say(format!("{step}: looked for what {} writes, runs again after that", others.join(", ")));
-        }
-        Event::Contradiction { step, key, outputs } => {
-            let outputs: Vec<_> = outputs.iter().map(|output| format!("`{}`", output.path)).collect();
-            ui.warn(format!(
-                "{} step `{step}` depended on the same as before (key {}), yet wrote another {}; both are kept",
-                paint(NOTE, "warning:"),
-                key.short(),
-                outputs.join(", ")
-            ));
-        }
-        Event::Waiting { step } => ui.say(format!("{step}: waits for another run that executes it")),
-        Event::Line { step, line } => {
-            ui.say(format!("{} {}", paint(FAINT, format!("{step} |")), String::from_utf8_lossy(line)));
-        }
-        Event::Finished(done) => match (done.verdict, &done.failure) {
-            (StepVerdict::Reused, _) => ui.say(paint(FAINT, format!("{}: reused, {}", done.step, done.reason))),
-            (_, Some(failure)) => {
-                ui.warn(format!("{} step `{}` failed: {}", paint(BAD, "error:"), done.step, failure.how));
-                ui.warn(format!("  what it wrote is kept: {}", failure.kept.display()));
-            }
-            (StepVerdict::Skipped, _) => ui.say(format!("{}: {}", done.step, done.reason)),
-            _ => ui.say(paint(FAINT, format!("{}: done in {}", done.step, seconds(done.elapsed)))),
-        },
-    }
-    Ok(())
-}
-
 #[derive(Serialize)]
 struct Answer {
     run: RecordId,
@@ -339,9 +332,17 @@ struct AnswerStep {
     verdict: StepVerdict,
     reason: String,
     seconds: f64,
+    #[serde(skip_serializing_if = "is_usual")]
+    attempts: u32,
     outputs: Vec<AnswerOutput>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<AnswerFailure>,
+}
+
+/// A step that was tried once, or not at all, has nothing to tell of its attempts.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_usual(attempts: &u32) -> bool {
+    *attempts < 2
 }
 
 #[derive(Serialize)]
@@ -395,6 +396,7 @@ fn answer_step(report: &Report, done: &crate::run::StepDone) -> AnswerStep {
         verdict: done.verdict,
         reason: done.reason.to_string(),
         seconds: done.elapsed.as_secs_f64(),
+        attempts: done.attempts,
         outputs: done
             .outputs
             .iter()
@@ -460,10 +462,18 @@ struct PlanStep {
 }
 
 impl Plan {
-    fn new(subject: &Subject, pipeline: &pipeline::Pipeline, judged: Vec<Judged>, replay: bool) -> Self {
-        let steps = pipeline.steps.iter().zip(judged).map(|(step, judged)| {
+    fn new(
+        subject: &Subject,
+        pipeline: &pipeline::Pipeline,
+        judged: Vec<Judged>,
+        selection: &Selection,
+        replay: bool,
+    ) -> Self {
+        let steps = pipeline.steps.iter().zip(judged).enumerate().filter(|(index, _)| selection.is_told(*index));
+        let steps = steps.map(|(index, (step, judged))| {
             let (verdict, reason) = match judged.verdict {
                 _ if replay => ("run", crate::run::Reason::Replay),
+                Verdict::Reuse(_) if selection.role(index) == Role::Again => ("run", crate::run::Reason::Again),
                 Verdict::Reuse(_) => ("reuse", judged.reason),
                 Verdict::Run => ("run", judged.reason),
             };

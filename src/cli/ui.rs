@@ -1,5 +1,7 @@
 //! The terminal: where things are printed, in which colour, and how progress looks.
 
+mod running;
+
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+
+pub(super) use running::Running;
 
 use super::fail::CliError;
 use crate::host::Stopwatch;
@@ -100,6 +104,11 @@ impl Ui {
     pub(super) fn progress_of(&self, what: &'static str, things: &'static str) -> Progress {
         let visible = !self.quiet && io::stderr().is_terminal();
         Progress { what, things, visible, files: AtomicU64::new(0), since: Stopwatch::start(), bar: Mutex::new(None) }
+    }
+
+    /// Returns the view of the steps that run.
+    pub(super) fn running(&self) -> Running {
+        Running::new(!self.quiet && io::stderr().is_terminal())
     }
 
     /// Prints what went wrong, and returns the exit code.

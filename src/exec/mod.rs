@@ -16,6 +16,7 @@
 //!   (and is then stopped by the system until its time limit).
 //! - Processes that took on another user's rights may refuse to be ended.
 
+mod cgroup;
 mod family;
 #[cfg(target_os = "linux")]
 mod filter;
@@ -72,6 +73,7 @@ use members::Ended;
 use crate::disk::{self, DiskError};
 use crate::host::Stopwatch;
 
+pub use cgroup::Limit;
 pub use observation::{Gap, Observation, Rung, Touch};
 pub use output::MAX_LINE_BYTES;
 pub use stop::Stop;
@@ -102,6 +104,8 @@ pub struct Job<'a> {
     pub environment: &'a BTreeMap<String, OsString>,
     /// How long it may take; no limit if `None`.
     pub time_limit: Option<Duration>,
+    /// How much memory it may use; no bound if `None`.
+    pub memory: Option<&'a Limit>,
     /// The file that gets everything it prints, standard output and standard error in the order of arrival.
     pub log: &'a Path,
     /// The view of the file system that it gets; `None` is this process's own.

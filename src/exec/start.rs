@@ -31,6 +31,7 @@ pub(super) fn try_world(world: &World) -> Result<(), ExecError> {
         directory: Path::new(PLACE),
         environment: &environment,
         time_limit: None,
+        memory: None,
         log: Path::new(""),
         world: Some(world),
         observe: false,
@@ -164,6 +165,10 @@ fn processes<'a>(
         }
     };
     let mut started = begun.expect("both ways start it");
+    if let Some(limit) = job.memory {
+        // The command has not begun yet. A bound that cannot be kept says so itself.
+        drop(limit.add(started.command));
+    }
     let observer = Observer::new(job, is_isolated, &mut started);
     started.go();
     Ok((Members::new(members, started), observer))

@@ -536,6 +536,7 @@ fn a_traced_job_does_not_find_what_it_may_not_read() {
             environment: &bench.environment,
             time_limit: None,
             log: &bench.base().join("log"),
+            memory: None,
             world: Some(&world),
             observe: true,
             permission: Some(&may),

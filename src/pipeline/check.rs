@@ -222,8 +222,8 @@ fn check_kept(pipeline: &Pipeline, spans: &Spans, outputs: &[Output<'_>], findin
             if let Some((path, (name, verb, first))) = taken.overlapping(kept).next() {
                 let who =
                     if name.is_empty() { "every step may read".to_owned() } else { format!("step `{name}` {verb}") };
-                let which = if path == kept { String::new() } else { format!(" {}", show(path)) };
-                let finding = Finding::new(format_args!("{subject}, and {who}{which}"));
+                let which = if path == kept { "it".to_owned() } else { show(path) };
+                let finding = Finding::new(format_args!("{subject}, and {who} {which}"));
                 let finding = finding.at(span, "kept here").at(first, "it belongs to this already");
                 findings.push(finding.hint("what is kept says nothing about the result: give it a place of its own"));
             }

@@ -7,7 +7,7 @@ use crate::yaml;
 
 use super::check;
 use super::graph::Graph;
-use super::model::{ParamsSource, Pipeline};
+use super::model::{ParamsSource, Pipeline, Step};
 use super::overlap::PathMap;
 use super::params::{Params, ParamsError};
 use super::problem::{DefinitionError, Finding, SHOWN_MAX, quoted, told_once};
@@ -75,7 +75,7 @@ impl Definition {
     /// [`DefinitionError`] with each input that is missing.
     pub fn check_inputs(&self, exists: &dyn Fn(&ProjectPath) -> bool) -> Result<(), DefinitionError> {
         let mut known = PathMap::default();
-        let written = self.pipeline.steps.iter().flat_map(super::Step::written);
+        let written = self.pipeline.steps.iter().flat_map(Step::written);
         written.for_each(|path| known.insert(path.clone(), ()));
         self.pipeline.data.iter().filter(|root| exists(root)).for_each(|root| known.insert(root.clone(), ()));
         let mut findings = Vec::new();
@@ -88,7 +88,7 @@ impl Definition {
                         step.name
                     ));
                     let finding = finding.at(span, "no step writes it, and it is not in the project");
-                    let hint = (findings.len() < SHOWN_MAX).then(|| self.input_hint(input)).flatten();
+                    let hint = (findings.len() < SHOWN_MAX).then(|| self.input_hint(step, input)).flatten();
                     findings.push(finding.maybe_hint(hint));
                 }
             }
@@ -96,8 +96,11 @@ impl Definition {
         self.result(findings)
     }
 
-    fn input_hint(&self, input: &ProjectPath) -> Option<String> {
-        let written = self.pipeline.steps.iter().flat_map(|step| step.written().chain(step.inputs.iter().flatten()));
+    fn input_hint(&self, step: &Step, input: &ProjectPath) -> Option<String> {
+        // What another combination of the same matrix reads is no slip.
+        let others =
+            self.pipeline.steps.iter().filter(|other| other.name == step.name || other.family() != step.family());
+        let written = others.flat_map(|other| other.written().chain(other.inputs.iter().flatten()));
         let known: Vec<_> =
             written.chain(&self.pipeline.data).filter(|path| *path != input).map(|path| path.display()).collect();
         let slip = did_you_mean(&input.display(), known.iter().map(AsRef::as_ref));

@@ -35,6 +35,7 @@ pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};
 pub use schema::schema;
 pub use settings::{Observe, SETTINGS, SETTINGS_NAME, Settings, read_settings};
+pub use suggest::closest;
 
 #[cfg(test)]
 mod tests;

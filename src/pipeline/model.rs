@@ -103,7 +103,7 @@ pub struct Step {
     pub params: Vec<String>,
     /// The seed of this step, instead of one derived from the pipeline's: 0 to 9223372036854775807.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::seed")]
+    #[schemars(schema_with = "schema::step_seed")]
     pub seed: Option<u64>,
     /// After how long the step is stopped: whole seconds, or a text such as `90s`, `5m`, `2h` or `1d`; at most 365 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,6 +17,7 @@ use super::model::{
 const PATH_PATTERN: &str = r"^(?!/)(?!(?:.*/)?\.\.(?:/|$))(?!(?:\./*)+$).+$";
 const STEP_NAME_PATTERN: &str = "^[A-Za-z0-9_][A-Za-z0-9_.-]*$";
 const MATRIX_NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
+const SEED_OF_MATRIX_PATTERN: &str = r"^\$\{matrix\.[A-Za-z_][A-Za-z0-9_-]*\}$";
 const VARIABLE_PATTERN: &str = "^(?!PV_)[A-Za-z_][A-Za-z0-9_]*$";
 const VARIABLE_ITEM_PATTERN: &str = "^(?!PV_)[A-Za-z_][A-Za-z0-9_]*(?:=[\\s\\S]*)?$";
 
@@ -105,6 +106,11 @@ fn step_name() -> Schema {
 
 pub(super) fn seed(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "minimum": 0, "maximum": SEED_MAX })
+}
+
+/// The seed of a step may come from its matrix.
+pub(super) fn step_seed(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "anyOf": [seed(generator), { "type": "string", "pattern": SEED_OF_MATRIX_PATTERN }] })
 }
 
 pub(super) fn path(_: &mut SchemaGenerator) -> Schema {

@@ -3,7 +3,7 @@
 /// Returns the candidate that `word` is most likely a slip of; `None` if none is close.
 ///
 /// Up to a third of the letters may differ. Of equally close ones the first wins.
-pub(super) fn closest<'word>(word: &str, candidates: impl IntoIterator<Item = &'word str>) -> Option<&'word str> {
+pub fn closest<'word>(word: &str, candidates: impl IntoIterator<Item = &'word str>) -> Option<&'word str> {
     let word = word.to_lowercase();
     let allowed = (word.chars().count() / 3).max(1);
     candidates

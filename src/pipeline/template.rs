@@ -158,7 +158,7 @@ pub(super) fn fits(pattern: &[Part<'_>], template: &[Part<'_>]) -> bool {
                     }
                 }
                 Letter::Value => {}
-                char => next[start + 1] |= char == template[start],
+                char @ Letter::Char(_) => next[start + 1] |= char == template[start],
             }
         }
         at = next;

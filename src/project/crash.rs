@@ -18,7 +18,7 @@ use crate::host::Time;
 use crate::object::{Entry, Kind, SnapshotId};
 use crate::pipeline;
 use crate::record::Journal;
-use crate::run::{Memory, Mode, Origin, Request, Work, conclude, perform};
+use crate::run::{Capacity, Memory, Mode, Origin, Request, Selection, Work, conclude, perform};
 use crate::snapshot::{View, for_each_file, load_pipeline, read_snapshot};
 use crate::store::{LocalStore, Store};
 
@@ -50,8 +50,18 @@ fn run(project: &Project, id: SnapshotId, places: &Path) {
     };
     let stop = Stop::new();
     let locks = project.locks();
-    let request =
-        Request { mode: Mode::Reuse, jobs: 1, keep_going: false, places, locks: &locks, by: by(), stop: &stop };
+    let selection = Selection::everything(&pipeline, false);
+    let capacity = Capacity { cpus: 1, memory_bytes: 0, gpus: Vec::new() };
+    let request = Request {
+        mode: Mode::Reuse,
+        selection: &selection,
+        capacity: &capacity,
+        keep_going: false,
+        places,
+        locks: &locks,
+        by: by(),
+        stop: &stop,
+    };
     let performed = perform(&work, &request, &|_| ()).unwrap();
     let origin = Origin {
         snapshot: id,

@@ -150,6 +150,9 @@ impl<'a> Work<'a> {
     ///
     /// [`RunError`] if records or trees cannot be read.
     pub(super) fn judge_in(&self, before: &Before<'_, '_>) -> Result<Judged, RunError> {
+        if !self.pipeline.steps[before.index].cache {
+            return Ok(Judged { verdict: Verdict::Run, reason: Reason::NotCached, recipe: Some(before.guess()?) });
+        }
         let looked_at = self.memory.sets.lock().expect("no holder panics").remove(&before.task);
         let sets = match looked_at {
             Some(sets) => sets,
@@ -346,9 +349,8 @@ enum Known {
 }
 
 /// Returns whether the definition vouches for what the step gets over the network.
-pub(super) const fn vouches(_: &Step) -> bool {
-    // No key of a definition says so yet.
-    false
+pub(super) const fn vouches(step: &Step) -> bool {
+    step.network
 }
 
 impl<'w> Before<'w, '_> {

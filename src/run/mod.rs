@@ -9,6 +9,7 @@ mod base;
 mod commit;
 mod conflicts;
 mod explain;
+mod grant;
 mod imports;
 mod judge;
 mod known;
@@ -24,8 +25,11 @@ mod recipe;
 mod report;
 mod resolve;
 mod restore;
+mod schedule;
+mod select;
 mod settle;
 mod step;
+mod turns;
 mod world;
 
 #[cfg(test)]
@@ -51,6 +55,8 @@ pub use reason::{Difference, Reason};
 pub use recipe::describe;
 pub use report::{Compared, Origin, Report, conclude};
 pub use restore::{Placing, Restored, Restoring, edited_outputs, remembered_paths, restore};
+pub use schedule::{Capacity, Shortage};
+pub use select::{Role, Selection, UnknownStep, Wish, refuse_unknown};
 pub use step::Failure;
 
 /// Why a run could not be carried out. A step that fails is no such error.
@@ -78,6 +84,23 @@ pub enum RunError {
         /// The variable.
         name: String,
     },
+    /// A step asks for more than there is.
+    #[error("step `{step}` asks for {shortage}")]
+    Shortage {
+        /// The step.
+        step: String,
+        /// For more of what.
+        shortage: Shortage,
+    },
+    /// The result of a step that is not to be executed is not known.
+    #[error("no result of step `{step}` is known")]
+    NotKnown {
+        /// The step.
+        step: String,
+    },
+    /// A step was asked for that is not there.
+    #[error(transparent)]
+    UnknownStep(#[from] UnknownStep),
     /// The clean place could not be made.
     #[error("no place to run in at `{}`", path.display())]
     Place {

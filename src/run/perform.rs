@@ -1,18 +1,21 @@
 //! Carrying a run out: steps in parallel, each as soon as those before it are done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::RunError;
 use super::commit::Committer;
-use super::judge::{Before, Judged, Verdict, Work};
+use super::grant::Grant;
+use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::place::Place;
 use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
+use super::schedule::{Capacity, Schedule};
+use super::select::{Role, Selection, refuse_unknown};
 use super::settle::{Settled, Sighting, settle};
 use super::step::{Executed, Failure, execute};
+use super::turns::{Results, Shared, Turn};
 use crate::disk::Lock;
 use crate::exec::{Rung, Stop};
 use crate::hash::Digest;
@@ -20,7 +23,6 @@ use crate::host::Time;
 use crate::object::{BlobId, StepKey, TaskKey};
 use crate::path::ProjectPath;
 use crate::record::{By, Output, StepResult, StepVerdict};
-use crate::snapshot::SnapshotError;
 
 /// How long a run waits before it looks again whether another one has left a result.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -41,8 +43,10 @@ pub enum Mode {
 pub struct Request<'a> {
     /// Whether known results are taken.
     pub mode: Mode,
-    /// How many steps may be executed at once.
-    pub jobs: usize,
+    /// Which steps it is about.
+    pub selection: &'a Selection,
+    /// What there is for steps that are executed at once.
+    pub capacity: &'a Capacity,
     /// Whether steps that do not need a failed one still run.
     pub keep_going: bool,
     /// Where clean places are made.
@@ -76,6 +80,31 @@ pub enum Event<'a> {
     Waiting {
         /// The step.
         step: &'a str,
+    },
+    /// A step waits for a lock that a step of another run has.
+    WaitingForLock {
+        /// The step.
+        step: &'a str,
+        /// The lock's name.
+        lock: &'a str,
+    },
+    /// The memory of a step cannot be bounded here.
+    NotBounded {
+        /// The step.
+        step: &'a str,
+        /// Why not.
+        why: &'a std::io::Error,
+    },
+    /// A step failed and is tried again.
+    Retrying {
+        /// The step.
+        step: &'a str,
+        /// How many times it has been tried.
+        attempt: u32,
+        /// How many times it is tried at the most.
+        attempts_max: u32,
+        /// How it failed.
+        failure: &'a Failure,
     },
     /// A step printed a line.
     Line {
@@ -136,8 +165,10 @@ pub struct StepDone {
     pub outputs: Vec<Output>,
     /// What it printed, in the store.
     pub log: Option<BlobId>,
-    /// How long it took.
+    /// How long it took, the last attempt alone.
     pub elapsed: Duration,
+    /// How many times it was executed.
+    pub attempts: u32,
     /// How it failed, if it did.
     pub failure: Option<Failure>,
     /// The outputs that were on record under its key before it was executed again.
@@ -147,7 +178,7 @@ pub struct StepDone {
 /// What a run did.
 #[derive(Debug)]
 pub struct Performed {
-    /// Each step, in the order of the definition.
+    /// Each step that was selected, in the order of the definition.
     pub steps: Vec<StepDone>,
     /// Whether the user stopped it.
     pub interrupted: bool,
@@ -165,11 +196,12 @@ pub fn perform(
     request: &Request<'_>,
     observer: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Performed, RunError> {
+    refuse_impossible(work, request)?;
     let place = Place::new(&work.view, request.places, request.stop);
     let committer = Committer::new(work.store, work.journal);
     let run = Running { work, request, observer, place: &place, committer: &committer };
-    let shared = Shared { state: Mutex::new(State::new(work)), changed: Condvar::new() };
-    let jobs = request.jobs.clamp(1, work.pipeline.steps.len().max(1));
+    let shared = Shared::new(work, request.selection, Schedule::new(request.capacity));
+    let jobs = (request.capacity.cpus as usize).clamp(1, work.pipeline.steps.len().max(1));
     let committed = std::thread::scope(|scope| {
         let serving = scope.spawn(|| committer.serve());
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| run.take_steps(&shared))).collect();
@@ -182,22 +214,22 @@ pub fn perform(
         committer.close();
         serving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    let state = shared.state.into_inner().expect("no holder panics");
+    let Results { mut done, error, told } = shared.into_results();
     let is_failed = |(index, done): (&usize, &StepDone)| (done.verdict == StepVerdict::Failed).then_some(*index);
-    let failed: BTreeSet<usize> = state.done.iter().filter_map(is_failed).collect();
+    let failed: BTreeSet<usize> = done.iter().filter_map(is_failed).collect();
     let interrupted = request.stop.is_requested();
     place.close(!failed.is_empty())?;
     committed?;
     work.remember()?;
-    if let Some(error) = state.error {
+    if let Some(error) = error {
         return Err(error);
     }
-    let mut done = state.done;
     let steps = work
         .pipeline
         .steps
         .iter()
         .enumerate()
+        .filter(|(index, _)| told.contains(index))
         .map(|(index, step)| match done.remove(&index) {
             Some(done) => done,
             None => StepDone::skipped(&step.name, why_skipped(work, index, &failed)),
@@ -214,7 +246,7 @@ fn why_skipped(work: &Work<'_>, index: usize, failed: &BTreeSet<usize>) -> Reaso
 }
 
 impl StepDone {
-    fn skipped(step: &str, reason: Reason) -> Self {
+    pub(super) fn skipped(step: &str, reason: Reason) -> Self {
         Self {
             step: step.to_owned(),
             verdict: StepVerdict::Skipped,
@@ -226,121 +258,35 @@ impl StepDone {
             outputs: Vec::new(),
             log: None,
             elapsed: Duration::ZERO,
+            attempts: 0,
             failure: None,
             recorded: Vec::new(),
         }
     }
 }
 
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-struct State {
-    /// Positions in the order, of steps that nobody has taken up.
-    open: BTreeSet<usize>,
-    /// Steps whose turn has come; one that comes again is not told again.
-    reached: BTreeSet<usize>,
-    done: BTreeMap<usize, StepDone>,
-    error: Option<RunError>,
-    /// No further step is taken up.
-    halted: bool,
-}
-
-impl State {
-    fn new(work: &Work<'_>) -> Self {
-        Self {
-            open: (0..work.graph.order.len()).collect(),
-            reached: BTreeSet::new(),
-            done: BTreeMap::new(),
-            error: None,
-            halted: false,
-        }
-    }
-
-    /// Returns the first step whose predecessors are all done with, and the one among them that did not succeed.
-    fn next(&mut self, work: &Work<'_>) -> Option<(usize, Option<String>)> {
-        let ready = self.open.iter().copied().find(|position| {
-            work.dependencies(work.graph.order[*position]).iter().all(|other| self.done.contains_key(other))
-        })?;
-        self.open.remove(&ready);
-        let index = work.graph.order[ready];
-        let failed = work
-            .dependencies(index)
-            .iter()
-            .map(|other| &self.done[other])
-            .find(|done| matches!(done.verdict, StepVerdict::Failed | StepVerdict::Skipped))
-            .map(|done| done.step.clone());
-        Some((index, failed))
-    }
-
-    /// Returns the outputs of the steps `before`, all of which are done with.
-    fn finished(&self, before: &BTreeSet<usize>) -> Finished {
-        let outputs = |index: &usize| Some((*index, self.done.get(index)?.outputs.clone()));
-        before.iter().filter_map(outputs).collect()
-    }
-}
-
-struct Running<'a> {
-    work: &'a Work<'a>,
-    request: &'a Request<'a>,
-    observer: &'a (dyn Fn(Event<'_>) + Sync),
+pub(super) struct Running<'a> {
+    pub(super) work: &'a Work<'a>,
+    pub(super) request: &'a Request<'a>,
+    pub(super) observer: &'a (dyn Fn(Event<'_>) + Sync),
     place: &'a Place<'a>,
     committer: &'a Committer<'a>,
 }
 
 impl Running<'_> {
-    /// Takes up one step after the other until none is left.
-    fn take_steps(&self, shared: &Shared) {
-        let mut state = shared.state.lock().expect("no holder panics");
-        loop {
-            if state.halted || state.open.is_empty() || self.request.stop.is_requested() {
-                shared.changed.notify_all();
-                return;
-            }
-            let Some((index, failed)) = state.next(self.work) else {
-                // Every open step waits for one that another thread has.
-                state = shared.changed.wait(state).expect("no holder panics");
-                continue;
-            };
-            let step = &self.work.pipeline.steps[index];
-            if let Some(failed) = failed {
-                state.done.insert(index, StepDone::skipped(&step.name, Reason::Needs(failed)));
-                shared.changed.notify_all();
-                continue;
-            }
-            // Told under the lock, so that the order of the lines is the order of the steps.
-            if state.reached.insert(index) {
-                (self.observer)(Event::Reached { step: &step.name, description: step.description.as_deref() });
-            }
-            let finished = state.finished(&ancestors(self.work, index));
-            drop(state);
-            let result = self.one(index, &finished);
-            state = shared.state.lock().expect("no holder panics");
-            match result {
-                Ok(Outcome::TooEarly) => drop(state.open.insert(position(self.work, index))),
-                Ok(Outcome::Done(done)) => {
-                    (self.observer)(Event::Finished(&done));
-                    state.halted |= done.verdict == StepVerdict::Failed && !self.request.keep_going;
-                    state.done.insert(index, *done);
-                }
-                // Being asked to stop is no error: the run tells how far it came.
-                Err(RunError::Snapshot(SnapshotError::Stopped)) => state.halted = true,
-                Err(error) => {
-                    state.halted = true;
-                    state.error.get_or_insert(error);
-                }
-            }
-            shared.changed.notify_all();
-        }
-    }
-
-    fn one(&self, index: usize, finished: &Finished) -> Result<Outcome, RunError> {
+    pub(super) fn one(&self, turn: &Turn, finished: &Finished) -> Result<Outcome, RunError> {
+        let index = turn.index;
+        let step = &self.work.pipeline.steps[index];
         let before = self.work.before(index, finished)?;
+        if turn.role == Role::Known {
+            let known = self.work.reusable(&before)?.ok_or_else(|| RunError::NotKnown { step: step.name.clone() })?;
+            return Ok(Outcome::done(self.reused(index, *known, Reason::Unchanged)));
+        }
+        let is_replay = self.request.mode == Mode::Replay;
         let Judged { verdict, reason, .. } = self.work.judge_in(&before)?;
-        if self.request.mode == Mode::Replay {
-            return Ok(match self.execute(index, finished, &before, Reason::Replay, None)? {
+        if is_replay || turn.role == Role::Again {
+            let reason = if is_replay { Reason::Replay } else { Reason::Again };
+            return Ok(match self.anew(turn, finished, &before, reason)? {
                 Outcome::Done(done) if done.recorded.is_empty() => {
                     let known = if let Verdict::Reuse(result) = verdict { result.outputs } else { Vec::new() };
                     Outcome::done(StepDone { recorded: known, ..*done })
@@ -353,13 +299,83 @@ impl Running<'_> {
             Some(self.work.learnt(index)).filter(|others| !others.is_empty()).map_or(reason, Reason::ReadTooEarly);
         match verdict {
             Verdict::Reuse(result) => Ok(Outcome::done(self.reused(index, *result, Reason::Unchanged))),
-            Verdict::Run => match self.claim(index, &before)? {
-                Claim::Mine(lock) => self.execute(index, finished, &before, reason, Some(lock)),
-                Claim::Known(result) => Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther))),
-                Claim::Stopped => {
-                    Ok(Outcome::done(StepDone::skipped(&self.work.pipeline.steps[index].name, Reason::Stopped)))
-                }
+            Verdict::Run if !step.cache => self.anew(turn, finished, &before, reason),
+            Verdict::Run => match self.grant(turn)? {
+                None => Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped))),
+                Some(mut grant) => match self.claim(index, &before)? {
+                    Claim::Mine(lock) => self.attempts(index, finished, &before, reason, Some(lock), &mut grant),
+                    Claim::Known(result) => Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther))),
+                    Claim::Stopped => Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped))),
+                },
             },
+        }
+    }
+
+    /// Executes a step whether or not its result is known.
+    fn anew(
+        &self,
+        turn: &Turn,
+        finished: &Finished,
+        before: &Before<'_, '_>,
+        reason: Reason,
+    ) -> Result<Outcome, RunError> {
+        match self.grant(turn)? {
+            Some(mut grant) => self.attempts(turn.index, finished, before, reason, None, &mut grant),
+            None => {
+                let step = &self.work.pipeline.steps[turn.index];
+                Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped)))
+            }
+        }
+    }
+
+    /// Gets what a step asks for of the machine; `None` if the run is to stop.
+    fn grant(&self, turn: &Turn) -> Result<Option<Grant>, RunError> {
+        let step = &self.work.pipeline.steps[turn.index];
+        if let Some(shortage) = self.request.capacity.shortage(&step.resources) {
+            return Err(RunError::Shortage { step: step.name.clone(), shortage });
+        }
+        Grant::get(step, turn.gpus.clone(), self.request.locks, self.request.stop, self.observer)
+    }
+
+    /// Executes a step, and again after it failed as often as its `retries` say.
+    fn attempts(
+        &self,
+        index: usize,
+        finished: &Finished,
+        before: &Before<'_, '_>,
+        reason: Reason,
+        mut lock: Option<Lock>,
+        grant: &mut Grant,
+    ) -> Result<Outcome, RunError> {
+        let step = &self.work.pipeline.steps[index];
+        let is_claimed = lock.is_some();
+        let attempts_max = step.retries + 1;
+        let mut attempt = 1;
+        loop {
+            grant.bound_memory(step, self.observer);
+            let mut done = match self.execute(index, finished, before, reason.clone(), lock.take(), grant)? {
+                Outcome::Done(done) => done,
+                Outcome::TooEarly => return Ok(Outcome::TooEarly),
+            };
+            done.attempts = attempt;
+            grant.tell_if_unbounded(step, self.observer);
+            let Some(failure) = done.failure.as_ref().filter(|_| attempt < attempts_max) else {
+                return Ok(Outcome::Done(done));
+            };
+            if self.request.stop.is_requested() {
+                return Ok(Outcome::Done(done));
+            }
+            (self.observer)(Event::Retrying { step: &step.name, attempt, attempts_max, failure });
+            attempt += 1;
+            if is_claimed {
+                match self.claim(index, before)? {
+                    Claim::Mine(mine) => lock = Some(mine),
+                    Claim::Known(result) => {
+                        return Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther)));
+                    }
+                    Claim::Stopped => return Ok(Outcome::Done(done)),
+                }
+            }
         }
     }
 
@@ -375,6 +391,7 @@ impl Running<'_> {
             outputs: result.outputs,
             log: result.log,
             elapsed: Duration::ZERO,
+            attempts: 0,
             failure: None,
             recorded: Vec::new(),
         }
@@ -414,6 +431,7 @@ impl Running<'_> {
         before: &Before<'_, '_>,
         reason: Reason,
         lock: Option<Lock>,
+        grant: &Grant,
     ) -> Result<Outcome, RunError> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
@@ -423,7 +441,7 @@ impl Running<'_> {
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
         let Executed { outputs, log, elapsed, failure, interrupted, observation, writes } =
-            execute(self.work.store, step, &before.asked, &room, &strip, &mut on_line, self.request.stop)?;
+            execute(self.work.store, step, &before.asked, &room, grant, &strip, &mut on_line, self.request.stop)?;
         if interrupted {
             return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
         }
@@ -455,6 +473,7 @@ impl Running<'_> {
             outputs,
             log,
             elapsed,
+            attempts: 1,
             failure,
             recorded: Vec::new(),
         };
@@ -491,7 +510,7 @@ impl Running<'_> {
             (self.observer)(Event::Contradiction { step: &result.recipe.step, key: result.key, outputs });
         }
         // What was reused before is worth committing again: its outputs were gone, or it was refused.
-        if !is_on_record || self.request.mode == Mode::Reuse {
+        if !is_on_record || lock.is_some() {
             self.committer.push(result, lock);
             self.work.note_behind(before.task);
         }
@@ -508,13 +527,8 @@ fn differing(old: &[Output], new: &[Output]) -> Vec<Differing> {
         .collect()
 }
 
-/// Returns where a step stands in the order.
-fn position(work: &Work<'_>, index: usize) -> usize {
-    work.graph.order.iter().position(|other| *other == index).expect("every step is in the order")
-}
-
 /// What came of a step's turn.
-enum Outcome {
+pub(super) enum Outcome {
     /// It is done with.
     Done(Box<StepDone>),
     /// It looked for what others write, and comes again after them.
@@ -525,6 +539,33 @@ impl Outcome {
     fn done(done: StepDone) -> Self {
         Self::Done(Box::new(done))
     }
+}
+
+/// Refuses a run that cannot come to its end, before anything is executed.
+///
+/// A step whose result is known needs nothing of the machine.
+fn refuse_impossible(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunError> {
+    let (selection, capacity) = (request.selection, request.capacity);
+    let steps = work.pipeline.steps.iter().enumerate().filter(|(index, _)| selection.is_told(*index));
+    let short: Vec<_> = steps.filter_map(|(index, step)| Some((index, capacity.shortage(&step.resources)?))).collect();
+    if short.is_empty() && !selection.relies_on_known() {
+        return Ok(());
+    }
+    let judged = plan(work)?;
+    refuse_unknown(work.pipeline, selection, &judged)?;
+    for (index, shortage) in short {
+        let anyway = request.mode == Mode::Replay || selection.role(index) == Role::Again;
+        if anyway || judged[index].verdict == Verdict::Run {
+            return Err(RunError::Shortage { step: work.pipeline.steps[index].name.clone(), shortage });
+        }
+    }
+    Ok(())
+}
+
+/// Returns an amount of memory as a definition would say it: `50 MiB`.
+pub(super) fn memory_text(bytes: u64) -> String {
+    let unit = [("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift);
+    unit.map_or_else(|| format!("{bytes} bytes"), |(unit, shift)| format!("{} {unit}", bytes >> shift))
 }
 
 enum Claim {

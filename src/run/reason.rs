@@ -40,6 +40,10 @@ pub enum Reason {
     ReadTooEarly(Vec<String>),
     /// Every step is executed again.
     Replay,
+    /// It was asked for once more.
+    Again,
+    /// Its definition says that no known result is taken.
+    NotCached,
     /// Another run was executing it and has left its result.
     TakenFromOther,
     /// A step that it needs failed.
@@ -285,6 +289,8 @@ impl fmt::Display for Reason {
                 write!(f, "it was seen to look for what {} writes", names.join(", "))
             }
             Self::Replay => f.write_str("every step is executed again"),
+            Self::Again => f.write_str("it is executed again, as asked for"),
+            Self::NotCached => f.write_str("its result is never reused, as `cache: false` says"),
             Self::TakenFromOther => f.write_str("another run has just executed it"),
             Self::Needs(step) => write!(f, "`{step}` did not succeed"),
             Self::Stopped => f.write_str("the run was stopped before it"),

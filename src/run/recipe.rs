@@ -10,7 +10,7 @@ use crate::hash::Digest;
 use crate::host;
 use crate::object::{Entry, canonical_value};
 use crate::path::ProjectPath;
-use crate::pipeline::{Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE};
+use crate::pipeline::{Home, Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE};
 use crate::record::{Output, Reads, Recipe};
 use crate::snapshot::View;
 
@@ -52,7 +52,7 @@ pub(super) fn asked(
         environment: BTreeMap::new(),
         reads: Reads::new(),
         outputs: outputs_of(step).cloned().collect::<BTreeSet<_>>().into_iter().collect(),
-        home: None,
+        home: (step.home == Home::Host).then(|| "host".to_owned()),
     })
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::RunError;
+use super::grant::Grant;
 use super::place::Room;
 use super::recipe::outputs_of;
 use crate::disk::DiskError;
@@ -55,11 +56,13 @@ pub(super) struct Executed {
 /// # Errors
 ///
 /// [`RunError`] if the room, a process or the store cannot be used. A step that fails is no error.
+#[expect(clippy::too_many_arguments, reason = "the parts of one execution, used once")]
 pub(super) fn execute(
     store: &dyn Store,
     step: &Step,
     recipe: &Recipe,
     room: &Room,
+    grant: &Grant,
     strip: &dyn Fn() -> Result<BTreeSet<ProjectPath>, RunError>,
     on_line: &mut (dyn FnMut(&[u8]) + Send),
     stop: &Stop,
@@ -76,8 +79,9 @@ pub(super) fn execute(
     let job = Job {
         command: &command,
         directory: &directory,
-        environment: &variables(recipe, home, temporary),
+        environment: &variables(recipe, grant, home, temporary),
         time_limit: step.timeout_s.map(Duration::from_secs),
+        memory: grant.memory(),
         log,
         world: world.as_ref(),
         observe: true,
@@ -99,6 +103,8 @@ pub(super) fn execute(
         End::TimedOut => Some(format!("it took longer than {} s", step.timeout_s.unwrap_or_default())),
     };
     let interrupted = outcome.end == End::Interrupted;
+    // Also if it ended well: what a part of it would have done is not in the result.
+    how = grant.excess().filter(|_| !interrupted).or(how);
     let mut writes = BTreeSet::new();
     if how.is_none() && !interrupted {
         writes = strip()?;
@@ -147,7 +153,7 @@ fn not_started(error: &ExecError, directory: PathBuf) -> Executed {
 }
 
 /// The step's variables: the clean set, what `pv` tells it, and what its definition says.
-fn variables(recipe: &Recipe, home: &Path, temporary: &Path) -> BTreeMap<String, OsString> {
+fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: &Path) -> BTreeMap<String, OsString> {
     let mut variables = environment::variables(home, temporary);
     variables.insert("PV_STEP".to_owned(), recipe.step.clone());
     let hash_seed = recipe.seed.unwrap_or_default() % (1 << 32);
@@ -155,6 +161,7 @@ fn variables(recipe: &Recipe, home: &Path, temporary: &Path) -> BTreeMap<String,
     if let Some(seed) = recipe.seed {
         variables.insert("PV_SEED".to_owned(), seed.to_string());
     }
+    variables.extend(grant.variables());
     variables.extend(recipe.env.clone());
     variables.into_iter().map(|(name, value)| (name, value.into())).collect()
 }

@@ -248,9 +248,9 @@ pv show
 pv run --jobs 0
     error: invalid value '0' for '--jobs <N>': 0 is not in 1..=65535
 pv run --reuse
-    error: the following required arguments were not provided:
+    error: `--reuse` is for a revision, and none is named
 pv run --restore
-    error: the following required arguments were not provided:
+    error: `--restore` is for a revision, and none is named
 pv diff HEAD --stat --patch
     error: the argument '--stat' cannot be used with '--patch'
 pv log -n 0

@@ -173,7 +173,7 @@ impl Sandbox {
         self.redact(&text)
     }
 
-    fn redact(&self, text: &str) -> String {
+    pub(crate) fn redact(&self, text: &str) -> String {
         let root = self.root.path().canonicalize().unwrap();
         let text =
             text.replace(&*root.to_string_lossy(), "[ROOT]").replace(&*self.root.path().to_string_lossy(), "[ROOT]");

@@ -555,17 +555,33 @@ result is known, takes the others from the store, and puts the outputs into the 
 revision: executes every step of exactly that snapshot in a clean place and compares each output
 with what was recorded; the working tree is not touched.
 
-Exit codes: 1 an output differs from the recorded one, 3 a step failed, 130 interrupted.
+With steps: these, and those before them where their results are not known. `STEP+` adds all steps
+after it; `+STEP` is the same as `STEP`. The name of a step with a matrix means all its
+combinations.
 
-Usage: pv run [OPTIONS] [REVISION]
+Exit codes: 1 an output differs from the recorded one, 3 a step failed, 5 a step asks for more than
+the machine has, 130 interrupted.
+
+Usage: pv run [OPTIONS] [REVISION | STEP]...
 
 Arguments:
-  [REVISION]
-          A version, a Git revision, or the first digits of a snapshot or run
+  [REVISION | STEP]...
+          A revision (a version, a Git revision, or the first digits of a snapshot or run), then
+          steps; each may be left out
 
 Options:
+      --step <STEP>
+          A step, also if a revision is called the same
+
+      --only
+          Only the named steps; of those before them the results must be known
+
+      --again
+          Execute the named steps, or all, though their results are known
+
   -j, --jobs <N>
-          How many steps may be executed at once [default: the number of processors]
+          How many processors the steps may keep busy at once, mostly one each [default: the number
+          of processors]
 
   -k, --keep-going
           When a step fails, still run those that do not need it
