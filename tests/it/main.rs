@@ -19,6 +19,7 @@ mod hooks;
 mod identity;
 mod laws;
 mod lesson;
+mod observer;
 mod records;
 mod robustness;
 mod run;
