@@ -70,6 +70,9 @@ pub(super) fn watch(
             if ready.observer {
                 observer.serve();
             }
+            if ready.unobserved {
+                observer.close();
+            }
             if ready.output {
                 output.take()?;
             }
@@ -96,6 +99,8 @@ struct Ready {
     output: bool,
     observer: bool,
     handle: bool,
+    /// There is nobody left to observe.
+    unobserved: bool,
 }
 
 /// Waits until something happens, at most for a [`TICK`].
@@ -111,8 +116,8 @@ fn wait(output: Option<BorrowedFd<'_>>, observer: Option<BorrowedFd<'_>>, handle
     let mut is_ready =
         |descriptor: Option<BorrowedFd<'_>>| descriptor.and_then(|_| happened.next()).unwrap_or(PollFlags::empty());
     let output = !is_ready(output).is_empty();
-    // When the last process is gone there is nothing more to see.
-    let observer = is_ready(observer).contains(PollFlags::IN);
+    let seen = is_ready(observer);
+    let (observer, unobserved) = (seen.contains(PollFlags::IN), !seen.is_empty() && !seen.contains(PollFlags::IN));
     let handle = !is_ready(handle).is_empty();
-    Ready { output, observer, handle }
+    Ready { output, observer, handle, unobserved }
 }

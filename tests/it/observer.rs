@@ -12,8 +12,8 @@ git init --quiet .
 printf '/out.txt\\n' > .gitignore
 git add .
 git -c user.name=a -c user.email=a@example.org commit --quiet -m one
-\"$PV\" --quiet run
-\"$PV\" --json show > \"$TMPDIR/shown\"
+\"$PV\" --json run > \"$TMPDIR/ran\"
+\"$PV\" --json show \"$(sed -n 's/.*\"run\": *\"\\([0-9a-f]*\\)\".*/\\1/p' \"$TMPDIR/ran\")\" > \"$TMPDIR/shown\"
 cat out.txt
 ";
 
@@ -36,13 +36,14 @@ fn a_pipeline_in_a_step_of_a_pipeline_is_observed_in_both() {
         "steps:\n  inner: {run: cat in.txt > out.txt, outputs: [out.txt]}\n",
     );
     project.commit("first");
-    let mut command = project.pv_command(&["run"]);
+    let mut command = project.pv_command(&["--json", "run"]);
     let output = command.env("PV", env!("CARGO_BIN_EXE_pv")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(project.read("result.txt"), "text\n");
     let shown = project.read("shown.json");
     let inner: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    let (outer, _) = project.json(&["show"]);
+    let ran: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (outer, _) = project.json(&["show", ran["run"].as_str().unwrap()]);
     let rung = |shown: &serde_json::Value| rung_in(shown).unwrap_or_else(|| panic!("no rung in {shown}"));
     assert_eq!(rung(&outer), "notify");
     assert_eq!(rung(&inner), "ptrace");
