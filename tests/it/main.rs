@@ -21,6 +21,7 @@ mod identity;
 mod isolation;
 mod laws;
 mod lesson;
+mod observer;
 mod records;
 mod robustness;
 mod run;
