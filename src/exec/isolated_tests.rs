@@ -158,7 +158,10 @@ fn an_isolated_job_works_at_a_fixed_place_over_layers_that_it_cannot_change() {
 /// Says that a test, or a part of it, cannot be done here. Where everything must be tested, that is a failure.
 pub(super) fn not_tested(what: &str, why: &str) {
     let is_set = |name| host::variable_os(name).is_some_and(|value| !value.is_empty());
-    assert!(!is_set("CI") || is_set("PV_ALLOW_UNTESTED"), "NOT TESTED (PV_ALLOW_UNTESTED=1 lets it pass): {what}: {why}");
+    assert!(
+        !is_set("CI") || is_set("PV_ALLOW_UNTESTED"),
+        "NOT TESTED (PV_ALLOW_UNTESTED=1 lets it pass): {what}: {why}"
+    );
     say_untested(what, why);
 }
 
