@@ -457,7 +457,7 @@ fn opened(path: Vec<u8>, flags: u64, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
         facts.push(Fact::Read(path));
         return;
     }
-    let reads = flags & 3 == 2;
+    let reads = flags & 3 != 1;
     let found = lies(&path);
     let exclusive = flag(libc::O_EXCL) && creates;
     match found {

@@ -165,8 +165,8 @@ fn a_package_of_another_version_reruns_the_steps_and_is_named_by_the_diff() {
     let [first, second] = [first, second].map(|run| run["run"].as_str().unwrap()[..12].to_owned());
     // One snapshot, the same outputs: only the environment differs, and that is a difference.
     insta::assert_snapshot!(project.pv(&["diff", &first, &second, "--exit-code"]), @"
-from 21dd9fe9c6ad  commit dc63418462
-to   21dd9fe9c6ad  commit dc63418462
+from 64bdd7482d3e  commit 0640b9841f
+to   64bdd7482d3e  commit 0640b9841f
 Environment
   package widgets  1.0 -> 2.0  (extract)
 Outputs
