@@ -12,7 +12,8 @@ use crate::common::scratch::Scratch;
 use crate::common::size::Size;
 
 const FILES: usize = 20_000;
-const IMPORT: &str = "import numpy, sklearn.linear_model, sklearn.ensemble\ntry: import pandas\nexcept ImportError: pass";
+const IMPORT: &str =
+    "import numpy, sklearn.linear_model, sklearn.ensemble\ntry: import pandas\nexcept ImportError: pass";
 const OPEN: &str = "for n in range(20000):\n with open(f'files/{n}') as file: file.read()";
 
 /// A place with what a world needs.
@@ -51,7 +52,8 @@ impl Place {
         };
         let command = Command::Direct(words.iter().map(|word| (*word).to_owned()).collect());
         let variable = |name: &str| std::env::var_os(name).map(|value| (name.to_owned(), value));
-        let environment: BTreeMap<String, OsString> = ["PATH", "HOME", "TMPDIR"].into_iter().filter_map(variable).collect();
+        let environment: BTreeMap<String, OsString> =
+            ["PATH", "HOME", "TMPDIR"].into_iter().filter_map(variable).collect();
         let (base, log) = (self.root.join("base"), self.root.join("log"));
         let job = Job {
             command: &command,

@@ -67,8 +67,7 @@ fn an_ordinary_user_has_all_of_it_too() {
 
 #[test]
 fn where_no_users_can_be_made_a_world_is_refused_with_a_reason_and_a_job_is_still_observed() {
-    const TEST: &str =
-        "exec::elsewhere_tests::where_no_users_can_be_made_a_world_is_refused_with_a_reason_and_a_job_is_still_observed";
+    const TEST: &str = "exec::elsewhere_tests::where_no_users_can_be_made_a_world_is_refused_with_a_reason_and_a_job_is_still_observed";
     if host::variable_os("PV_TEST_WITHOUT_USERS").is_none() {
         let stranger = Stranger::new();
         let program = stranger.program();

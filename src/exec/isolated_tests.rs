@@ -157,7 +157,10 @@ fn an_isolated_job_works_at_a_fixed_place_over_layers_that_it_cannot_change() {
 /// Says that a test, or a part of it, cannot be done here. Where everything must be tested, that is a failure.
 pub(super) fn not_tested(what: &str, why: &str) {
     let is_set = |name| host::variable_os(name).is_some_and(|value| !value.is_empty());
-    assert!(!is_set("CI") || is_set("PV_ALLOW_UNTESTED"), "NOT TESTED (PV_ALLOW_UNTESTED=1 lets it pass): {what}: {why}");
+    assert!(
+        !is_set("CI") || is_set("PV_ALLOW_UNTESTED"),
+        "NOT TESTED (PV_ALLOW_UNTESTED=1 lets it pass): {what}: {why}"
+    );
     say_untested(what, why);
 }
 
@@ -494,7 +497,8 @@ fn what_is_not_permitted_looks_as_if_it_were_not_there() {
     let bench = Bench::new();
     bench.file("in.txt", "x");
     bench.file("secret.txt", "y");
-    let command = Command::Shell("cat in.txt; cat secret.txt; cat ../work/secret.txt; test -e secret.txt; echo $?".to_owned());
+    let command =
+        Command::Shell("cat in.txt; cat secret.txt; cat ../work/secret.txt; test -e secret.txt; echo $?".to_owned());
     let may = |path: &Path| !path.ends_with("secret.txt");
     let world = bench.world();
     let job = Job {

@@ -30,13 +30,13 @@ numpy.savetxt(\"out.csv\", numpy.loadtxt(\"n.csv\"))'",
     ),
     ("a compiler", "gcc --version", "", "gcc -I sub -O1 -o program main.c && ./program"),
     ("tar", "tar --version", "", "tar -cf all.tar sub in.txt; mkdir -p sub out; tar -xf all.tar -C out; rm -r out/sub"),
-    ("a static busybox", "busybox true", "", "busybox cat in.txt; busybox ls -l sub; busybox grep -r a sub; busybox cp in.txt new"),
     (
-        "a rust program",
-        "rustc --version",
-        "rustc -O -o rusty main.rs",
-        "./rusty in.txt out.txt; rm out.txt",
+        "a static busybox",
+        "busybox true",
+        "",
+        "busybox cat in.txt; busybox ls -l sub; busybox grep -r a sub; busybox cp in.txt new",
     ),
+    ("a rust program", "rustc --version", "rustc -O -o rusty main.rs", "./rusty in.txt out.txt; rm out.txt"),
     ("posix_spawn", "gcc --version", "gcc -o spawns spawns.c", "./spawns"),
     ("vfork", "gcc --version", "gcc -o vforks vforks.c", "./vforks"),
     (
@@ -45,9 +45,19 @@ numpy.savetxt(\"out.csv\", numpy.loadtxt(\"n.csv\"))'",
         "",
         "perl -ne 'print uc' in.txt > up.txt; perl -e 'rename \"up.txt\", \"sub/up.txt\"; mkdir \"sub\"; open F, \">>\", \"in.txt\"; unlink \"none\"'",
     ),
-    ("find and xargs", "find --version", "", "find . -name '*.txt' | sort | xargs -n 1 cat; find sub -type f -exec wc -c {} +"),
+    (
+        "find and xargs",
+        "find --version",
+        "",
+        "find . -name '*.txt' | sort | xargs -n 1 cat; find sub -type f -exec wc -c {} +",
+    ),
     ("make", "make --version", "", "make -s; make -s"),
-    ("links and moves", "true", "", "ln -s in.txt l; cat l; mv l k; mv in.txt moved.txt; cp -r sub sub2; mv sub sub3; chmod +x run.sh; ./run.sh"),
+    (
+        "links and moves",
+        "true",
+        "",
+        "ln -s in.txt l; cat l; mv l k; mv in.txt moved.txt; cp -r sub sub2; mv sub sub3; chmod +x run.sh; ./run.sh",
+    ),
 ];
 
 const SQLITE: &str = "python3 -c '
@@ -102,7 +112,8 @@ fn prepared(preparation: &str) -> Bench {
         bench.file(path, text);
     }
     #[expect(clippy::disallowed_methods, reason = "what is there before the job")]
-    let output = std::process::Command::new("sh").args(["-ec", preparation]).current_dir(bench.base()).output().unwrap();
+    let output =
+        std::process::Command::new("sh").args(["-ec", preparation]).current_dir(bench.base()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let script = bench.base().join("run.sh");
     write_whole(&script, b"#!/bin/sh\ncat sub3/0.txt\n", Durability::Deferred).unwrap();
@@ -268,7 +279,8 @@ impl Told {
 
     fn add(&mut self, line: &Line<'_>) {
         let done = !line.answer.starts_with("-1");
-        let at = (line.call.ends_with("at") && line.call != "creat") || line.call.ends_with("at2") || line.call == "statx";
+        let at =
+            (line.call.ends_with("at") && line.call != "creat") || line.call.ends_with("at2") || line.call == "statx";
         match line.call {
             "open" | "openat" | "creat" => {
                 let path = if at { self.path(line, Some(0), 1) } else { self.path(line, None, 0) };
@@ -387,7 +399,8 @@ fn differences(rung: Rung) -> Vec<String> {
         let words = ["strace", "-f", "-y", "-s", "4096", "-o", "/pv/tmp/trace", "-e", kinds, "/bin/sh", "-c", program];
         let told = bench.run_unseen(&words);
         assert_eq!(seen.outcome.end, told.outcome.end, "{name}: {}\n{}", seen.printed, told.printed);
-        let trace = String::from_utf8_lossy(&disk::read_if_there(&bench.room("tmp/trace")).unwrap().unwrap()).into_owned();
+        let trace =
+            String::from_utf8_lossy(&disk::read_if_there(&bench.room("tmp/trace")).unwrap().unwrap()).into_owned();
         let (ours, theirs) = (observed(observation), Told::of(&trace));
         differences.extend(compare(name, &ours, &theirs));
     }
@@ -497,7 +510,9 @@ fn a_traced_job_ends_as_it_would_and_stops_go_through() {
         bench.file("in.txt", "x\n");
         assert_eq!(bench.run("exit 7").outcome.end, End::Exited(7));
         assert_eq!(bench.run("kill -9 $$").outcome.end, End::Signalled(libc::SIGKILL));
-        let ran = bench.run("(kill -STOP $BASHPID 2>/dev/null; sh -c 'kill -STOP $$; cat in.txt') & sleep 0.3; kill -CONT -1; wait");
+        let ran = bench.run(
+            "(kill -STOP $BASHPID 2>/dev/null; sh -c 'kill -STOP $$; cat in.txt') & sleep 0.3; kill -CONT -1; wait",
+        );
         assert!(ran.printed.contains('x'), "{}", ran.printed);
         let ran = bench.run("trap 'echo got' USR1; kill -USR1 $$; setsid sleep 300 & exit 3");
         assert_eq!((ran.outcome.end, ran.printed.as_str()), (End::Exited(3), "got\n"));
@@ -528,6 +543,9 @@ fn a_traced_job_does_not_find_what_it_may_not_read() {
         let mut printed = String::new();
         let outcome = run(&job, &mut |line| printed += &(String::from_utf8_lossy(line) + "\n"), &Stop::new()).unwrap();
         assert_eq!(outcome.observation.rung, Rung::Ptrace);
-        assert!(printed.starts_with("x\n") && printed.contains("No such file") && printed.ends_with("none\n"), "{printed}");
+        assert!(
+            printed.starts_with("x\n") && printed.contains("No such file") && printed.ends_with("none\n"),
+            "{printed}"
+        );
     });
 }

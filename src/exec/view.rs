@@ -66,7 +66,8 @@ impl View {
             return None;
         }
         let found = self.open(&path[..end], OFlags::PATH).ok()?;
-        let mut base = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?.into_os_string().into_vec();
+        let mut base =
+            std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?.into_os_string().into_vec();
         base.extend_from_slice(&path[end..]);
         Some(base)
     }

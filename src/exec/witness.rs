@@ -362,7 +362,8 @@ impl<'a> Witness<'a> {
     /// Returns what a path means without the links that the job made itself.
     fn behind_links(&self, mut path: Vec<u8>) -> Vec<u8> {
         for _ in 0..if self.links.is_empty() { 0 } else { LINKS_MAX } {
-            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([path.len()]);
+            let ends =
+                path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([path.len()]);
             let Some((end, target)) = ends.filter_map(|end| Some((end, self.links.get(&path[..end])?))).next() else {
                 break;
             };
@@ -372,7 +373,8 @@ impl<'a> Witness<'a> {
     }
 
     fn rename_links(&mut self, from: &[u8], to: &[u8]) {
-        let is_below = |path: &Vec<u8>| path.strip_prefix(from).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')));
+        let is_below =
+            |path: &Vec<u8>| path.strip_prefix(from).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')));
         let moved: Vec<_> = self.links.extract_if(from.to_vec().., |path, _| is_below(path)).collect();
         self.links.extend(moved.into_iter().map(|(path, target)| ([to, &path[from.len()..]].concat(), target)));
     }
@@ -719,10 +721,7 @@ mod tests {
         assert_eq!(of(&|facts| removed(a(), |_| FILE, facts)), "examined /d/a, written /d/a");
         assert_eq!(of(&|facts| changed(a(), |_| FILE, facts)), "read /d/a, changed /d/a");
         assert_eq!(of(&|facts| linked(a(), b"../e", |_| FILE, facts)), "examined /d/a");
-        assert_eq!(
-            of(&|facts| linked(a(), b"../e", |_| Lies::Nothing, facts)),
-            "examined /d/a, linked /d/a to /e"
-        );
+        assert_eq!(of(&|facts| linked(a(), b"../e", |_| Lies::Nothing, facts)), "examined /d/a, linked /d/a to /e");
         let moves = |from: Lies, to: Lies, is_own: bool| {
             of(&|facts| moved(a(), b"/b".to_vec(), is_own, |path| if path == b"/b" { to } else { from }, facts))
         };

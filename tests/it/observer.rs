@@ -31,10 +31,8 @@ fn a_pipeline_in_a_step_of_a_pipeline_is_observed_in_both() {
     project.write(".gitignore", "/result.txt\n/shown.json\n");
     project.write("run.sh", INNER);
     project.write("inner/in.txt", "text\n");
-    project.write(
-        "inner/.pipeline/pipeline.yaml",
-        "steps:\n  inner: {run: cat in.txt > out.txt, outputs: [out.txt]}\n",
-    );
+    project
+        .write("inner/.pipeline/pipeline.yaml", "steps:\n  inner: {run: cat in.txt > out.txt, outputs: [out.txt]}\n");
     project.commit("first");
     let mut command = project.pv_command(&["--json", "run"]);
     let output = command.env("PV", env!("CARGO_BIN_EXE_pv")).output().unwrap();
@@ -52,10 +50,9 @@ fn a_pipeline_in_a_step_of_a_pipeline_is_observed_in_both() {
 /// Returns the first value of a key `rung` anywhere in an answer.
 fn rung_in(value: &serde_json::Value) -> Option<String> {
     match value {
-        serde_json::Value::Object(map) => map
-            .get("rung")
-            .and_then(|rung| rung.as_str().map(str::to_owned))
-            .or_else(|| map.values().find_map(rung_in)),
+        serde_json::Value::Object(map) => {
+            map.get("rung").and_then(|rung| rung.as_str().map(str::to_owned)).or_else(|| map.values().find_map(rung_in))
+        }
         serde_json::Value::Array(list) => list.iter().find_map(rung_in),
         _ => None,
     }
