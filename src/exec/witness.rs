@@ -609,7 +609,7 @@ fn executed(pid: i32, path: Vec<u8>, facts: &mut Vec<Fact>) {
 /// Returns the interpreter that the first line of a script names, as the kernel reads it.
 fn interpreter(head: &[u8]) -> Option<&[u8]> {
     let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?.trim_ascii();
-    line.split(|byte| byte.is_ascii_whitespace()).next().filter(|path| path.first() == Some(&b'/'))
+    line.split(u8::is_ascii_whitespace).next().filter(|path| path.first() == Some(&b'/'))
 }
 
 /// Returns the path without `.` and doubled slashes; `..` stays, for only the file system knows where it leads.

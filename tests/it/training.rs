@@ -146,7 +146,7 @@ fn a_package_of_another_version_reruns_the_steps_and_is_named_by_the_diff() {
     // Needs no scikit-learn: any distribution will do.
     let project = Sandbox::with_fixture("lesson");
     let script = project.read("steps/extract.py");
-    project.write("steps/extract.py", &script.replace("import csv\n", "import csv\nimport widgets\n"));
+    project.write("steps/extract.py", script.replace("import csv\n", "import csv\nimport widgets\n"));
     project.commit("uses widgets");
     let (old, new) = (python_with(&project, "old", "widgets-1.0"), python_with(&project, "new", "widgets-2.0"));
     let pv = |bin: &str, arguments: &[&str]| {
