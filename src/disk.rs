@@ -287,11 +287,15 @@ pub fn remove_tree(path: &Path) -> Result<(), DiskError> {
     }
 }
 
-/// Gives the owner back the right to empty every directory below `path`.
+/// Gives the owner back the right to empty `path` and every directory below it.
 fn open_up(path: &Path) {
-    for entry in walkdir::WalkDir::new(path).into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
-        // What still cannot be removed is reported by the caller's second try.
-        let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
+    // What still cannot be removed is reported by the caller's second try.
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    // Only now can be seen what is in it.
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
     }
 }
 

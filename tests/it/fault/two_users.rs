@@ -253,3 +253,30 @@ fn a_store_that_comes_to_be_for_a_group_later_needs_no_more_than_directories_tha
     let output = two.collects();
     assert!(output.status.success(), "{}", text_of(&output));
 }
+
+#[test]
+fn a_user_without_any_privilege_runs_steps_isolated_and_observed_and_leaves_nothing_behind() {
+    let test = "a_user_without_any_privilege_runs_steps_isolated_and_observed_and_leaves_nothing_behind";
+    let Some(group) = needs(test, "root, and other users", Group::new(0o2770)) else { return };
+    let [user, _] = group.members("022");
+    let definition = "mkdir -p project/.pipeline && cd project && git init --quiet
+printf '%s' 'steps:
+  count: {outputs: [n], run: \"pwd; id -u; wc -l < in > n; mkdir -p x/y; chmod 0 x\"}
+' > .pipeline/pipeline.yaml; echo 1 > in; git add .; git commit --quiet --message first";
+    let output = user.command("sh", &["-ec", definition]).output().unwrap();
+    assert!(output.status.success(), "{}", text_of(&output));
+    let told = text_of(&user.succeeds(&["run"]));
+    assert!(told.contains("count | /pv/work") && told.contains(&format!("count | {}", user.user)), "{told}");
+    let answer: serde_json::Value = serde_json::from_slice(&user.succeeds(&["--json", "run"]).stdout).unwrap();
+    assert_eq!(answer["steps"][0]["verdict"], "reused");
+    let told = text_of(&user.succeeds(&["show", answer["run"].as_str().unwrap()]));
+    assert!(told.contains("observed: notify, isolated"), "{told}");
+    // What the kernel makes for an overlay, and a directory that its maker may not look into, go as well.
+    let left: Vec<String> = walkdir::WalkDir::new(user.own(""))
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.path().display().to_string())
+        .filter(|path| path.contains("/run-"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+}
