@@ -18,6 +18,7 @@ mod gc;
 mod git_link;
 mod hooks;
 mod identity;
+mod incremental;
 mod laws;
 mod lesson;
 mod records;
