@@ -24,6 +24,7 @@ use common::size::Size;
 #[expect(dead_code, reason = "some of it serves the store alone")]
 mod common;
 mod lookup;
+mod observed;
 
 const CHAIN_STEPS: usize = 100;
 const WIDE_STEPS: usize = 200;
@@ -31,13 +32,14 @@ const WIDE_STEPS: usize = 200;
 fn main() {
     let (size, scratch, start) = (Size::from_environment(), Scratch::new(), Instant::now());
     let chain = chain(&scratch);
-    let rows = vec![
+    let mut rows = vec![
         version(&scratch, size),
         status_of_a_chain(&scratch, size, &chain),
         run_of_a_chain(&scratch, size, &chain),
         wide(&scratch, size),
         lookup::lookup(&scratch, size),
     ];
+    rows.extend(observed::rows(&scratch, size));
     let mut out = std::io::stdout().lock();
     out.write_all(table(&rows).as_bytes()).unwrap();
     let mut report = Report::of(rows, size, start.elapsed().as_secs());

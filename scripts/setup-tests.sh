@@ -2,7 +2,7 @@
 # Makes the Python environment of the tests: scripts/setup-tests.sh DIRECTORY
 #
 # Does nothing if DIRECTORY was made from the same lock files already. As root, it also
-# gets the programs that make file systems. Needs
+# gets the programs that make file systems, and those that are observed or tell what is to be observed. Needs
 # Python 3.10 to 3.13 with `venv`; PYTHON names one, else it is looked for.
 set -eu
 cd "$(dirname "$0")/.."
@@ -41,11 +41,12 @@ have_venv() {
     return 1
 }
 
-# Power cuts and shared blocks are tested on file systems of these kinds, which only root can mount.
-get_file_systems() {
+# Power cuts and shared blocks are tested on file systems of these kinds, which only root can mount. What a
+# step is seen to do is compared with what strace tells, also of a program that needs no library.
+get_programs() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
     missing=
-    for need in mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs; do
+    for need in mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null 2>&1 || missing="$missing ${need#*:}"
     done
     [ -z "$missing" ] && return
@@ -64,7 +65,7 @@ install() {
     "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes "$@"
 }
 
-get_file_systems
+get_programs
 python=$(find_python)
 if "$venv/bin/python3" -c '' 2>/dev/null && made_from "$python" | cmp -s - "$stamp"; then
     exit 0

@@ -416,6 +416,9 @@ impl From<RunError> for CliError {
             RunError::Store(error) => owned(store_advice(error)),
             RunError::Record(error) => owned(record_advice(error)),
             RunError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
+            RunError::NotStrict { .. } => {
+                (ENVIRONMENT, Some("`isolate: observe` runs it without, and tells what it read".to_owned()))
+            }
             RunError::Variable { .. } | RunError::UnknownStep(_) => (USAGE, None),
         };
         Self { source: Some(Box::new(error)), hint, code }

@@ -263,6 +263,7 @@ fn perform_and_show(
         selection,
         capacity: &capacity,
         keep_going: args.keep_going,
+        tree: (!compare).then_some(project.root.as_path()),
         places: &places,
         locks: &locks,
         by: open::by(&project.repository),
@@ -358,6 +359,17 @@ struct AnswerFailure {
     how: String,
     log: Vec<String>,
     directory: String,
+    /// What it looked for in vain and the user has, each with the line to add and where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hints: Vec<AnswerHint>,
+}
+
+#[derive(Serialize)]
+struct AnswerHint {
+    hint: String,
+    /// The step to add it to; the top of the definition if there is none.
+    step: Option<String>,
+    add: String,
 }
 
 fn show(ui: &mut Ui, subject: &Subject, report: &Report, elapsed: Duration) -> Result<(), CliError> {
@@ -411,8 +423,13 @@ fn answer_step(report: &Report, done: &crate::run::StepDone) -> AnswerStep {
             how: failure.how.clone(),
             log: failure.tail.clone(),
             directory: failure.kept.display().to_string(),
+            hints: failure.hints.iter().map(answer_hint).collect(),
         }),
     }
+}
+
+fn answer_hint(hint: &crate::run::Hint) -> AnswerHint {
+    AnswerHint { hint: hint.to_string(), step: hint.step().map(str::to_owned), add: hint.line() }
 }
 
 /// The one line that says how it ended.

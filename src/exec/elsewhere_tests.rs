@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
-use super::isolated_tests::{Bench, not_tested};
+use super::isolated_tests::{Bench, not_tested, say_untested};
 use super::strace_tests::refuse;
 use super::*;
 use crate::host;
@@ -49,7 +49,7 @@ impl Stranger {
 #[test]
 fn an_ordinary_user_has_all_of_it_too() {
     if rustix::process::geteuid().as_raw() != 0 {
-        return not_tested("isolated jobs of root", "the tests run as an ordinary user");
+        return say_untested("isolated jobs of root", "the tests run as an ordinary user");
     }
     let stranger = Stranger::new();
     chown(stranger.root.path().join("tmp"), Some(USER), Some(USER)).unwrap();

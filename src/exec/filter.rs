@@ -293,6 +293,17 @@ impl Calls {
         self.reported.iter().find(|(other, _)| *other == number).map(|(_, deed)| *deed)
     }
 
+    /// Returns what a call does, with the same exceptions as the filter makes.
+    pub(super) fn deed_of(&self, number: c_long, arguments: &[u64; 6]) -> Option<Deed> {
+        let argument = |index: u8| arguments[usize::from(index)];
+        let excepted = self
+            .unless_bits
+            .iter()
+            .any(|(other, index, bits)| *other == number && argument(*index) & u64::from(*bits) != 0);
+        let lacking = self.if_given.iter().any(|(other, index)| *other == number && argument(*index) == 0);
+        self.deed(number).filter(|_| !excepted && !lacking)
+    }
+
     /// Returns whether its pointers have 32 bits, and numbers in memory too.
     pub(super) fn is_short(&self) -> bool {
         self.architecture == AUDIT_ARCH_I386

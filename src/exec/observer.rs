@@ -18,6 +18,8 @@ use super::witness::Witness;
 pub(super) struct Observer<'a> {
     isolated: bool,
     means: Means<'a>,
+    /// Nobody is left to be seen.
+    is_closed: bool,
 }
 
 enum Means<'a> {
@@ -53,20 +55,20 @@ impl<'a> Observer<'a> {
                 .map_or(Means::None(std::marker::PhantomData), Means::Ptrace),
             _ => Means::None(std::marker::PhantomData),
         };
-        Self { isolated, means }
+        Self { isolated, means, is_closed: false }
     }
 
     /// Returns one that sees nothing.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn nobody() -> Self {
-        Self { isolated: false, means: Means::None(std::marker::PhantomData) }
+        Self { isolated: false, means: Means::None(std::marker::PhantomData), is_closed: false }
     }
 
     /// Returns what to poll for something to see.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match &self.means {
             #[cfg(target_os = "linux")]
-            Means::Notify(listener, _) => Some(listener.descriptor()),
+            Means::Notify(listener, _) => (!self.is_closed).then(|| listener.descriptor()),
             #[cfg(target_os = "linux")]
             Means::Ptrace(_) => None,
             Means::None(_) => None,
@@ -79,6 +81,11 @@ impl<'a> Observer<'a> {
         if let Means::Notify(listener, witness) = &mut self.means {
             listener.serve(witness);
         }
+    }
+
+    /// Takes note that nobody is left to be seen, so that nothing is waited for any more.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
     }
 
     /// Returns what was seen of the job, which is over.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
 
 use super::memory::Memory;
 use super::table::Process;
@@ -99,9 +100,18 @@ fn listeners(pid: i32, kind: &str, port: u16) -> Vec<String> {
 
 /// Returns whether a process of the job has this open: one in its own table of processes, or of its process group.
 fn is_open_in(job: Job, inode: &str) -> bool {
-    let Ok(processes) = fs::read_dir(format!("/proc/{}/root/proc", job.pid)) else { return false };
+    let table = format!("/proc/{}/root/proc", job.pid);
+    // Where the job could not be shown a table of its own, it sees the machine's, and is told from others by its space.
+    let device = |path: &str| fs::metadata(path).map(|table| table.dev()).ok();
+    let has_own_table = job.isolated && device(&table) != device("/proc");
+    let Ok(processes) = fs::read_dir(&table) else { return false };
     let group = |pid: i32| Process::read(pid).map(|process| process.group);
-    let is_member = |pid: i32| job.isolated || group(pid) == group(job.pid);
+    let space = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let is_member = |pid: i32| match (has_own_table, job.isolated) {
+        (true, _) => true,
+        (false, true) => space(pid) == space(job.pid),
+        (false, false) => group(pid) == group(job.pid),
+    };
     let members =
         processes.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<i32>().is_ok_and(is_member));
     members.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).any(|descriptors| {

@@ -191,6 +191,7 @@ impl Started {
 impl Plan {
     fn failure(&self) -> Option<(Stage, io::Error)> {
         let stage = match self.stage.load(Ordering::Acquire) {
+            1 => Stage::Process,
             2 => Stage::Users,
             3 => Stage::World,
             4 => Stage::Directory,

@@ -163,9 +163,10 @@ impl Trace<'_> {
         let [_, _, _, _, architecture @ ..] = info[0].to_ne_bytes();
         let architecture = u32::from_ne_bytes(architecture);
         let Some(way) = self.ways.iter().find(|way| way.is(architecture)) else { return };
-        let Some(deed) = c_long::try_from(info[3]).ok().and_then(|number| way.deed(number)) else { return };
         let mut arguments = [0; 6];
         arguments.copy_from_slice(&info[4..10]);
+        let deed = c_long::try_from(info[3]).ok().and_then(|number| way.deed_of(number, &arguments));
+        let Some(deed) = deed else { return };
         let call = Call { pid, deed, arguments };
         let seen = self.witness.look(&call, &Memory::new(pid, way.is_short()));
         if seen.answer != Answer::Go && skip(pid).is_err() {

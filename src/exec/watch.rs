@@ -17,6 +17,9 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// How soon a stop, and the end of a process without a handle, is noticed.
 const TICK: Duration = Duration::from_millis(20);
 
+/// So many reports are answered before anything else is looked at, if they come without a pause.
+const REPORTS_AT_ONCE: u32 = 64;
+
 /// A look at the job's processes is followed by this many times its own duration without one.
 const REST: u32 = 100;
 
@@ -62,12 +65,20 @@ pub(super) fn watch(
         }
         // A handle is readable for good once the process has ended; polling it again would not wait.
         let handle = members.handle().filter(|_| !has_ended);
-        let ready = wait(output.descriptor(), observer.descriptor(), handle);
-        if ready.observer {
-            observer.serve();
-        }
-        if ready.output {
-            output.take()?;
+        for _ in 0..REPORTS_AT_ONCE {
+            let ready = wait(output.descriptor(), observer.descriptor(), handle);
+            if ready.observer {
+                observer.serve();
+            }
+            if ready.unobserved {
+                observer.close();
+            }
+            if ready.output {
+                output.take()?;
+            }
+            if !ready.observer || ready.handle {
+                break;
+            }
         }
     }
 }
@@ -87,6 +98,9 @@ fn must_end(now: Duration, time_limit: Option<Duration>, stop: &Stop) -> Option<
 struct Ready {
     output: bool,
     observer: bool,
+    handle: bool,
+    /// There is nobody left to observe.
+    unobserved: bool,
 }
 
 /// Waits until something happens, at most for a [`TICK`].
@@ -102,7 +116,8 @@ fn wait(output: Option<BorrowedFd<'_>>, observer: Option<BorrowedFd<'_>>, handle
     let mut is_ready =
         |descriptor: Option<BorrowedFd<'_>>| descriptor.and_then(|_| happened.next()).unwrap_or(PollFlags::empty());
     let output = !is_ready(output).is_empty();
-    // When the last process is gone there is nothing more to see.
-    let observer = is_ready(observer).contains(PollFlags::IN);
-    Ready { output, observer }
+    let seen = is_ready(observer);
+    let (observer, unobserved) = (seen.contains(PollFlags::IN), !seen.is_empty() && !seen.contains(PollFlags::IN));
+    let handle = !is_ready(handle).is_empty();
+    Ready { output, observer, handle, unobserved }
 }

@@ -19,6 +19,8 @@ use super::view::{Lies, View};
 
 /// More paths of one job than this are not kept, so that a job that makes up names cannot fill the memory.
 const PATHS_MAX: usize = 1_000_000;
+/// Of more addresses than this nobody wants to know.
+const PEERS_MAX: usize = 10_000;
 /// So many threads are remembered with their working directory; fewer than the system has numbers.
 const DIRECTORIES_MAX: usize = 4096;
 /// How much of a script is read to find its interpreter, in bytes: what the kernel looks at.
@@ -150,23 +152,25 @@ impl<'a> Witness<'a> {
                 Fact::Written(path) => {
                     self.touch(call.pid, path.clone(), |touch| touch.written = true);
                     self.links.remove(&path);
-                    self.own.insert(path);
+                    self.owns(path);
                 }
                 Fact::Changed(path) => self.touch(call.pid, path, |touch| touch.written = true),
                 Fact::Linked(path, target) => {
                     self.touch(call.pid, path.clone(), |touch| touch.written = true);
                     self.links.insert(path.clone(), target);
-                    self.own.insert(path);
+                    self.owns(path);
                 }
                 Fact::Renamed(from, to) => {
                     self.links.remove(&to);
                     self.rename_links(&from, &to);
                     self.touch(call.pid, to.clone(), |touch| touch.written = true);
-                    self.own.insert(to);
+                    self.owns(to);
                 }
                 Fact::Talked(peer) => {
                     let by = self.program(call.pid);
-                    self.peers.entry(peer.to_string()).or_insert(by);
+                    if self.peers.len() < PEERS_MAX {
+                        self.peers.entry(peer.to_string()).or_insert(by);
+                    }
                 }
                 Fact::Gap(gap) => drop(self.gaps.insert(gap)),
                 Fact::Moves => {
@@ -383,6 +387,14 @@ impl<'a> Witness<'a> {
             let mut touch = Touch { by: self.program(pid), ..Touch::default() };
             mark(&mut touch);
             self.touched.insert(path, touch);
+        } else {
+            self.gaps.insert(Gap::TooMany);
+        }
+    }
+
+    fn owns(&mut self, path: Vec<u8>) {
+        if self.own.len() < PATHS_MAX {
+            self.own.insert(path);
         } else {
             self.gaps.insert(Gap::TooMany);
         }

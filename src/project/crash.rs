@@ -53,6 +53,7 @@ fn run(project: &Project, id: SnapshotId, places: &Path) {
     let selection = Selection::everything(&pipeline, false);
     let capacity = Capacity { cpus: 1, memory_bytes: 0, gpus: Vec::new() };
     let request = Request {
+        tree: None,
         mode: Mode::Reuse,
         selection: &selection,
         capacity: &capacity,

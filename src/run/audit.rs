@@ -213,7 +213,7 @@ pub(super) fn is_noise(path: &ProjectPath) -> bool {
 }
 
 /// Returns the paths that a command names, as words and as values of options, and the modules that it starts.
-fn named_by_command(step: &Step) -> BTreeSet<ProjectPath> {
+pub(super) fn named_by_command(step: &Step) -> BTreeSet<ProjectPath> {
     let words = words(&step.run);
     let from_workdir = |text: &str| {
         let path = ProjectPath::new(text).ok()?;

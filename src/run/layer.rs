@@ -27,6 +27,35 @@ pub(super) fn strip(
     Ok(others)
 }
 
+/// Shows what lies at `from` also at `to`: the same files under another name, which nobody writes to.
+///
+/// # Errors
+///
+/// [`RunError::Disk`] if it cannot be read or linked.
+pub(super) fn show(from: &Path, to: &Path) -> Result<(), RunError> {
+    match disk::look(from)? {
+        None => {}
+        Some(disk::Found::Directory) => {
+            disk::make_directory(to)?;
+            for entry in fs::read_dir(from).map_err(DiskError::on("list", from))? {
+                let entry = entry.map_err(DiskError::on("list", from))?;
+                show(&entry.path(), &to.join(entry.file_name()))?;
+            }
+        }
+        Some(disk::Found::Symlink) => {
+            let target = fs::read_link(from).map_err(DiskError::on("read", from))?;
+            std::os::unix::fs::symlink(target, to).map_err(DiskError::on("link", to))?;
+        }
+        Some(_) => {
+            if fs::hard_link(from, to).is_err() {
+                // It has as many names as a file can have.
+                fs::copy(from, to).map_err(DiskError::on("copy", from))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn visit(
     directory: &Path,
     above: Option<&ProjectPath>,

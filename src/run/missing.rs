@@ -31,6 +31,10 @@ pub struct Scene<'a> {
     pub rules: &'a Rules,
     /// Whether a path of the project was there for the step.
     pub was_there: &'a dyn Fn(&ProjectPath) -> bool,
+    /// Whether a path of the project is there but hidden, because the step does not declare it.
+    pub is_hidden: &'a dyn Fn(&ProjectPath) -> bool,
+    /// Which step wrote this path without declaring it as an output.
+    pub stray_of: &'a dyn Fn(&ProjectPath) -> Option<String>,
     /// Whether a path of the project lies in the working tree.
     pub is_in_tree: &'a dyn Fn(&ProjectPath) -> bool,
     /// Whether a path, relative to it, lies in the author's home directory.
@@ -56,6 +60,20 @@ pub enum Hint {
         /// The step that looked for it.
         step: String,
     },
+    /// What is hidden from the step because it does not declare it.
+    Input {
+        /// The path.
+        path: String,
+        /// The step that looked for it.
+        step: String,
+    },
+    /// What another step wrote without declaring it.
+    Stray {
+        /// The path.
+        path: String,
+        /// The step that wrote it.
+        writer: String,
+    },
     /// A path in the author's home directory.
     Home {
         /// The path, relative to the home directory.
@@ -76,11 +94,17 @@ pub enum Hint {
 ///
 /// Asks one question for each path that was touched, and for each name in the lines about variables.
 pub fn missing(observation: &Observation, scene: &Scene<'_>) -> Vec<Hint> {
-    let mut data = BTreeSet::new();
+    let (mut data, mut hidden) = (BTreeSet::new(), BTreeSet::new());
     let mut hints = BTreeSet::new();
     for (path, _) in observation.touched.iter().filter(|(_, touch)| is_probe(touch)) {
         if let Some(path) = ProjectPath::below(scene.workplace, path) {
-            if !is_noise(&path) && !(scene.was_there)(&path) {
+            if !is_noise(&path) && (scene.is_hidden)(&path) {
+                hidden.insert(path.to_string());
+            } else if !is_noise(&path) && !(scene.was_there)(&path) {
+                if let Some(writer) = (scene.stray_of)(&path) {
+                    hints.insert(Hint::Stray { path: path.to_string(), writer });
+                    continue;
+                }
                 match writer(scene, &path) {
                     Some(writer) => drop(hints.insert(Hint::Output {
                         path: path.to_string(),
@@ -100,6 +124,8 @@ pub fn missing(observation: &Observation, scene: &Scene<'_>) -> Vec<Hint> {
         }
     }
     hints.extend(declare(innermost(&data)).into_iter().map(|path| Hint::Data { path }));
+    let step = &scene.step.name;
+    hints.extend(declare(innermost(&hidden)).into_iter().map(|path| Hint::Input { path, step: step.clone() }));
     let variables = scene.tail.iter().flat_map(|line| variables_in(line)).filter(|name| is_kept_from(scene, name));
     hints.extend(variables.map(|name| Hint::Variable { name, step: scene.step.name.clone() }));
     hints.into_iter().collect()
@@ -171,7 +197,8 @@ impl Hint {
     pub fn line(&self) -> String {
         match self {
             Self::Data { path } => format!("data: [{path}]"),
-            Self::Output { path, .. } => format!("inputs: [{path}]"),
+            Self::Output { path, .. } | Self::Input { path, .. } => format!("inputs: [{path}]"),
+            Self::Stray { path, .. } => format!("outputs: [{path}]"),
             Self::Home { .. } => "home: host".to_owned(),
             Self::Variable { name, .. } => format!("env: [{name}]"),
         }
@@ -181,7 +208,11 @@ impl Hint {
     pub fn step(&self) -> Option<&str> {
         match self {
             Self::Data { .. } => None,
-            Self::Output { step, .. } | Self::Home { step, .. } | Self::Variable { step, .. } => Some(step),
+            Self::Output { step, .. }
+            | Self::Input { step, .. }
+            | Self::Home { step, .. }
+            | Self::Variable { step, .. } => Some(step),
+            Self::Stray { writer, .. } => Some(writer),
         }
     }
 }
@@ -194,6 +225,12 @@ impl fmt::Display for Hint {
             }
             Self::Output { path, writer, .. } => {
                 write!(f, "`{path}` is written by step `{writer}`, which did not run before")
+            }
+            Self::Input { path, .. } => {
+                write!(f, "`{path}` is hidden from the step, which is strict and does not declare it")
+            }
+            Self::Stray { path, writer } => {
+                write!(f, "`{path}` was written by step `{writer}`, which does not declare it, so nobody else gets it")
             }
             Self::Home { path, .. } => {
                 write!(
@@ -229,6 +266,8 @@ mod tests {
             tail: &tail,
             rules: &Rules::new(vec!["/home/ada".into()]),
             was_there: &|path| path.as_bytes().starts_with(b"src"),
+            is_hidden: &|path| path.as_bytes().starts_with(b"hidden"),
+            stray_of: &|path| path.as_bytes().starts_with(b"stray").then(|| "extract".to_owned()),
             is_in_tree: &|path| tree.contains(&path.to_string().as_str()) || path.as_bytes().starts_with(b"many"),
             is_at_home: &|path| path.starts_with(".aws") || path.starts_with(".gitconfig"),
             is_set: &|name| ["API_TOKEN", "PATH", "GIVEN", "USER"].contains(&name),
@@ -242,8 +281,9 @@ mod tests {
 
     #[test]
     fn what_the_author_has_and_the_step_looked_for_is_told_with_the_line_to_add() {
-        let touched = ["data", "data/raw.csv", "src/x.py", "nowhere", ".git/HEAD", "work/clean.csv"]
-            .map(|path| format!("/pv/work/{path}"));
+        let touched =
+            ["data", "data/raw.csv", "src/x.py", "nowhere", ".git/HEAD", "work/clean.csv", "hidden/a.csv", "stray.txt"]
+                .map(|path| format!("/pv/work/{path}"));
         let mut touched: Vec<_> = touched.iter().map(|path| (path.as_str(), probe())).collect();
         touched.extend([
             ("/pv/home/.aws/credentials", probe()),
@@ -255,6 +295,8 @@ mod tests {
             [
                 "data: [data/raw.csv] | `data/raw.csv` lies in the working tree, but git ignores it, so the snapshot is without it",
                 "inputs: [work/clean.csv] | `work/clean.csv` is written by step `extract`, which did not run before",
+                "inputs: [hidden/a.csv] | `hidden/a.csv` is hidden from the step, which is strict and does not declare it",
+                "outputs: [stray.txt] | `stray.txt` was written by step `extract`, which does not declare it, so nobody else gets it",
                 "home: host | `~/.aws/credentials` lies in your home directory, but the step has an empty one of its own",
             ]
         );

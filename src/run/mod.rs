@@ -28,6 +28,7 @@ mod restore;
 mod schedule;
 mod select;
 mod settle;
+mod shown;
 mod step;
 mod turns;
 mod world;
@@ -101,6 +102,14 @@ pub enum RunError {
     /// A step was asked for that is not there.
     #[error(transparent)]
     UnknownStep(#[from] UnknownStep),
+    /// A step must not see more than it declares, and nothing here can see to that.
+    #[error("step `{step}` is strict, but steps cannot be isolated here: {why}")]
+    NotStrict {
+        /// The step.
+        step: String,
+        /// What the system said.
+        why: String,
+    },
     /// The clean place could not be made.
     #[error("no place to run in at `{}`", path.display())]
     Place {

@@ -1,7 +1,8 @@
 //! Carrying a run out: steps in parallel, each as soon as those before it are done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::RunError;
@@ -14,10 +15,11 @@ use super::recipe::{Finished, ancestors};
 use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
 use super::settle::{Settled, Sighting, settle};
+use super::shown::{Around, hints, may_read, shown};
 use super::step::{Executed, Failure, execute};
 use super::turns::{Results, Shared, Turn};
 use crate::disk::Lock;
-use crate::exec::{Rung, Stop};
+use crate::exec::{Permission, Rung, Stop};
 use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{BlobId, StepKey, TaskKey};
@@ -49,6 +51,8 @@ pub struct Request<'a> {
     pub capacity: &'a Capacity,
     /// Whether steps that do not need a failed one still run.
     pub keep_going: bool,
+    /// The user's working tree, if the run is of what lies there.
+    pub tree: Option<&'a Path>,
     /// Where clean places are made.
     pub places: &'a Path,
     /// Where the locks of steps lie.
@@ -169,6 +173,8 @@ pub struct StepDone {
     pub elapsed: Duration,
     /// How many times it was executed.
     pub attempts: u32,
+    /// Whom it talked to without its definition saying so. Then its result is not reused.
+    pub talked: Vec<String>,
     /// How it failed, if it did.
     pub failure: Option<Failure>,
     /// The outputs that were on record under its key before it was executed again.
@@ -199,7 +205,7 @@ pub fn perform(
     refuse_impossible(work, request)?;
     let place = Place::new(&work.view, request.places, request.stop);
     let committer = Committer::new(work.store, work.journal);
-    let run = Running { work, request, observer, place: &place, committer: &committer };
+    let run = Running { work, request, observer, place: &place, committer: &committer, strays: Mutex::default() };
     let shared = Shared::new(work, request.selection, Schedule::new(request.capacity));
     let jobs = (request.capacity.cpus as usize).clamp(1, work.pipeline.steps.len().max(1));
     let committed = std::thread::scope(|scope| {
@@ -255,6 +261,7 @@ impl StepDone {
             task: None,
             rung: None,
             isolated: false,
+            talked: Vec::new(),
             outputs: Vec::new(),
             log: None,
             elapsed: Duration::ZERO,
@@ -271,6 +278,8 @@ pub(super) struct Running<'a> {
     pub(super) observer: &'a (dyn Fn(Event<'_>) + Sync),
     place: &'a Place<'a>,
     committer: &'a Committer<'a>,
+    /// What steps of this run wrote without declaring it, and which.
+    strays: Mutex<BTreeMap<ProjectPath, String>>,
 }
 
 impl Running<'_> {
@@ -388,6 +397,7 @@ impl Running<'_> {
             task: result.task(),
             rung: result.observed.as_ref().map(|observed| observed.rung),
             isolated: result.observed.as_ref().is_some_and(|observed| observed.isolated),
+            talked: Vec::new(),
             outputs: result.outputs,
             log: result.log,
             elapsed: Duration::ZERO,
@@ -436,12 +446,24 @@ impl Running<'_> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
         let earlier = ancestors(self.work, index);
-        let room = self.place.prepare(index, step, &earlier, finished)?;
+        let shown = shown(step);
+        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref())?;
         let strip = || self.place.strip(&room, step, &earlier);
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
-        let Executed { outputs, log, elapsed, failure, interrupted, observation, writes } =
-            execute(self.work.store, step, &before.asked, &room, grant, &strip, &mut on_line, self.request.stop)?;
+        let may_read = |path: &Path| may_read(path, self.work.tools.rules());
+        let permission = shown.as_ref().map(|_| &may_read as &Permission<'_>);
+        let Executed { outputs, log, elapsed, mut failure, interrupted, observation, writes } = execute(
+            self.work.store,
+            step,
+            &before.asked,
+            &room,
+            grant,
+            permission,
+            &strip,
+            &mut on_line,
+            self.request.stop,
+        )?;
         if interrupted {
             return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
         }
@@ -459,9 +481,26 @@ impl Running<'_> {
             return Ok(Outcome::TooEarly);
         }
         self.place.executed(index);
-        if failure.is_none() {
-            self.place.take_back(room)?;
+        let mut strays = self.strays.lock().expect("no holder panics");
+        strays.extend(writes.into_iter().map(|path| (path, step.name.clone())));
+        match &mut failure {
+            Some(failure) => {
+                let around = Around {
+                    pipeline: self.work.pipeline,
+                    step,
+                    room: &room,
+                    tail: &failure.tail,
+                    rules: self.work.tools.rules(),
+                    tree: self.request.tree,
+                    shown: shown.as_ref(),
+                    strays: &strays,
+                };
+                failure.hints = hints(&around, before, &observation);
+            }
+            None => self.place.take_back(room)?,
         }
+        drop(strays);
+        let unvouched = observed.as_ref().filter(|_| !step.network);
         let mut done = StepDone {
             step: step.name.clone(),
             verdict: if failure.is_some() { StepVerdict::Failed } else { StepVerdict::Ran },
@@ -470,6 +509,7 @@ impl Running<'_> {
             task: Some(before.task),
             rung: observed.as_ref().map(|observed| observed.rung),
             isolated: observed.as_ref().is_some_and(|observed| observed.isolated),
+            talked: unvouched.map(|observed| observed.network.keys().cloned().collect()).unwrap_or_default(),
             outputs,
             log,
             elapsed,

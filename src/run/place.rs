@@ -20,7 +20,7 @@ use super::base::{self, Base};
 use super::layer;
 use super::recipe::{Finished, outputs_of};
 use crate::disk::{self, DiskError, Durability, Lock};
-use crate::exec::{self, PLACE, Stop, WORKPLACE, World};
+use crate::exec::{self, ExecError, PLACE, Stop, WORKPLACE, World};
 use crate::path::ProjectPath;
 use crate::pipeline::Step;
 use crate::snapshot::{View, lay_out, place_entry};
@@ -83,8 +83,8 @@ struct Made {
 
 /// What the steps of a run stand on.
 enum Ground {
-    /// One copy for all of them, and why no better one can be had.
-    Shared,
+    /// One copy for all of them, and why nothing better can be had.
+    Shared(String),
     /// A base below an overlay for each.
     Layered(Base),
 }
@@ -97,6 +97,8 @@ impl<'a> Place<'a> {
 
     /// Returns what the step at `index` has for itself, with the snapshot's files and the outputs of the steps `before` in the tree.
     ///
+    /// If only some paths are to be `shown`, nothing else of the project is there, and no network unless the step declares that.
+    ///
     /// # Errors
     ///
     /// [`RunError`] if the place cannot be made or an object is missing.
@@ -106,6 +108,7 @@ impl<'a> Place<'a> {
         step: &Step,
         before: &BTreeSet<usize>,
         finished: &Finished,
+        shown: Option<&BTreeSet<ProjectPath>>,
     ) -> Result<Room, RunError> {
         let mut slot = self.made.lock().expect("no holder panics");
         if slot.is_none() {
@@ -116,7 +119,10 @@ impl<'a> Place<'a> {
         let place = made.directory.clone();
         let own = self.own_directories(&place, index)?;
         match &made.ground {
-            Ground::Shared => {
+            Ground::Shared(why) => {
+                if shown.is_some() {
+                    return Err(RunError::NotStrict { step: step.name.clone(), why: why.clone() });
+                }
                 drop(slot);
                 let tree = place.join("tree");
                 clear_outputs(step, &tree)?;
@@ -127,6 +133,11 @@ impl<'a> Place<'a> {
                 let mut lower = self.layers(&place, before, finished)?;
                 lower.push(ground.tree());
                 drop(slot);
+                if let Some(shown) = shown {
+                    let only = place.join(format!("{index}.shown"));
+                    show_only(shown, &lower, &only)?;
+                    lower = vec![only];
+                }
                 let upper = layer_of(&place, index);
                 // A step that is tried again begins anew.
                 disk::remove_tree(&upper)?;
@@ -143,7 +154,7 @@ impl<'a> Place<'a> {
                     room: inside(&own.room),
                     root: inside(&place.join("root")),
                     bound: Vec::new(),
-                    offline: false,
+                    offline: shown.is_some() && !step.network,
                 };
                 Ok(Room {
                     tree: PathBuf::from(WORKPLACE),
@@ -235,7 +246,7 @@ impl<'a> Place<'a> {
             if made.placed.insert(*index) {
                 let outputs = finished.get(index).into_iter().flatten();
                 let target = match made.ground {
-                    Ground::Shared => made.directory.join("tree"),
+                    Ground::Shared(_) => made.directory.join("tree"),
                     Ground::Layered(_) => layer_of(&made.directory, *index),
                 };
                 for output in outputs {
@@ -308,15 +319,15 @@ impl<'a> Place<'a> {
         // Nothing but a lock tells a place in use from one left behind.
         let lock = Lock::exclusive(&directory.join(LOCK)).map_err(failed)?;
         disk::make_directory(&directory.join("root"))?;
-        let ground = match self.can_layer(&directory)? {
-            true => Base::take(self.view, self.base, self.stop).map(Ground::Layered),
-            false => {
+        let ground = match self.why_not_layered(&directory)? {
+            None => Base::take(self.view, self.base, self.stop).map(Ground::Layered),
+            Some(why) => {
                 drop(making);
                 let tree = directory.join("tree");
                 disk::make_directory(&tree)?;
                 let go_on = |_, _| !self.stop.is_requested();
                 lay_out(self.view.store(), self.view.snapshot(), &tree, &go_on)
-                    .map(|()| Ground::Shared)
+                    .map(|()| Ground::Shared(why))
                     .map_err(RunError::from)
             }
         };
@@ -330,8 +341,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Returns whether steps can have overlays here, found out by making one.
-    fn can_layer(&self, directory: &Path) -> Result<bool, RunError> {
+    /// Returns why steps can have no overlays here, if they cannot, found out by making one.
+    fn why_not_layered(&self, directory: &Path) -> Result<Option<String>, RunError> {
         let trial = directory.join("trial");
         for name in ["below", "upper", "overlay", "room/work"] {
             disk::make_directory(&trial.join(name))?;
@@ -346,9 +357,12 @@ impl<'a> Place<'a> {
             bound: Vec::new(),
             offline: false,
         };
-        let can = exec::try_world(&world).is_ok();
+        let tried = exec::try_world(&world);
         disk::remove_tree(&trial)?;
-        Ok(can)
+        Ok(match tried {
+            Err(ExecError::World { source }) => Some(source.to_string()),
+            _ => None,
+        })
     }
 }
 
@@ -360,6 +374,25 @@ struct Own {
 /// Returns where what the step at `index` leaves lies.
 fn layer_of(place: &Path, index: usize) -> PathBuf {
     place.join(index.to_string())
+}
+
+/// Makes a layer at `only` in which nothing of the layers `lower` is there but what lies at the paths `shown`.
+fn show_only(shown: &BTreeSet<ProjectPath>, lower: &[PathBuf], only: &Path) -> Result<(), RunError> {
+    disk::remove_tree(only)?;
+    disk::make_directory(only)?;
+    for path in shown {
+        // What lies below a path that is shown is there already.
+        if shown.iter().any(|other| other != path && path.is_within(other)) {
+            continue;
+        }
+        for layer in lower.iter().filter(|layer| fs::symlink_metadata(path.under(layer)).is_ok()) {
+            if let Some(parent) = path.parent() {
+                disk::make_directory(&parent.under(only))?;
+            }
+            layer::show(&path.under(layer), &path.under(only))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what lies at the outputs of a step and makes the directories that they lie in.

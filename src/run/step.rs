@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use super::RunError;
 use super::grant::Grant;
+use super::missing::Hint;
 use super::place::Room;
 use super::recipe::outputs_of;
 use crate::disk::DiskError;
 use crate::environment;
-use crate::exec::{self, Command, End, ExecError, Job, Observation, Stop};
+use crate::exec::{self, Command, End, ExecError, Job, Observation, Permission, Stop};
+use crate::host;
 use crate::object::BlobId;
 use crate::path::ProjectPath;
 use crate::pipeline::{Run, Step};
@@ -31,8 +33,10 @@ pub struct Failure {
     pub how: String,
     /// The last lines that it printed.
     pub tail: Vec<String>,
-    /// The directory it ran in, kept.
+    /// What it wrote, kept.
     pub kept: PathBuf,
+    /// What it looked for in vain and its author has.
+    pub hints: Vec<Hint>,
 }
 
 /// What became of a step that was executed.
@@ -63,6 +67,7 @@ pub(super) fn execute(
     recipe: &Recipe,
     room: &Room,
     grant: &Grant,
+    permission: Option<&Permission<'_>>,
     strip: &dyn Fn() -> Result<BTreeSet<ProjectPath>, RunError>,
     on_line: &mut (dyn FnMut(&[u8]) + Send),
     stop: &Stop,
@@ -85,7 +90,7 @@ pub(super) fn execute(
         log,
         world: world.as_ref(),
         observe: true,
-        permission: None,
+        permission,
     };
     let outcome = match exec::run(&job, on_line, stop) {
         Err(ExecError::NoDirectory { .. }) if step.workdir.is_some() => {
@@ -123,7 +128,7 @@ pub(super) fn execute(
     let stored = store.put(crate::object::Kind::Blob, Source::File(log))?;
     let failure = match how {
         None => None,
-        Some(how) => Some(Failure { how, tail: tail(log)?, kept: written.clone() }),
+        Some(how) => Some(Failure { how, tail: tail(log)?, kept: written.clone(), hints: Vec::new() }),
     };
     let observation = outcome.observation;
     let log = Some(stored.digest.into());
@@ -140,7 +145,7 @@ fn is_the_commands_own(error: &ExecError) -> bool {
 
 fn not_started(error: &ExecError, directory: PathBuf) -> Executed {
     let because = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    let failure = Failure { how: format!("{error}{because}"), tail: Vec::new(), kept: directory };
+    let failure = Failure { how: format!("{error}{because}"), tail: Vec::new(), kept: directory, hints: Vec::new() };
     Executed {
         outputs: Vec::new(),
         log: None,
@@ -155,6 +160,9 @@ fn not_started(error: &ExecError, directory: PathBuf) -> Executed {
 /// The step's variables: the clean set, what `pv` tells it, and what its definition says.
 fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: &Path) -> BTreeMap<String, OsString> {
     let mut variables = environment::variables(home, temporary);
+    if let Some(home) = host::variable("HOME").filter(|_| recipe.home.is_some()) {
+        variables.insert("HOME".to_owned(), home);
+    }
     variables.insert("PV_STEP".to_owned(), recipe.step.clone());
     let hash_seed = recipe.seed.unwrap_or_default() % (1 << 32);
     variables.insert("PYTHONHASHSEED".to_owned(), hash_seed.to_string());

@@ -2,7 +2,7 @@
 
 use crate::cli::answer::seconds;
 use crate::cli::fail::CliError;
-use crate::cli::ui::{BAD, FAINT, NOTE, Running, Ui, paint};
+use crate::cli::ui::{BAD, FAINT, NAME, NOTE, Running, Ui, paint};
 use crate::record::StepVerdict;
 use crate::run::{Event, StepDone};
 
@@ -88,10 +88,26 @@ impl<'a> Teller<'a> {
                 self.running.beside(|| {
                     ui.warn(format!("{} step `{}` failed{attempts}: {how}", paint(BAD, "error:"), done.step));
                     ui.warn(format!("  what it wrote is kept: {}", failure.kept.display()));
+                    for hint in &failure.hints {
+                        let place = hint.step().map_or("at the top".to_owned(), |step| format!("to step `{step}`"));
+                        ui.warn(format!("  it looked in vain: {hint}"));
+                        ui.warn(format!("    add {place}: {}", paint(NAME, hint.line())));
+                    }
                 });
             }
             (StepVerdict::Skipped, _) => self.say(format!("{}: {}", done.step, done.reason)),
             _ => self.say(paint(FAINT, format!("{}: done in {}{attempts}", done.step, seconds(done.elapsed)))),
+        }
+        if !done.talked.is_empty() {
+            let (ui, peers) = (&*self.ui, done.talked.join(", "));
+            self.running.beside(|| {
+                ui.warn(format!(
+                    "{} step `{}` talked to {peers}; its result is not reused",
+                    paint(NOTE, "warning:"),
+                    done.step
+                ));
+                ui.warn("  if that is meant, add to it: network: true".to_owned());
+            });
         }
     }
 
