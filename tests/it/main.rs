@@ -10,6 +10,7 @@ mod checkout;
 mod choose;
 mod damaged_records;
 mod data;
+mod depends;
 mod diff;
 mod fault;
 mod fsck;
