@@ -410,12 +410,13 @@ impl From<RunError> for CliError {
                 STEP_FAILED,
                 Some("steps get `PATH` as it is here; without a shell, `~` and `$` mean nothing".to_owned()),
             ),
-            RunError::Exec(ExecError::Log(error)) => (USAGE, disk_hint(error).map(str::to_owned)),
-            RunError::Exec(_) => (STEP_FAILED, None),
             RunError::Snapshot(error) => snapshot_advice(error),
             RunError::Store(error) => owned(store_advice(error)),
             RunError::Record(error) => owned(record_advice(error)),
-            RunError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
+            RunError::Disk(error) | RunError::Exec(ExecError::Log(error)) => {
+                (USAGE, disk_hint(error).map(str::to_owned))
+            }
+            RunError::Exec(_) => (STEP_FAILED, None),
             RunError::NotStrict { .. } => {
                 (ENVIRONMENT, Some("`isolate: observe` runs it without, and tells what it read".to_owned()))
             }

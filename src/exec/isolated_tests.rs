@@ -167,7 +167,6 @@ pub(super) fn not_tested(what: &str, why: &str) {
 
 /// Says that something is not tested here which need not be had everywhere.
 pub(super) fn say_untested(what: &str, why: &str) {
-    #[expect(clippy::print_stderr, reason = "whoever reads the tests' output is to know")]
     {
         eprintln!("NOT TESTED: {what}: {why}");
     }

@@ -3,7 +3,7 @@
 //! A reported call waits until it is answered, so all that it names can be
 //! read meanwhile. What is read counts only if the answer arrives: then
 //! the process was still waiting, and nobody else had got its number.
-//! Source: seccomp_unotify(2).
+//! Source: `seccomp_unotify(2)`.
 
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 

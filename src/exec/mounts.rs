@@ -1,7 +1,12 @@
 //! Making a world: the calls, listed first, then made one by one by a process that may not allocate.
 //!
-//! Sources: mount_namespaces(7), pivot_root(2), and the kernel's documentation of overlayfs.
+//! Sources: `mount_namespaces(7)`, `pivot_root(2)`, and the kernel's documentation of overlayfs.
 
+#![expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "the kernel takes small constants and addresses in registers"
+)]
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
 use std::ffi::{CStr, CString, OsStr};

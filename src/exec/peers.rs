@@ -86,7 +86,7 @@ fn is_own(job: Job, peer: &Peer) -> bool {
 
 /// Returns the inodes of the sockets that take what comes to `port`.
 ///
-/// Source: proc_pid_net(5), and `include/net/tcp_states.h` for the states: 10 listens; a datagram's socket is in 7 while unconnected.
+/// Source: `proc_pid_net(5)`, and `include/net/tcp_states.h` for the states: 10 listens; a datagram's socket is in 7 while unconnected.
 fn listeners(pid: i32, kind: &str, port: u16) -> Vec<String> {
     let table = fs::read_to_string(format!("/proc/{pid}/net/{kind}")).unwrap_or_default();
     let port = format!(":{port:04X}");

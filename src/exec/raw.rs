@@ -3,6 +3,11 @@
 //! A process that shares this one's memory also shares the place where the C
 //! library keeps the last error of a thread, so it must not call the library.
 
+#![expect(
+    clippy::many_single_char_names,
+    clippy::cast_possible_truncation,
+    reason = "six registers, as wide as the arguments"
+)]
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
 use std::arch::asm;

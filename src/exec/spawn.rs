@@ -9,8 +9,14 @@
 //! command, takes in orphans, passes on a request to end, and when it ends, by
 //! itself or killed, the kernel ends everything below it. It is killed when the
 //! thread that started it ends, so nothing of a job outlives this process.
-//! Sources: clone(2), pid_namespaces(7), user_namespaces(7), seccomp(2).
+//! Sources: `clone(2)`, `pid_namespaces(7)`, `user_namespaces(7)`, `seccomp(2)`.
 
+#![expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the kernel takes and gives small numbers and addresses in registers"
+)]
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
 use std::ffi::{CString, c_char, c_int, c_void};

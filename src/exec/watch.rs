@@ -112,7 +112,7 @@ fn wait(output: Option<BorrowedFd<'_>>, observer: Option<BorrowedFd<'_>>, handle
     if !rustix::event::poll(&mut all, timeout.as_ref()).is_ok_and(|ready| ready > 0) {
         return Ready::default();
     }
-    let mut happened = all.iter().map(|polled| polled.revents());
+    let mut happened = all.iter().map(PollFd::revents);
     let mut is_ready =
         |descriptor: Option<BorrowedFd<'_>>| descriptor.and_then(|_| happened.next()).unwrap_or(PollFlags::empty());
     let output = !is_ready(output).is_empty();

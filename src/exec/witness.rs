@@ -363,9 +363,9 @@ impl<'a> Witness<'a> {
     /// Returns what a path means without the links that the job made itself.
     fn behind_links(&self, mut path: Vec<u8>) -> Vec<u8> {
         for _ in 0..if self.links.is_empty() { 0 } else { LINKS_MAX } {
-            let ends =
+            let mut ends =
                 path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([path.len()]);
-            let Some((end, target)) = ends.filter_map(|end| Some((end, self.links.get(&path[..end])?))).next() else {
+            let Some((end, target)) = ends.find_map(|end| Some((end, self.links.get(&path[..end])?))) else {
                 break;
             };
             path = [target, &path[end..]].concat();
@@ -376,7 +376,8 @@ impl<'a> Witness<'a> {
     fn rename_links(&mut self, from: &[u8], to: &[u8]) {
         let is_below =
             |path: &Vec<u8>| path.strip_prefix(from).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')));
-        let moved: Vec<_> = self.links.extract_if(from.to_vec().., |path, _| is_below(path)).collect();
+        let paths: Vec<_> = self.links.keys().filter(|path| is_below(path)).cloned().collect();
+        let moved: Vec<_> = paths.into_iter().filter_map(|path| self.links.remove_entry(&path)).collect();
         self.links.extend(moved.into_iter().map(|(path, target)| ([to, &path[from.len()..]].concat(), target)));
     }
 
@@ -457,7 +458,7 @@ fn opened(path: Vec<u8>, flags: u64, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
         facts.push(Fact::Read(path));
         return;
     }
-    let reads = flags & 3 == 2;
+    let reads = flags & 3 != 1;
     let found = lies(&path);
     let exclusive = flag(libc::O_EXCL) && creates;
     match found {
@@ -608,7 +609,7 @@ fn executed(pid: i32, path: Vec<u8>, facts: &mut Vec<Fact>) {
 /// Returns the interpreter that the first line of a script names, as the kernel reads it.
 fn interpreter(head: &[u8]) -> Option<&[u8]> {
     let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?.trim_ascii();
-    line.split(|byte| byte.is_ascii_whitespace()).next().filter(|path| path.first() == Some(&b'/'))
+    line.split(u8::is_ascii_whitespace).next().filter(|path| path.first() == Some(&b'/'))
 }
 
 /// Returns the path without `.` and doubled slashes; `..` stays, for only the file system knows where it leads.

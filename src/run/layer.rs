@@ -46,11 +46,10 @@ pub(super) fn show(from: &Path, to: &Path) -> Result<(), RunError> {
             let target = fs::read_link(from).map_err(DiskError::on("read", from))?;
             std::os::unix::fs::symlink(target, to).map_err(DiskError::on("link", to))?;
         }
+        Some(_) if fs::hard_link(from, to).is_ok() => {}
         Some(_) => {
-            if fs::hard_link(from, to).is_err() {
-                // It has as many names as a file can have.
-                fs::copy(from, to).map_err(DiskError::on("copy", from))?;
-            }
+            // It has as many names as a file can have.
+            fs::copy(from, to).map_err(DiskError::on("copy", from))?;
         }
     }
     Ok(())

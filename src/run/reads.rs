@@ -311,11 +311,11 @@ impl Outside<'_> {
     fn add(&mut self, path: &Path, touch: &Touch) {
         let is_opened = touch.read || touch.executed;
         match environment::classify(path, self.machine.rules()) {
-            Class::Program if is_opened => {
+            Class::Program if is_opened && self.is_there(path) => {
                 let name = self.name_of(path);
                 self.names.insert(Name::Fact(name));
             }
-            Class::Library if is_opened => {
+            Class::Library if is_opened && self.is_there(path) => {
                 self.names.insert(Name::Fact(format!("{LIBRARY}{}", text(path))));
             }
             Class::Package { site } if touch.read => {
@@ -332,6 +332,10 @@ impl Outside<'_> {
                 self.add_input(path, touch, is_opened);
             }
         }
+    }
+
+    fn is_there(&self, path: &Path) -> bool {
+        self.machine.value(Aspect::Status, &text(path)) != ABSENT
     }
 
     fn add_input(&mut self, path: &Path, touch: &Touch, is_opened: bool) {
@@ -371,7 +375,10 @@ impl Outside<'_> {
     }
 
     fn add_packages(&mut self) {
+        // Under the name by which it was started an interpreter is found again; what it runs as may lie behind a link.
+        let started: Vec<String> = self.names.iter().filter_map(program_of).map(str::to_owned).collect();
         for (site, (files, programs)) in std::mem::take(&mut self.packages) {
+            let programs: Vec<String> = started.iter().cloned().chain(programs).collect();
             let mut by_module: BTreeMap<Option<PathBuf>, BTreeSet<PathBuf>> = BTreeMap::new();
             for file in files {
                 let module = file.strip_prefix(&site).ok().and_then(|rest| rest.iter().next()).map(PathBuf::from);
@@ -390,7 +397,12 @@ impl Outside<'_> {
                     .collect();
                 match facts.filter(|facts| !facts.is_empty()) {
                     Some(facts) => {
-                        let unowned = loaded.unowned.iter().map(|file| format!("{LIBRARY}{}", text(file)));
+                        let is_cache = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "pyc");
+                        let unowned = loaded
+                            .unowned
+                            .iter()
+                            .filter(|file| !is_cache(file))
+                            .map(|file| format!("{LIBRARY}{}", text(file)));
                         self.names.extend(unowned.map(Name::Fact));
                         for (program, distribution) in facts {
                             // What is used where it is there decides by its absence, too.
@@ -406,6 +418,14 @@ impl Outside<'_> {
                 }
             }
         }
+    }
+}
+
+/// Returns the program that a fact is about, if it is about the program itself.
+fn program_of(name: &Name) -> Option<&str> {
+    match name {
+        Name::Fact(fact) if !fact.contains(' ') && !fact.starts_with('/') => Some(fact),
+        _ => None,
     }
 }
 

@@ -24,7 +24,7 @@ fn a_strict_step_sees_what_it_declares_and_is_told_what_to_declare() {
     );
     assert_eq!(output.status.code(), Some(3));
     let definition = project.read(".pipeline/pipeline.yaml");
-    project.write(".pipeline/pipeline.yaml", &definition.replace("[in.txt]", "[in.txt, side/other.txt]"));
+    project.write(".pipeline/pipeline.yaml", definition.replace("[in.txt]", "[in.txt, side/other.txt]"));
     project.pv_ok(&["run"]);
     assert_eq!(project.read("out.txt"), "count.sh\nin.txt\nout.txt\nside\none\ntwo\n");
 }
@@ -43,7 +43,7 @@ fn a_strict_step_reads_nothing_outside_and_reaches_nobody() {
     );
     project.write(
         ".pipeline/pipeline.yaml",
-        &format!(
+        format!(
             "steps:\n  look:\n    isolate: strict\n    inputs: []\n    outputs: [o]\n    run: python3 look.py {} > o\n",
             outside.display()
         ),
@@ -69,7 +69,7 @@ fn a_file_that_git_ignores_is_named_with_the_line_that_brings_it_in() {
         }])
     );
     let definition = project.read(".pipeline/pipeline.yaml");
-    project.write(".pipeline/pipeline.yaml", &format!("data: [data/raw.csv]\n{definition}"));
+    project.write(".pipeline/pipeline.yaml", format!("data: [data/raw.csv]\n{definition}"));
     project.pv_ok(&["run"]);
     assert_eq!(project.read("out.txt"), "1\n");
 }
@@ -93,7 +93,7 @@ fn a_variable_and_a_file_at_home_that_the_step_was_not_given_are_named() {
     let definition = project.read(".pipeline/pipeline.yaml");
     project.write(
         ".pipeline/pipeline.yaml",
-        &definition.replace("    outputs:", "    home: host\n    env: [SERVICE_TOKEN]\n    outputs:"),
+        definition.replace("    outputs:", "    home: host\n    env: [SERVICE_TOKEN]\n    outputs:"),
     );
     let output = run();
     assert!(output.status.success(), "{}", project.tell(&output));
@@ -159,7 +159,7 @@ fn the_base_checkout_follows_every_kind_of_change() {
         &|| {
             // A data root becomes a part of the tree.
             project.write(".gitignore", "");
-            project.write(".pipeline/pipeline.yaml", &definition.replace("data: [raw]\n", ""));
+            project.write(".pipeline/pipeline.yaml", definition.replace("data: [raw]\n", ""));
         },
         &|| std::fs::remove_dir_all(path("raw")).unwrap(),
     ];

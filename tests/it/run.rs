@@ -786,7 +786,8 @@ fn a_file_that_a_step_leaves_undeclared_does_not_reach_the_working_tree() {
 #[test]
 fn a_long_chain_sees_what_all_steps_before_it_wrote_and_nothing_else_of_them() {
     let step = |number: u32| {
-        let before: String = (0..number).map(|number| format!("out/{number} ")).collect();
+        let before: Vec<String> = (0..number).map(|number| format!("out/{number}")).collect();
+        let before = before.join(" ");
         let inputs = if number == 0 { "[]".to_owned() } else { format!("[out/{}]", number - 1) };
         format!(
             "  s{number}:\n    inputs: {inputs}\n    outputs: [out/{number}]\n    \

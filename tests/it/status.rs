@@ -449,6 +449,7 @@ Commands:
   snapshot     Keep what determines the results (code, configuration, data, seed), and name it
   run          Bring the results of the working tree up to date, or execute a snapshot again
   status       Show which steps would run and why, and which data changed
+  audit        Compare what steps declare with what they were seen to do
   why          Show why a step would run: everything that is not what it was
   diff         Show what changed between two versions, and what that did to the results
   log          List snapshots and runs, newest first

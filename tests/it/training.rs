@@ -146,7 +146,7 @@ fn a_package_of_another_version_reruns_the_steps_and_is_named_by_the_diff() {
     // Needs no scikit-learn: any distribution will do.
     let project = Sandbox::with_fixture("lesson");
     let script = project.read("steps/extract.py");
-    project.write("steps/extract.py", &script.replace("import csv\n", "import csv\nimport widgets\n"));
+    project.write("steps/extract.py", script.replace("import csv\n", "import csv\nimport widgets\n"));
     project.commit("uses widgets");
     let (old, new) = (python_with(&project, "old", "widgets-1.0"), python_with(&project, "new", "widgets-2.0"));
     let pv = |bin: &str, arguments: &[&str]| {
@@ -165,8 +165,8 @@ fn a_package_of_another_version_reruns_the_steps_and_is_named_by_the_diff() {
     let [first, second] = [first, second].map(|run| run["run"].as_str().unwrap()[..12].to_owned());
     // One snapshot, the same outputs: only the environment differs, and that is a difference.
     insta::assert_snapshot!(project.pv(&["diff", &first, &second, "--exit-code"]), @"
-from 21dd9fe9c6ad  commit dc63418462
-to   21dd9fe9c6ad  commit dc63418462
+from 64bdd7482d3e  commit 0640b9841f
+to   64bdd7482d3e  commit 0640b9841f
 Environment
   package widgets  1.0 -> 2.0  (extract)
 Outputs
