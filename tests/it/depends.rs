@@ -1,0 +1,265 @@
+//! What nobody declared: changed one at a time, it runs exactly the steps that read it, and is named.
+//!
+//! One pipeline in which each step reads something else without saying so: a file, a listing, a file that is not
+//! there, something outside of the project, a variable, a program, an interpreter, a library, a module.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::sandbox::Sandbox;
+
+/// A project, and the variables that `pv` is started with.
+struct Machine {
+    project: Sandbox,
+    variables: BTreeMap<&'static str, String>,
+}
+
+/// A step, what of it is changed, and what `pv why` has to name.
+struct Case {
+    step: &'static str,
+    kind: &'static str,
+    name: String,
+    change: fn(&mut Machine),
+}
+
+impl Machine {
+    fn new(definition: &str) -> Self {
+        let project = Sandbox::with_pipeline(definition);
+        std::fs::create_dir_all(project.beside("bin")).unwrap();
+        let path = format!("{}:{}", project.beside("bin").display(), std::env::var("PATH").unwrap());
+        Self { project, variables: BTreeMap::from([("PATH", path)]) }
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let arguments = [&["--json"], arguments].concat();
+        let output = self.project.pv_command(&arguments).envs(&self.variables).output().unwrap();
+        assert!(output.status.success(), "pv {arguments:?}: {}", self.project.tell(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Runs the pipeline and returns the steps that were executed.
+    fn ran(&self) -> Vec<String> {
+        let run = self.json(&["run"]);
+        let ran = run["steps"].as_array().unwrap().iter().filter(|step| step["verdict"] == "ran");
+        ran.map(|step| step["step"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Returns what made the key of a step differ, as `kind name`.
+    fn why(&self, step: &str) -> Vec<String> {
+        let why = self.json(&["why", step]);
+        let changes = why["changes"].as_array().unwrap().iter();
+        changes.map(|one| format!("{} {}", one["kind"].as_str().unwrap(), one["name"].as_str().unwrap())).collect()
+    }
+
+    /// Applies each change in turn: it runs its step again and no other, and is named.
+    fn prove(mut self, cases: &[Case], unrelated: fn(&mut Self)) {
+        assert_eq!(self.ran().len(), self.json(&["status"])["steps"].as_array().unwrap().len());
+        assert_eq!(self.ran(), Vec::<String>::new(), "nothing has changed");
+        for Case { step, kind, name, change } in cases {
+            change(&mut self);
+            let why = self.why(step);
+            assert_eq!(why, [format!("{kind} {name}")], "step {step}");
+            assert_eq!(self.ran(), [*step], "after {why:?}");
+            assert_eq!(self.ran(), Vec::<String>::new(), "after {step} ran again");
+        }
+        unrelated(&mut self);
+        assert_eq!(self.ran(), Vec::<String>::new(), "what changed has nothing to do with any step");
+    }
+
+    /// Writes a file beside the project; one that begins like a script is one.
+    fn outside(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.project.beside(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &content).unwrap();
+        if content.as_ref().starts_with(b"#!") || content.as_ref().starts_with(b"\x7fELF") {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+    }
+}
+
+/// Returns a definition of steps that declare nothing but an output each, where `[TOP]` is the directory `top`.
+fn definition(top: &Path, steps: &[(&str, &str, &str)]) -> String {
+    let mut text = "steps:\n".to_owned();
+    for (name, more, run) in steps {
+        let run = serde_json::to_string(&format!("{{ {run}; }} > {name}.txt 2> /dev/null || true")).unwrap();
+        text += &format!("  {name}:\n    run: {run}\n    inputs: []\n    outputs: [{name}.txt]\n{more}");
+    }
+    text.replace("[TOP]", &top.display().to_string())
+}
+
+fn sandbox_of(steps: &[(&str, &str, &str)]) -> Machine {
+    let machine = Machine::new("steps: {none: {run: 'true'}}\n");
+    let top = machine.project.beside("").canonicalize().unwrap();
+    let top = Path::new(top.to_str().unwrap().trim_end_matches('/')).to_owned();
+    machine.project.write(".pipeline/pipeline.yaml", definition(&top, steps));
+    machine.project.write(".gitignore", "*.txt\n");
+    machine
+}
+
+fn case(step: &'static str, kind: &'static str, name: impl Into<String>, change: fn(&mut Machine)) -> Case {
+    Case { step, kind, name: name.into(), change }
+}
+
+#[test]
+fn files_of_the_project_that_nobody_declared_run_exactly_who_read_them() {
+    let machine = sandbox_of(&[
+        ("config", "", "k=$(cat settings.ini || echo 1); echo $k"),
+        ("absent", "", "if test -e more/flags.ini; then cat more/flags.ini; fi"),
+        ("list", "", "ls parts"),
+        ("size", "", "test -s notes.md && echo something"),
+        ("link", "", "cat current"),
+        ("rights", "", "test -x tool.sh && echo may"),
+        ("each", "", "for part in pieces/*; do wc -l < $part; done"),
+        ("chosen", "", "cat models/$(cat choice)"),
+        ("source", "", ". ./functions.sh; hello"),
+    ]);
+    let project = &machine.project;
+    for path in ["settings.ini", "parts/a", "notes.md", "v1", "v2", "tool.sh", "pieces/a", "models/a", "models/b"] {
+        project.write(path, "2\n");
+    }
+    project.write("more/usual.ini", "on\n");
+    project.write("choice", "a\n");
+    project.write("functions.sh", "hello() { echo hello; }\n");
+    symlink("v1", project.path("current")).unwrap();
+    project.commit("all");
+    let cases = [
+        case("config", "file", "settings.ini", |machine| machine.project.write("settings.ini", "3\n")),
+        case("config", "file", "settings.ini", |machine| std::fs::remove_file(machine.project.path("settings.ini")).unwrap()),
+        case("config", "file", "settings.ini", |machine| machine.project.write("settings.ini", "4\n")),
+        case("absent", "file", "more/flags.ini", |machine| machine.project.write("more/flags.ini", "on\n")),
+        case("list", "file", "parts", |machine| machine.project.write("parts/b", "2\n")),
+        case("size", "file", "notes.md", |machine| machine.project.write("notes.md", "")),
+        case("link", "file", "v1", |machine| machine.project.write("v1", "another\n")),
+        case("rights", "file", "tool.sh", |machine| {
+            std::fs::set_permissions(machine.project.path("tool.sh"), PermissionsExt::from_mode(0o755)).unwrap();
+        }),
+        case("each", "file", "pieces/b", |machine| machine.project.write("pieces/b", "1\n2\n")),
+        case("chosen", "file", "models/a", |machine| machine.project.write("models/a", "retrained\n")),
+        case("source", "file", "functions.sh", |machine| {
+            machine.project.write("functions.sh", "hello() { echo good day; }\n");
+        }),
+    ];
+    machine.prove(&cases, |machine| {
+        // A listing does not tell what is in a file, a test for content not which, and what was not chosen was not read.
+        machine.project.write("parts/a", "other\n");
+        machine.project.write("README.md", "# Parts\n");
+        machine.project.write("more/other.ini", "on\n");
+        machine.project.write("models/b", "other\n");
+        machine.project.write("models/c", "other\n");
+        machine.project.write("v2", "other\n");
+        // Nor does it count that a file was written again.
+        machine.project.write("settings.ini", "4\n");
+    });
+}
+
+#[test]
+fn what_lies_outside_of_the_project_runs_exactly_who_read_it() {
+    let machine = sandbox_of(&[
+        ("limits", "", "cat [TOP]/srv/limits.conf"),
+        ("later", "", "cat [TOP]/srv/later.conf || echo none"),
+        ("shelf", "", "ls [TOP]/srv/shelf"),
+        ("home", "    home: host\n", "cat ~/.toolrc"),
+        ("clean", "", "cat ~/.toolrc || echo none"),
+        ("variable", "    env: [THRESHOLD]\n", "awk -v t=${THRESHOLD:-50} '$1 > t' numbers"),
+        ("fixed", "", "echo ${THRESHOLD:-50}; date -d @1700000000 +%Y-%m-%dT%H"),
+        ("program", "", "mytool"),
+        ("script", "", "./run.my"),
+    ]);
+    let top = machine.project.beside("").canonicalize().unwrap().display().to_string();
+    let at = |path: &str| format!("{}/{path}", top.trim_end_matches('/'));
+    machine.project.write("numbers", "40\n60\n");
+    machine.project.write("run.my", format!("#!{}\necho mine\n", at("bin/mysh")));
+    std::fs::set_permissions(machine.project.path("run.my"), PermissionsExt::from_mode(0o755)).unwrap();
+    machine.outside("srv/limits.conf", "1\n");
+    machine.outside("srv/shelf/a", "1\n");
+    machine.outside("home/.toolrc", "1\n");
+    machine.outside("bin/mytool", "#!/bin/sh\necho 1\n");
+    machine.outside("bin/mysh", std::fs::read("/bin/sh").unwrap());
+    machine.project.commit("all");
+    let cases = [
+        case("limits", "file", at("srv/limits.conf"), |machine| machine.outside("srv/limits.conf", "2\n")),
+        case("later", "file", at("srv/later.conf"), |machine| machine.outside("srv/later.conf", "2\n")),
+        case("shelf", "file", at("srv/shelf"), |machine| machine.outside("srv/shelf/b", "2\n")),
+        case("home", "file", at("home/.toolrc"), |machine| machine.outside("home/.toolrc", "2\n")),
+        case("variable", "env", "THRESHOLD", |machine| drop(machine.variables.insert("THRESHOLD", "10".to_owned()))),
+        case("program", "environment", "mytool", |machine| machine.outside("bin/mytool", "#!/bin/sh\necho 2\n")),
+        case("script", "environment", "mysh", |machine| {
+            // A program is its bytes, whatever it does with them.
+            machine.outside("bin/mysh", [std::fs::read("/bin/sh").unwrap(), b"another build".to_vec()].concat());
+        }),
+    ];
+    machine.prove(&cases, |machine| {
+        machine.outside("srv/other.conf", "2\n");
+        machine.outside("srv/shelf/a", "other\n");
+        machine.outside("home/.otherrc", "2\n");
+        machine.outside("bin/othertool", "#!/bin/sh\n");
+        machine.variables.insert("TZ", "Asia/Tokyo".to_owned());
+        machine.variables.insert("LC_ALL", "POSIX".to_owned());
+        machine.variables.insert("SOMETHING", "else".to_owned());
+    });
+}
+
+#[test]
+fn a_shared_library_that_is_swapped_runs_exactly_who_loaded_it() {
+    let machine = sandbox_of(&[("uses", "", "[TOP]/bin/user"), ("other", "", "echo nothing")]);
+    let top = machine.project.beside("").canonicalize().unwrap();
+    fn build(machine: &mut Machine) {
+        let answer = if machine.project.beside("lib/libanswer.so").exists() { 2 } else { 1 };
+        let top = machine.project.beside("").canonicalize().unwrap();
+        machine.outside("lib/answer.c", format!("int answer(void) {{ return {answer}; }}\n"));
+        machine.outside("lib/user.c", "#include <stdio.h>\nint answer(void);\nint main(void) { printf(\"%d\\n\", answer()); }\n");
+        let mut compile = machine.project.command_in(&top.join("lib"), "sh");
+        let line = "cc -shared -fPIC -o libanswer.so answer.c && \
+                    (test -e ../bin/user || cc -o ../bin/user user.c -L. -lanswer -Wl,-rpath,\"$PWD\")";
+        assert!(compile.args(["-c", line]).status().unwrap().success());
+    }
+    let can = machine.project.command_in(&top, "cc").arg("--version").output().is_ok_and(|end| end.status.success());
+    if !can {
+        eprintln!("NOT TESTED: this machine has no `cc` to build a shared library with");
+        return;
+    }
+    let mut machine = machine;
+    build(&mut machine);
+    machine.project.commit("all");
+    let name = format!("{}/lib/libanswer.so", top.display().to_string().trim_end_matches('/'));
+    machine.prove(&[case("uses", "library", name, build)], |machine| {
+        machine.outside("lib/libother.so", "other\n");
+    });
+}
+
+#[test]
+fn a_module_that_is_imported_by_a_computed_name_runs_exactly_who_imported_it() {
+    let mut machine = sandbox_of(&[
+        ("chosen", "", "python3 steps/chosen.py"),
+        ("tried", "", "python3 steps/tried.py"),
+        ("plain", "", "python3 plain/plain.py"),
+    ]);
+    let project = &machine.project;
+    project.write(
+        "steps/chosen.py",
+        "import importlib\nwith open('which') as which:\n    print(importlib.import_module(which.read().strip()).NAME)\n",
+    );
+    project.write("steps/tried.py", "try:\n    import fast\nexcept ImportError:\n    fast = None\nprint(fast)\n");
+    project.write("plain/plain.py", "import json\nprint(json.dumps([1]))\n");
+    project.write("steps/one.py", "NAME = 1\n");
+    project.write("which", "one\n");
+    project.commit("all");
+    assert_eq!(machine.ran(), ["chosen", "tried", "plain"]);
+    machine.project.write("steps/one.py", "NAME = 'changed'\n");
+    assert_eq!(machine.why("chosen"), ["file steps/one.py"]);
+    assert_eq!(machine.ran(), ["chosen"]);
+    assert!(machine.project.read("chosen.txt").contains("changed"));
+    machine.project.write("steps/fast.py", "");
+    assert!(machine.ran().contains(&"tried".to_owned()), "a module that was looked for in vain is there now");
+    // One that hides a module of the standard library.
+    machine.project.write("plain/json.py", "def dumps(value):\n    return 'mine'\n");
+    assert_eq!(machine.ran(), ["plain"]);
+    assert_eq!(machine.project.read("plain.txt"), "mine\n");
+    machine.variables.insert("PYTHONSTARTUP", "else".to_owned());
+    machine.project.write("README.md", "# Modules\n");
+    machine.project.write("other/json.py", "\n");
+    assert_eq!(machine.ran(), Vec::<String>::new());
+}
