@@ -305,6 +305,8 @@ fn perform_and_show(
         _ => {}
     }
     restored?;
+    // What outputs hash to need not be found out again by the next run.
+    project.remember();
     Ok(match report.run.verdict {
         _ if report.interrupted => INTERRUPTED,
         RunVerdict::Failed => STEP_FAILED,

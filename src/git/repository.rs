@@ -142,9 +142,17 @@ impl Repository {
     /// Unlike git, never guesses from the login name.
     pub fn identity(&self) -> Option<Identity> {
         let local = self.local();
-        let signature = local.committer()?.ok()?;
-        let text = |bytes: &gix::bstr::BStr| bytes.to_str_lossy().into_owned();
-        Some(Identity { name: text(signature.name), email: text(signature.email) })
+        let config = local.config_snapshot();
+        // `gix` has this as a signature with the time, for which it reads the database of all time zones.
+        let first = |keys: &[&str]| keys.iter().find_map(|key| config.string(*key));
+        let name = first(&["committer.name", "user.name", "gitoxide.committer.nameFallback"])?;
+        let email = first(&[
+            "committer.email",
+            "user.email",
+            "gitoxide.user.emailFallback",
+            "gitoxide.committer.emailFallback",
+        ])?;
+        Some(Identity { name: name.to_str_lossy().into_owned(), email: email.to_str_lossy().into_owned() })
     }
 
     /// Returns a handle for this thread.

@@ -88,20 +88,32 @@ pub fn order(pipeline: &Pipeline) -> Result<Graph, Circle> {
 impl Graph {
     /// Returns this graph with steps waiting for others as well, except where they would wait for each other.
     ///
-    /// Of those that would, the ones of earlier steps are kept. Costs a walk through the graph for each.
+    /// Of those that would, the ones of earlier steps are kept. Costs a walk through the graph for each that changes the order.
     #[must_use]
     pub fn with(&self, more: &BTreeMap<usize, BTreeSet<usize>>) -> Self {
-        let mut dependencies = self.dependencies.clone();
+        let mut graph = self.clone();
+        let mut positions = positions(&graph.order);
         for (index, others) in more {
             for other in others {
-                if index != other && !waits(&dependencies, *other, *index) {
-                    dependencies[*index].insert(*other);
+                if positions[*other] < positions[*index] {
+                    graph.dependencies[*index].insert(*other);
+                } else if index != other && !waits(&graph.dependencies, *other, *index) {
+                    graph.dependencies[*index].insert(*other);
+                    graph.order = sort(&graph.dependencies);
+                    positions = self::positions(&graph.order);
                 }
             }
         }
-        let order = sort(&dependencies);
-        Self { order, dependencies }
+        // The order so far is one that is possible; this is the one nearest to the file.
+        graph.order = sort(&graph.dependencies);
+        graph
     }
+}
+
+fn positions(order: &[usize]) -> Vec<usize> {
+    let mut positions = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(position, index)| positions[*index] = position);
+    positions
 }
 
 /// Returns whether the step `from` waits for `other`, directly or not.

@@ -6,11 +6,11 @@ use std::fmt;
 use serde::Serialize;
 
 use super::RunError;
+use super::earlier::Finished;
 use super::judge::{Verdict, Work};
 use super::machine::{LIBRARY, PACKAGE, VARIABLE};
 use super::reads::TOP;
 use super::reason::{Reason, readable};
-use super::recipe::{Finished, ancestors};
 use crate::object::{Entry, RecordId, TreeId};
 use crate::path::ProjectPath;
 use crate::pipeline::Run as Command;
@@ -92,18 +92,18 @@ pub enum ChangeKind {
 /// [`RunError`] if records or trees cannot be read.
 pub fn explain(work: &Work<'_>, index: usize) -> Result<Explanation, RunError> {
     let step = work.pipeline.steps[index].name.clone();
-    let mut finished = Finished::new();
+    let finished = Finished::none_of(work.pipeline.steps.len());
     let mut running = BTreeSet::new();
-    let before = ancestors(work, index);
-    for other in work.graph.order.iter().filter(|other| before.contains(other)) {
+    let before = work.ancestors(index);
+    for other in work.graph.order.iter().filter(|other| before.contains(**other)) {
         let waits = work.dependencies(*other).iter().any(|other| running.contains(other));
         let verdict = if waits { Verdict::Run } else { work.judge(*other, &finished)?.verdict };
         match verdict {
-            Verdict::Reuse(result) => drop(finished.insert(*other, result.outputs)),
+            Verdict::Reuse(result) => finished.note(*other, result.outputs),
             Verdict::Run => {
                 running.insert(*other);
                 if let Some(outputs) = work.last_outputs(*other)? {
-                    finished.insert(*other, outputs);
+                    finished.note(*other, outputs);
                 }
             }
         }

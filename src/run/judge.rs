@@ -1,14 +1,15 @@
 //! Deciding about a step: reuse what is known, or run, and why.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::RunError;
+use super::earlier::{Earlier, Finished, Steps, Writers};
 use super::known::{Ground, compose, holding, names_of};
 use super::machine::{Machine, Seen};
 use super::reads::TOP;
 use super::reason::{self, Reason};
-use super::recipe::{Base, Finished, asked, declared, guessed, outputs_before, outputs_of};
+use super::recipe::{Base, asked, declared, guessed, outputs_of};
 use super::world::World;
 use crate::environment::Tools;
 use crate::exec::Rung;
@@ -56,6 +57,10 @@ pub struct Memory {
     last: OnceLock<BTreeMap<String, Last>>,
     /// Files and programs of the machine.
     seen: Seen,
+    /// Which step writes what.
+    writers: OnceLock<Writers>,
+    /// The steps before each step, directly or not. Held while something is learnt.
+    before: Mutex<BTreeMap<usize, Arc<Steps>>>,
     /// Steps that were seen to need others, beyond what the graph tells.
     learnt: Mutex<BTreeMap<usize, BTreeSet<usize>>>,
     /// Tasks of which more is known than is remembered beside the records.
@@ -65,6 +70,11 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Returns which step of the one pipeline that this is about writes what.
+    pub(super) fn writers(&self, pipeline: &Pipeline) -> &Writers {
+        self.writers.get_or_init(|| Writers::of(pipeline))
+    }
+
     /// Keeps what is known of `task` for when its step is judged.
     pub(super) fn keep(&self, task: TaskKey, sets: ReadSets) {
         self.sets.lock().expect("no holder panics").insert(task, sets);
@@ -104,7 +114,7 @@ pub struct Judged {
 pub(super) struct Before<'w, 'a> {
     work: &'w Work<'a>,
     index: usize,
-    finished: &'w Finished,
+    earlier: Earlier<'w>,
     pub(super) task: TaskKey,
     pub(super) asked: Recipe,
     declared: Base,
@@ -121,17 +131,17 @@ impl<'a> Work<'a> {
     /// [`RunError`] if trees cannot be read, or a passed variable is not text.
     pub(super) fn before<'w>(&'w self, index: usize, finished: &'w Finished) -> Result<Before<'w, 'a>, RunError> {
         let asked = asked(self.pipeline, self.params, self.version, index)?;
-        let outputs = outputs_before(self, index, finished);
+        let earlier = Earlier { writers: self.memory.writers(self.pipeline), before: self.ancestors(index), finished };
         Ok(Before {
             work: self,
             index,
-            finished,
             task: asked.task(),
             asked,
-            declared: declared(self, index, finished)?,
+            declared: declared(self, index, &earlier)?,
             guessed: OnceLock::new(),
-            world: World::new(&self.view, outputs, outputs_of(&self.pipeline.steps[index])),
+            world: World::new(&self.view, earlier.clone(), outputs_of(&self.pipeline.steps[index])),
             machine: Machine::new(self.tools, self.machine, &self.memory.seen),
+            earlier,
         })
     }
 
@@ -274,6 +284,31 @@ impl<'a> Work<'a> {
         all
     }
 
+    /// Returns the steps that the one at `index` waits for, directly or not. Costs a step for each that was not asked about yet.
+    pub(super) fn ancestors(&self, index: usize) -> Arc<Steps> {
+        self.ancestors_in(&mut self.memory.before.lock().expect("no holder panics"), index)
+    }
+
+    fn ancestors_in(&self, known: &mut BTreeMap<usize, Arc<Steps>>, index: usize) -> Arc<Steps> {
+        let mut open = vec![index];
+        while let Some(step) = open.last().copied() {
+            let direct = self.dependencies(step);
+            let unknown = direct.iter().filter(|other| !known.contains_key(other));
+            let count = open.len();
+            open.extend(unknown);
+            if open.len() == count {
+                let mut before = Steps::default();
+                for other in direct {
+                    before.insert(other);
+                    before.extend(&known[&other]);
+                }
+                known.insert(step, Arc::new(before));
+                open.pop();
+            }
+        }
+        Arc::clone(&known[&index])
+    }
+
     /// Notes that more is known of `task` than is remembered.
     pub(super) fn note_behind(&self, task: TaskKey) {
         self.memory.behind.lock().expect("no holder panics").insert(task);
@@ -298,9 +333,15 @@ impl<'a> Work<'a> {
         others.map(|other| self.pipeline.steps[*other].name.clone()).collect()
     }
 
-    /// Lets the step at `index` wait for `others` from now on.
+    /// Lets the step at `index` wait for `others` from now on, except those that have meanwhile come to wait for it.
     pub(super) fn learn(&self, index: usize, others: &BTreeSet<usize>) {
-        self.memory.learnt.lock().expect("no holder panics").entry(index).or_default().extend(others);
+        let mut before = self.memory.before.lock().expect("no holder panics");
+        for other in others {
+            if !self.ancestors_in(&mut before, *other).contains(index) {
+                self.memory.learnt.lock().expect("no holder panics").entry(index).or_default().insert(*other);
+                before.clear();
+            }
+        }
     }
 }
 
@@ -373,7 +414,7 @@ impl<'w> Before<'w, '_> {
         if let Some(guessed) = self.guessed.get() {
             return Ok(guessed);
         }
-        let guessed = guessed(self.work, self.index, self.finished)?;
+        let guessed = guessed(self.work, self.index, &self.earlier)?;
         Ok(self.guessed.get_or_init(|| guessed))
     }
 
@@ -438,11 +479,11 @@ impl<'w> Before<'w, '_> {
 ///
 /// [`RunError`] if records or trees cannot be read.
 pub fn plan(work: &Work<'_>) -> Result<Vec<Judged>, RunError> {
-    let mut finished = Finished::new();
+    let finished = Finished::none_of(work.pipeline.steps.len());
     let mut judged: BTreeMap<usize, Judged> = BTreeMap::new();
     for index in &work.graph.order {
         let running: Vec<usize> =
-            work.dependencies(*index).into_iter().filter(|other| !finished.contains_key(other)).collect();
+            work.dependencies(*index).into_iter().filter(|other| finished.get(*other).is_none()).collect();
         let verdict = if running.is_empty() {
             work.judge(*index, &finished)?
         } else {
@@ -452,7 +493,7 @@ pub fn plan(work: &Work<'_>) -> Result<Vec<Judged>, RunError> {
             Judged { verdict: Verdict::Run, reason, recipe: None }
         };
         if let Verdict::Reuse(result) = &verdict.verdict {
-            finished.insert(*index, result.outputs.clone());
+            finished.note(*index, result.outputs.clone());
         }
         judged.insert(*index, verdict);
     }

@@ -8,6 +8,7 @@ mod audit;
 mod base;
 mod commit;
 mod conflicts;
+mod earlier;
 mod explain;
 mod grant;
 mod imports;

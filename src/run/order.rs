@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::RunError;
 use super::judge::{Memory, Work, last_results};
 use super::known::names_of;
-use super::reads::TOP;
-use super::recipe::{ancestors, asked, outputs_of};
-use crate::path::{ProjectPath, unescape};
+use super::recipe::asked;
 use crate::pipeline::{Graph, Params, Pipeline};
-use crate::record::{Aspect, Journal, Name};
+use crate::record::{Journal, Name};
 
 /// Returns `graph` with what earlier executions of its steps were seen to need: outputs of steps that stand earlier in the file.
 ///
@@ -30,6 +28,7 @@ pub fn learnt_order(
 ) -> Result<Graph, RunError> {
     let mut learnt: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     let mut last = None;
+    let writers = memory.writers(pipeline);
     // The first step has none before it.
     for index in 1..pipeline.steps.len() {
         let task = asked(pipeline, params, version, index)?.task();
@@ -44,7 +43,7 @@ pub fn learnt_order(
             let before = last.get(&pipeline.steps[index].name).filter(|last| last.result.is_seen_whole());
             names = before.map(|last| names_of(&last.result.recipe)).unwrap_or_default();
         }
-        let needed: BTreeSet<usize> = (0..index).filter(|other| needs(pipeline, *other, &names)).collect();
+        let needed: BTreeSet<usize> = writers.needed_by(&names).iter().filter(|other| *other < index).collect();
         memory.keep(task, sets);
         if !needed.is_empty() {
             learnt.insert(index, needed);
@@ -55,24 +54,9 @@ pub fn learnt_order(
 
 /// Returns the steps whose outputs the one at `index` looked for, that stand earlier in the file, and that it did not wait for.
 pub(super) fn too_early(work: &Work<'_>, index: usize, names: &BTreeSet<Name>) -> BTreeSet<usize> {
-    let waited = ancestors(work, index);
+    let waited = work.ancestors(index);
     // One that waits for this step itself cannot have come before it.
-    let is_open = |other: &usize| !waited.contains(other) && !ancestors(work, *other).contains(&index);
-    (0..index).filter(is_open).filter(|other| needs(work.pipeline, *other, names)).collect()
-}
-
-/// Returns whether one that depends on `names` needs what the step `writer` writes.
-fn needs<'n>(pipeline: &Pipeline, writer: usize, names: impl IntoIterator<Item = &'n Name>) -> bool {
-    let outputs: Vec<&ProjectPath> = outputs_of(&pipeline.steps[writer]).collect();
-    names.into_iter().any(|name| match name {
-        Name::Fact(_) => false,
-        Name::Read(_, path) if path.starts_with('/') || path == TOP => false,
-        Name::Read(aspect, path) => ProjectPath::new(unescape(path)).is_ok_and(|path| {
-            outputs.iter().any(|output| match aspect {
-                // Names alone depend on what is directly in a directory.
-                Aspect::Listing => output.parent().as_ref() == Some(&path) || path.is_within(output),
-                _ => path.overlaps(output),
-            })
-        }),
-    })
+    let is_open = |other: &usize| !waited.contains(*other) && !work.ancestors(*other).contains(index);
+    let needed = work.memory.writers(work.pipeline).needed_by(names);
+    needed.iter().filter(|other| *other < index).filter(is_open).collect()
 }

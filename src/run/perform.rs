@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::RunError;
 use super::commit::Committer;
+use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::place::Place;
 use super::reason::Reason;
-use super::recipe::{Finished, ancestors};
 use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
 use super::settle::{Settled, Sighting, settle};
@@ -245,7 +245,8 @@ pub fn perform(
 }
 
 fn why_skipped(work: &Work<'_>, index: usize, failed: &BTreeSet<usize>) -> Reason {
-    match ancestors(work, index).intersection(failed).next() {
+    let before = work.ancestors(index);
+    match failed.iter().find(|other| before.contains(**other)) {
         Some(failed) => Reason::Needs(work.pipeline.steps[*failed].name.clone()),
         None => Reason::Stopped,
     }
@@ -445,7 +446,7 @@ impl Running<'_> {
     ) -> Result<Outcome, RunError> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
-        let earlier = ancestors(self.work, index);
+        let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
         let shown = shown(step);
         let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref())?;
         let strip = || self.place.strip(&room, step, &earlier);

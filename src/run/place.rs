@@ -17,8 +17,9 @@ use std::sync::Mutex;
 
 use super::RunError;
 use super::base::{self, Base};
+use super::earlier::Finished;
 use super::layer;
-use super::recipe::{Finished, outputs_of};
+use super::recipe::outputs_of;
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::exec::{self, ExecError, PLACE, Stop, WORKPLACE, World};
 use crate::path::ProjectPath;
@@ -244,7 +245,7 @@ impl<'a> Place<'a> {
     fn fill(&self, made: &mut Made, before: &BTreeSet<usize>, finished: &Finished) -> Result<(), RunError> {
         for index in before {
             if made.placed.insert(*index) {
-                let outputs = finished.get(index).into_iter().flatten();
+                let outputs = finished.get(*index).into_iter().flatten();
                 let target = match made.ground {
                     Ground::Shared(_) => made.directory.join("tree"),
                     Ground::Layered(_) => layer_of(&made.directory, *index),
@@ -260,7 +261,7 @@ impl<'a> Place<'a> {
 
     /// Returns the layers with what the steps `before` wrote. Which lies above which does not matter: no two write one path.
     fn layers(&self, place: &Path, before: &BTreeSet<usize>, finished: &Finished) -> Result<Vec<PathBuf>, RunError> {
-        let wrote = |index: &&usize| finished.get(index).is_some_and(|outputs| !outputs.is_empty());
+        let wrote = |index: &&usize| finished.get(**index).is_some_and(|outputs| !outputs.is_empty());
         let steps: Vec<usize> = before.iter().filter(wrote).copied().collect();
         let mut layers = Vec::new();
         for steps in steps.chunks(BUNDLE) {
@@ -273,7 +274,7 @@ impl<'a> Place<'a> {
             let bundle = place.join(format!("bundle-{name}"));
             if !bundle.is_dir() {
                 disk::make_directory(&bundle)?;
-                for output in steps.iter().filter_map(|index| finished.get(index)).flatten() {
+                for output in steps.iter().filter_map(|index| finished.get(*index)).flatten() {
                     place_entry(self.view.store(), &bundle, &output.path, &output.entry(), &|_, _| true)?;
                 }
             }

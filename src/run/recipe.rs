@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::earlier::Earlier;
 use super::imports::{self, Sources};
 use super::{RunError, Work};
 use crate::environment;
@@ -11,14 +12,11 @@ use crate::host;
 use crate::object::{Entry, canonical_value};
 use crate::path::ProjectPath;
 use crate::pipeline::{Home, Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE};
-use crate::record::{Output, Reads, Recipe};
+use crate::record::{Reads, Recipe};
 use crate::snapshot::View;
 
 /// Stands for the whole tree in what a step reads.
 pub(super) const WHOLE_TREE: &str = ".";
-
-/// The outputs of the steps that are finished, by the step's index.
-pub(super) type Finished = BTreeMap<usize, Vec<Output>>;
 
 /// What counts for a step whatever it is seen to do.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -61,11 +59,10 @@ pub(super) fn asked(
 /// # Errors
 ///
 /// [`RunError::Snapshot`] if a tree cannot be read.
-pub(super) fn declared(work: &Work<'_>, index: usize, finished: &Finished) -> Result<Base, RunError> {
+pub(super) fn declared(work: &Work<'_>, index: usize, before: &Earlier<'_>) -> Result<Base, RunError> {
     let mut reads = Reads::new();
-    let before = outputs_before(work, index, finished);
     for path in work.pipeline.steps[index].inputs.iter().flatten() {
-        read_path(&work.view, path, &before, &mut reads)?;
+        read_path(&work.view, path, before, &mut reads)?;
     }
     Ok(Base { reads, environment: environment::deciding_variables() })
 }
@@ -75,37 +72,18 @@ pub(super) fn declared(work: &Work<'_>, index: usize, finished: &Finished) -> Re
 /// # Errors
 ///
 /// [`RunError::Snapshot`] if a tree cannot be read.
-pub(super) fn guessed(work: &Work<'_>, index: usize, finished: &Finished) -> Result<Base, RunError> {
+pub(super) fn guessed(work: &Work<'_>, index: usize, before: &Earlier<'_>) -> Result<Base, RunError> {
     let step = &work.pipeline.steps[index];
     let words = words(&step.run);
     let mut environment = work.tools.identify(words.iter().map(String::as_str));
     environment.extend(environment::deciding_variables());
-    let reads = reads(work, step, &words, &outputs_before(work, index, finished))?;
+    let reads = reads(work, step, &words, before)?;
     Ok(Base { reads, environment })
-}
-
-/// Returns what the steps before `index` wrote, as far as they are finished.
-pub(super) fn outputs_before<'f>(work: &Work<'_>, index: usize, finished: &'f Finished) -> Vec<&'f Output> {
-    ancestors(work, index).iter().filter_map(|other| finished.get(other)).flatten().collect()
 }
 
 /// Returns everything that a step must leave: outputs, then metrics.
 pub(super) fn outputs_of(step: &Step) -> impl Iterator<Item = &ProjectPath> {
     step.outputs.iter().chain(&step.metrics)
-}
-
-/// Returns the steps that come before `index`, directly or not.
-pub(super) fn ancestors(work: &Work<'_>, index: usize) -> BTreeSet<usize> {
-    let mut before = BTreeSet::new();
-    let mut open = vec![index];
-    while let Some(step) = open.pop() {
-        for other in work.dependencies(step) {
-            if before.insert(other) {
-                open.push(other);
-            }
-        }
-    }
-    before
 }
 
 /// Returns the seed of a step: its own, or one derived from the pipeline's and the step's name.
@@ -153,14 +131,14 @@ pub(super) fn words(run: &Command) -> Vec<String> {
 /// What a step reads, as far as it can be told before it has been observed:
 /// its declared inputs, the project files that its command names, and the project's
 /// Python modules that those import. Without declared inputs: everything.
-fn reads(work: &Work<'_>, step: &Step, words: &[String], before: &[&Output]) -> Result<Reads, RunError> {
+fn reads(work: &Work<'_>, step: &Step, words: &[String], before: &Earlier<'_>) -> Result<Reads, RunError> {
     let mut reads = Reads::new();
     let Some(inputs) = &step.inputs else {
         reads.insert(WHOLE_TREE.to_owned(), format!("directory {}", work.view.snapshot().tree));
         for (path, data) in &work.view.snapshot().data {
             reads.insert(path.to_string(), format!("data {}", data.digest()));
         }
-        reads.extend(before.iter().map(|output| (output.path.to_string(), describe(Some(&output.entry())))));
+        reads.extend(before.below(None).map(|output| (output.path.to_string(), describe(Some(&output.entry())))));
         return Ok(reads);
     };
     for path in inputs {
@@ -173,18 +151,18 @@ fn reads(work: &Work<'_>, step: &Step, words: &[String], before: &[&Output]) -> 
 }
 
 /// Adds what lies at `path`: in the snapshot, in the data below it, and in what earlier steps wrote.
-fn read_path(view: &View<'_>, path: &ProjectPath, before: &[&Output], reads: &mut Reads) -> Result<(), RunError> {
+fn read_path(view: &View<'_>, path: &ProjectPath, before: &Earlier<'_>, reads: &mut Reads) -> Result<(), RunError> {
     let mut found = false;
-    for output in before {
-        if output.path.is_within(path) {
-            reads.insert(output.path.to_string(), describe(Some(&output.entry())));
-            found = true;
-        } else if let Some(rest) = path.strip(&output.path)
-            && let Entry::Directory { id, .. } = output.entry()
-        {
-            reads.insert(path.to_string(), describe(view.below(id, &rest)?.as_ref()));
-            return Ok(());
-        }
+    for output in before.at(path).into_iter().chain(before.below(Some(path))) {
+        reads.insert(output.path.to_string(), describe(Some(&output.entry())));
+        found = true;
+    }
+    if let Some(output) = before.above(path)
+        && let Some(rest) = path.strip(&output.path)
+        && let Entry::Directory { id, .. } = output.entry()
+    {
+        reads.insert(path.to_string(), describe(view.below(id, &rest)?.as_ref()));
+        return Ok(());
     }
     for (root, data) in view.data_below(path) {
         reads.insert(root.to_string(), format!("data {}", data.digest()));
@@ -221,7 +199,7 @@ fn named_files(
     work: &Work<'_>,
     step: &Step,
     words: &[String],
-    before: &[&Output],
+    before: &Earlier<'_>,
 ) -> Result<BTreeSet<ProjectPath>, RunError> {
     let params_file = |path: &ProjectPath| {
         work.pipeline.params.iter().any(|source| matches!(source, ParamsSource::File(file) if file == path))
@@ -232,7 +210,7 @@ fn named_files(
         // `--config=conf/a.yaml` names a file as well.
         for text in [Some(word.as_str()), word.split_once('=').map(|(_, value)| value)].into_iter().flatten() {
             let Some(path) = from_workdir(step, text) else { continue };
-            let written = before.iter().any(|output| path.overlaps(&output.path));
+            let written = before.overlaps(&path);
             let skipped = own(&path) || (params_file(&path) && !step.params.is_empty());
             if !skipped && (written || work.view.entry(&path)?.is_some()) {
                 named.insert(path);

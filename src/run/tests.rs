@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use super::earlier::Finished;
 use super::judge::{Memory, Verdict, Work};
 use super::order::learnt_order;
-use super::recipe::Finished;
 use super::settle::{Settled, Sighting, settle};
 use crate::disk::{self, Durability};
 use crate::environment::Tools;
@@ -129,7 +129,7 @@ impl Bed {
 
     /// Puts on record that the first step ran and was seen like this.
     fn ran(&mut self, observation: &Observation) -> Settled {
-        let settled = self.settle(0, &Finished::new(), observation);
+        let settled = self.settle(0, &Finished::none_of(3), observation);
         let text = format!("{:?}", settled.recipe.reads);
         let output = Output::of(path("out"), &self.file(&text)).unwrap();
         self.clock += 1;
@@ -150,7 +150,7 @@ impl Bed {
     /// Returns whether the first step is reused, and why or why not.
     fn judge(&self) -> (bool, String) {
         self.work(|work| {
-            let judged = work.judge(0, &Finished::new()).unwrap();
+            let judged = work.judge(0, &Finished::none_of(3)).unwrap();
             (matches!(judged.verdict, Verdict::Reuse(_)), judged.reason.to_string())
         })
     }
@@ -199,7 +199,7 @@ fn paths_are_followed_through_links_to_what_they_lead_to() {
     let bed = Bed::new(STEP, &files);
     let seen = bed.settle(
         0,
-        &Finished::new(),
+        &Finished::none_of(3),
         &saw(&[
             "r abs",
             "r data/now/../../b",
@@ -365,7 +365,7 @@ fn a_file_outside_that_one_step_writes_is_looked_at_again_for_the_next() {
         let settle = |index: usize, touch: &str| {
             let observation = saw(&[&format!("{touch} {text}")]);
             let sighting = Sighting { observation: &observation, workplace: Path::new(WORKPLACE), private: &[] };
-            let finished = Finished::new();
+            let finished = Finished::none_of(3);
             let before = work.before(index, &finished).unwrap();
             before.machine.value(crate::record::Aspect::Content, &text);
             bed.write_outside("state", "after");
@@ -416,14 +416,15 @@ fn steps_come_after_those_whose_outputs_they_were_seen_to_read() {
   use: {run: use, inputs: [], outputs: [used]}
 ";
     let mut bed = Bed::new(definition, &[("use.sh", "x")]);
-    let early = bed.settle(2, &Finished::new(), &saw(&["r use.sh", "e made/a", "l ."]));
+    let early = bed.settle(2, &Finished::none_of(3), &saw(&["r use.sh", "e made/a", "l ."]));
     assert_eq!(early.too_early, BTreeSet::from([0]), "the names at the top are no reason to wait");
-    let listed = bed.settle(2, &Finished::new(), &saw(&["l made"]));
+    let listed = bed.settle(2, &Finished::none_of(3), &saw(&["l made"]));
     assert_eq!(listed.too_early, BTreeSet::from([0]));
-    assert_eq!(bed.settle(0, &Finished::new(), &saw(&["e used"])).too_early, BTreeSet::new(), "that stands later");
+    assert_eq!(bed.settle(0, &Finished::none_of(3), &saw(&["e used"])).too_early, BTreeSet::new(), "that stands later");
     // Once it is on record, it is known before.
     let made = Output::of(path("made/a"), &bed.file("1")).unwrap();
-    let finished = Finished::from([(0, vec![made])]);
+    let finished = Finished::none_of(3);
+    finished.note(0, vec![made]);
     let settled = bed.work(|work| {
         work.learn(2, &BTreeSet::from([0]));
         let observation = saw(&["r use.sh", "r made/a"]);

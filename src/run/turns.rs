@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex};
 
 use super::RunError;
+use super::earlier::Finished;
 use super::judge::Work;
 use super::perform::{Event, Outcome, Running, StepDone};
 use super::reason::Reason;
-use super::recipe::{Finished, ancestors};
 use super::schedule::Schedule;
 use super::select::{Role, Selection};
 use crate::record::StepVerdict;
@@ -25,6 +25,8 @@ pub(super) struct Results {
 
 pub(super) struct Shared<'a> {
     state: Mutex<State<'a>>,
+    /// What the steps wrote that are done with.
+    finished: Finished,
     changed: Condvar,
 }
 
@@ -62,7 +64,8 @@ pub(super) struct Turn {
 
 impl<'a> Shared<'a> {
     pub(super) fn new(work: &Work<'_>, selection: &Selection, schedule: Schedule<'a>) -> Self {
-        Self { state: Mutex::new(State::new(work, selection, schedule)), changed: Condvar::new() }
+        let finished = Finished::none_of(work.pipeline.steps.len());
+        Self { state: Mutex::new(State::new(work, selection, schedule)), finished, changed: Condvar::new() }
     }
 
     /// Returns what became of the steps.
@@ -161,12 +164,6 @@ impl<'a> State<'a> {
             }
         }
     }
-
-    /// Returns the outputs of the steps `before`, all of which are done with.
-    fn finished(&self, before: &BTreeSet<usize>) -> Finished {
-        let outputs = |index: &usize| Some((*index, self.done.get(index)?.outputs.clone()));
-        before.iter().filter_map(outputs).collect()
-    }
 }
 
 impl Running<'_> {
@@ -196,9 +193,8 @@ impl Running<'_> {
                 // Told under the lock, so that the order of the lines is the order of the steps.
                 (self.observer)(Event::Reached { step: &step.name, description: step.description.as_deref() });
             }
-            let finished = state.finished(&ancestors(self.work, index));
             drop(state);
-            let result = self.one(&turn, &finished);
+            let result = self.one(&turn, &shared.finished);
             state = shared.state.lock().expect("no holder panics");
             state.schedule.ended(index);
             match result {
@@ -208,6 +204,8 @@ impl Running<'_> {
                         (self.observer)(Event::Finished(&done));
                     }
                     state.halted |= done.verdict == StepVerdict::Failed && !self.request.keep_going;
+                    // Before any step may start that waits for it.
+                    shared.finished.note(index, done.outputs.clone());
                     state.done_with(index, *done);
                 }
                 // Being asked to stop is no error: the run tells how far it came.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::RunError;
+use super::earlier::Earlier;
 use crate::hash::Digest;
 use crate::object::{Entry, Kind, Sized, TreeBuilder, TreeId};
 use crate::path::ProjectPath;
@@ -18,8 +19,10 @@ use super::recipe::describe;
 /// The files of one step before it starts. Paths are those of the project; `None` is its top.
 pub(super) struct World<'v, 's> {
     view: &'v View<'s>,
-    /// What lies over the snapshot's tree: data roots, and outputs of the steps before.
-    over: BTreeMap<ProjectPath, Entry>,
+    /// Data roots, which lie over the snapshot's tree.
+    data: BTreeMap<ProjectPath, Entry>,
+    /// Outputs of the steps before, which lie over that.
+    earlier: Earlier<'v>,
     /// Directories that are made for the step's own outputs.
     made: BTreeSet<ProjectPath>,
 }
@@ -34,17 +37,15 @@ pub(super) enum Found {
 }
 
 impl<'v, 's> World<'v, 's> {
-    /// Returns the files of `view` with the outputs of the steps `before`, and with the directories of a step's `own` outputs.
+    /// Returns the files of `view` with the outputs of the steps before, and with the directories of a step's `own` outputs.
     pub(super) fn new<'o>(
         view: &'v View<'s>,
-        before: impl IntoIterator<Item = &'o Output>,
+        earlier: Earlier<'v>,
         own: impl IntoIterator<Item = &'o ProjectPath>,
     ) -> Self {
-        let mut over: BTreeMap<ProjectPath, Entry> =
-            view.snapshot().data.iter().map(|(path, data)| (path.clone(), data_entry(data))).collect();
-        over.extend(before.into_iter().map(|output| (output.path.clone(), output.entry())));
+        let data = view.snapshot().data.iter().map(|(path, data)| (path.clone(), data_entry(data))).collect();
         let made = own.into_iter().flat_map(above).collect();
-        Self { view, over, made }
+        Self { view, data, earlier, made }
     }
 
     /// Returns what lies at `path`.
@@ -109,7 +110,8 @@ impl<'v, 's> World<'v, 's> {
                 children.insert(name, Found::Entry(entry));
             }
         }
-        for below in self.over.keys().chain(&self.made) {
+        let written = self.earlier.below(path).map(|output| &output.path);
+        for below in written.chain(self.data.keys()).chain(&self.made) {
             let rest = match path {
                 None => Some(below.clone()),
                 Some(path) => below.strip(path),
@@ -124,16 +126,16 @@ impl<'v, 's> World<'v, 's> {
 
     /// Returns what a data root or an output has at `path`, if one lies there or above.
     fn within(&self, path: &ProjectPath) -> Result<Option<Found>, RunError> {
-        if let Some(entry) = self.over.get(path) {
-            return Ok(Some(Found::Entry(entry.clone())));
+        if let Some(entry) = self.over(path) {
+            return Ok(Some(Found::Entry(entry)));
         }
         for above in above(path) {
-            if let Some(entry) = self.over.get(&above) {
+            if let Some(entry) = self.over(&above) {
                 let rest = path.strip(&above).expect("it lies above");
                 let entry = match entry {
                     // The view knows what to say of data that is not there.
                     Entry::Directory { .. } if self.is_data(&above) => self.view.entry(path)?,
-                    Entry::Directory { id, .. } => self.view.below(*id, &rest)?,
+                    Entry::Directory { id, .. } => self.view.below(id, &rest)?,
                     _ => None,
                 };
                 return Ok(Some(entry.map_or(Found::Absent, Found::Entry)));
@@ -152,7 +154,14 @@ impl<'v, 's> World<'v, 's> {
             range.next().is_some_and(|(other, _)| other.as_bytes().starts_with(&start))
         };
         let from = (std::ops::Bound::Included(start.as_slice()), std::ops::Bound::Unbounded);
-        first(self.over.range::<[u8], _>(from)) || self.made.contains(path)
+        self.made.contains(path)
+            || first(self.data.range::<[u8], _>(from))
+            || self.earlier.below(Some(path)).next().is_some()
+    }
+
+    /// Returns what lies at `path` itself over the snapshot's tree.
+    fn over(&self, path: &ProjectPath) -> Option<Entry> {
+        self.earlier.at(path).map(Output::entry).or_else(|| self.data.get(path).cloned())
     }
 
     /// Returns the entry at `path`, a directory with all that lies over it.

@@ -3,6 +3,7 @@
 //! Both ways end in the same list of paths and entries, so a clean tree and
 //! its commit have the same id.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -260,11 +261,12 @@ fn check_inputs(site: Site<'_>, store: &dyn Store, captured: &Captured) -> Resul
     let view = View::new(store, &captured.snapshot);
     // Data that is not in this clone's store can only be found missing when a step needs it.
     let is_there = |path: &ProjectPath| !matches!(view.entry(path), Ok(None)) || view.data_below(path).next().is_some();
+    let produced: BTreeSet<&ProjectPath> = captured.pipeline().steps.iter().flat_map(pipeline::Step::written).collect();
     for step in &captured.pipeline().steps {
         for path in step.inputs.iter().flatten() {
-            let produced = captured.pipeline().steps.iter().flat_map(|step| step.outputs.iter().chain(&step.metrics));
-            if !is_there(path)
-                && !produced.into_iter().any(|output| output.overlaps(path))
+            if !produced.contains(path)
+                && !is_there(path)
+                && !produced.iter().any(|output| output.overlaps(path))
                 && disk::look(&path.under(site.root))?.is_some()
             {
                 return Err(SnapshotError::IgnoredInput { step: step.name.clone(), path: path.clone() });

@@ -53,6 +53,8 @@ pub struct StatCache {
     visited: OnceLock<Vec<AtomicBool>>,
     /// Directories of which something is to be remembered anew, with all that is known of them.
     changed: Mutex<BTreeMap<Vec<u8>, Section>>,
+    /// Single files that are to be remembered beside what is known of their directories.
+    single: Mutex<BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Known>>>,
     /// Whether anything is to be remembered: a command that only looks writes nothing.
     learns: AtomicBool,
     /// Directories of which all that is below was looked at.
@@ -81,6 +83,7 @@ impl StatCache {
             table: OnceLock::new(),
             visited: OnceLock::new(),
             changed: Mutex::default(),
+            single: Mutex::default(),
             learns: AtomicBool::new(false),
             walked: Mutex::default(),
             began: OnceLock::new(),
@@ -121,7 +124,9 @@ impl StatCache {
 
     /// Returns what one file hashed to, if it is still in the state it was in then.
     pub fn digest(&self, directory: &[u8], name: &[u8], stat: &Stat) -> Option<Digest> {
-        self.directory(directory).find(name).filter(|known| known.stat == *stat).map(|known| known.digest)
+        let mut directory = self.directory(directory);
+        directory.seek(name);
+        directory.find(name).filter(|known| known.stat == *stat).map(|known| known.digest)
     }
 
     /// Prepares the hashing of a file in the state `stat`, and returns whether it may be remembered if it still has that state then.
@@ -158,17 +163,28 @@ impl StatCache {
     /// Remembers everything that is known of the directory at `path`: `files` in the order of their names.
     pub fn remember<'f>(&self, path: &[u8], files: impl IntoIterator<Item = (&'f [u8], Known)>) {
         let section = files.into_iter().collect();
+        lock(&self.single).remove(path);
         lock(&self.changed).insert(path.to_vec(), section);
     }
 
     /// Remembers one file beside what is known of its directory.
     pub fn remember_one(&self, directory: &[u8], name: &[u8], known: Known) {
-        let mut changed = lock(&self.changed);
-        let before = changed.remove(directory).unwrap_or_else(|| self.directory(directory).all().collect());
-        let mut files: BTreeMap<&[u8], Known> = before.iter().collect();
-        files.insert(name, known);
-        let section = files.into_iter().collect();
-        changed.insert(directory.to_vec(), section);
+        let mut single = lock(&self.single);
+        match single.get_mut(directory) {
+            Some(files) => drop(files.insert(name.to_vec(), known)),
+            None => drop(single.insert(directory.to_vec(), BTreeMap::from([(name.to_vec(), known)]))),
+        }
+    }
+
+    /// Puts the single files beside what is known of their directories.
+    fn join_single(&self, changed: &mut BTreeMap<Vec<u8>, Section>) {
+        for (directory, files) in std::mem::take(&mut *lock(&self.single)) {
+            let before = changed.remove(&directory).unwrap_or_else(|| self.directory(&directory).all().collect());
+            let mut all: BTreeMap<&[u8], Known> = before.iter().collect();
+            all.extend(files.iter().map(|(name, known)| (name.as_slice(), *known)));
+            let section = all.into_iter().collect();
+            changed.insert(directory, section);
+        }
     }
 
     /// Writes what was learnt. Directories below walked ones that were not seen are forgotten.
@@ -179,7 +195,8 @@ impl StatCache {
     ///
     /// [`DiskError`] if it cannot be written; the old memory is then still there.
     pub fn save(&self) -> Result<(), DiskError> {
-        let changed = lock(&self.changed);
+        let mut changed = lock(&self.changed);
+        self.join_single(&mut changed);
         if changed.is_empty() {
             return Ok(());
         }
