@@ -25,6 +25,7 @@ use common::size::Size;
 mod common;
 mod lookup;
 mod observed;
+mod steps;
 
 const CHAIN_STEPS: usize = 100;
 const WIDE_STEPS: usize = 200;
@@ -40,11 +41,14 @@ fn main() {
         lookup::lookup(&scratch, size),
     ];
     rows.extend(observed::rows(&scratch, size));
+    let steps = steps::measure(&scratch, size, &chain);
+    rows.extend(steps.rows);
     let mut out = std::io::stdout().lock();
     out.write_all(table(&rows).as_bytes()).unwrap();
     let mut report = Report::of(rows, size, start.elapsed().as_secs());
     let versions = ["git", "make"].map(|program| (program.to_owned(), version_of(program)));
     report.versions.extend(versions);
+    report.not_measured.extend(steps.missing);
     writeln!(out, "\nwritten to {}", report.keep(&directory(size), "numbers").display()).unwrap();
 }
 
@@ -125,13 +129,18 @@ fn wide(scratch: &Scratch, size: Size) -> Row {
 
 /// Each step copies the file of the one before. Run once, by `pv` and by `make`.
 fn chain(scratch: &Scratch) -> PathBuf {
-    let steps = (1..=CHAIN_STEPS)
-        .map(|n| (format!("cp f{}.txt f{n}.txt", n - 1), format!("f{}.txt", n - 1), format!("f{n}.txt")));
-    let place = project(scratch, "chain", steps);
+    let place = chain_of(scratch, "chain", CHAIN_STEPS);
     scratch.pv(&place, &["run"]);
     scratch.run(&place, "make", &["-s", "-j2"]);
     scratch.pv(&place, &["run", "--force"]);
     place
+}
+
+/// Each step copies the file of the one before. Nothing has run yet.
+fn chain_of(scratch: &Scratch, name: &str, count: usize) -> PathBuf {
+    let steps =
+        (1..=count).map(|n| (format!("cp f{}.txt f{n}.txt", n - 1), format!("f{}.txt", n - 1), format!("f{n}.txt")));
+    project(scratch, name, steps)
 }
 
 /// Each step writes one file and reads none. A place for `pv` and one for `make`.
@@ -144,16 +153,19 @@ fn wide_places(scratch: &Scratch, round: usize) -> (PathBuf, PathBuf) {
 fn project(scratch: &Scratch, name: &str, steps: impl Iterator<Item = (String, String, String)>) -> PathBuf {
     let place = scratch.root.join(name);
     let mut pipeline = String::from("steps:\n");
-    let (mut all, mut rules, mut ignored) = (String::from("all:"), String::new(), String::new());
+    let (mut all, mut rules, mut ignored) = (String::from("all:"), String::new(), String::from("/.ninja_*\n"));
+    let mut edges = String::from("rule run\n  command = $do\n");
     for (number, (command, input, output)) in steps.enumerate() {
         write!(pipeline, "  s{number}:\n    run: {command}\n    inputs: [{input}]\n    outputs: [{output}]\n").unwrap();
         write!(all, " {output}").unwrap();
         write!(rules, "{output}: {input}\n\t@sh -c '{command}'\n").unwrap();
+        write!(edges, "build {output}: run {input}\n  do = {command}\n").unwrap();
         writeln!(ignored, "/{output}").unwrap();
     }
     std::fs::create_dir_all(place.join(".pipeline")).unwrap();
     std::fs::write(place.join(".pipeline/pipeline.yaml"), pipeline).unwrap();
     std::fs::write(place.join("Makefile"), format!("{all}\n{rules}")).unwrap();
+    std::fs::write(place.join("build.ninja"), edges).unwrap();
     std::fs::write(place.join(".gitignore"), ignored).unwrap();
     std::fs::write(place.join("f0.txt"), "start\n").unwrap();
     scratch.commit(&place);

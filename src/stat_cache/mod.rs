@@ -295,6 +295,30 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn single_files_are_remembered_beside_what_is_known_of_their_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("memory");
+        let memory = || StatCache::at(place.clone(), root.path().to_owned());
+        let path = root.path().join("file");
+        disk::write_whole(&path, b"x", Durability::Deferred).unwrap();
+        let stat = disk::stat(&path).unwrap().unwrap();
+        let known = |text: &str| Known { stat, digest: Digest::of(text.as_bytes()) };
+        let before = memory();
+        before.remember(b"d", [(b"b".as_slice(), known("b")), (b"m", known("old"))]);
+        before.save().unwrap();
+        let cache = memory();
+        cache.remember_one(b"d", b"z", known("z"));
+        cache.remember_one(b"d", b"a", known("a"));
+        cache.remember_one(b"d", b"m", known("new"));
+        cache.save().unwrap();
+        let after = memory();
+        for (name, text) in [("a", "a"), ("b", "b"), ("m", "new"), ("z", "z")] {
+            let digest = after.digest(b"d", name.as_bytes(), &stat);
+            assert_eq!(digest, Some(Digest::of(text.as_bytes())), "{name}");
+        }
+    }
+
     /// Writes a file and prepares its hashing at once.
     fn may_be_remembered(bytes: u64) -> bool {
         let root = tempfile::tempdir().unwrap();
