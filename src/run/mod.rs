@@ -12,6 +12,7 @@ mod explain;
 mod grant;
 mod imports;
 mod judge;
+mod keep;
 mod known;
 mod layer;
 mod machine;

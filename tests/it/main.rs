@@ -19,6 +19,7 @@ mod git_link;
 mod hooks;
 mod identity;
 mod isolation;
+mod keep;
 mod laws;
 mod lesson;
 mod observer;
