@@ -473,9 +473,7 @@ impl Running<'_> {
             &mut on_line,
             self.request.stop,
         )?;
-        if let Some(keep) = &room.keep {
-            keep.move_out()?;
-        }
+        room.keep.iter().try_for_each(Keep::move_out)?;
         if interrupted {
             return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
         }
