@@ -380,6 +380,9 @@ impl fmt::Display for RunAnswer<'_> {
                 let isolated = if step.isolated { ", isolated" } else { "" };
                 writeln!(f, "         observed: {rung}{isolated}")?;
             }
+            if step.resumed {
+                writeln!(f, "         resumed from what an attempt before kept")?;
+            }
             for output in &step.outputs {
                 writeln!(f, "         {}  {}  {}", output.digest.short(), output.path, bytes(output.size))?;
             }

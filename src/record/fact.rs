@@ -188,6 +188,9 @@ pub struct RunStep {
     /// Whether it was executed in namespaces of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// Whether it went on from what an attempt before had left in the paths that it keeps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
     /// What it wrote.
@@ -303,6 +306,9 @@ pub struct Observed {
     /// Whether it ran in namespaces of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// Whether it went on from what an attempt before had left in the paths that it keeps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// What could not be seen. If there is anything, the step may depend on more than its recipe tells.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub gaps: BTreeSet<Gap>,

@@ -13,6 +13,7 @@ mod explain;
 mod grant;
 mod imports;
 mod judge;
+mod keep;
 mod known;
 mod layer;
 mod machine;

@@ -10,6 +10,7 @@ use super::commit::Committer;
 use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
+use super::keep::Keep;
 use super::place::Place;
 use super::reason::Reason;
 use super::schedule::{Capacity, Schedule};
@@ -165,6 +166,8 @@ pub struct StepDone {
     pub rung: Option<Rung>,
     /// Whether it was executed in namespaces of its own.
     pub isolated: bool,
+    /// Whether it went on from what an attempt before had left in the paths that it keeps.
+    pub resumed: bool,
     /// What it wrote.
     pub outputs: Vec<Output>,
     /// What it printed, in the store.
@@ -203,7 +206,7 @@ pub fn perform(
     observer: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Performed, RunError> {
     refuse_impossible(work, request)?;
-    let place = Place::new(&work.view, request.places, request.stop);
+    let place = Place::new(&work.view, work.name, request.places, request.stop);
     let committer = Committer::new(work.store, work.journal);
     let run = Running { work, request, observer, place: &place, committer: &committer, strays: Mutex::default() };
     let shared = Shared::new(work, request.selection, Schedule::new(request.capacity));
@@ -262,6 +265,7 @@ impl StepDone {
             task: None,
             rung: None,
             isolated: false,
+            resumed: false,
             talked: Vec::new(),
             outputs: Vec::new(),
             log: None,
@@ -398,6 +402,7 @@ impl Running<'_> {
             task: result.task(),
             rung: result.observed.as_ref().map(|observed| observed.rung),
             isolated: result.observed.as_ref().is_some_and(|observed| observed.isolated),
+            resumed: result.observed.as_ref().is_some_and(|observed| observed.resumed),
             talked: Vec::new(),
             outputs: result.outputs,
             log: result.log,
@@ -449,7 +454,11 @@ impl Running<'_> {
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
         let shown = shown(step);
         let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref())?;
-        let strip = || self.place.strip(&room, step, &earlier);
+        let strip = || {
+            room.keep.iter().try_for_each(Keep::move_out)?;
+            self.place.strip(&room, step, &earlier)
+        };
+        let resumed = room.keep.as_ref().is_some_and(|keep| keep.resumed);
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
         let may_read = |path: &Path| may_read(path, self.work.tools.rules());
@@ -465,6 +474,7 @@ impl Running<'_> {
             &mut on_line,
             self.request.stop,
         )?;
+        room.keep.iter().try_for_each(Keep::move_out)?;
         if interrupted {
             return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
         }
@@ -475,6 +485,13 @@ impl Running<'_> {
             // Its layer tells better than its calls: what it wrote and removed again is in neither.
             observed.writes.retain(|path| path.starts_with('/'));
             observed.writes.extend(writes.iter().map(ToString::to_string));
+        }
+        if let Some(observed) = &mut observed {
+            observed.resumed = resumed;
+        }
+        // What was made of other inputs is of no use, and what has come to its end is not taken up again.
+        if let Some(keep) = room.keep.as_ref().filter(|_| failure.is_none() || !too_early.is_empty()) {
+            keep.forget()?;
         }
         if !too_early.is_empty() {
             self.place.take_back(room)?;
@@ -510,6 +527,7 @@ impl Running<'_> {
             task: Some(before.task),
             rung: observed.as_ref().map(|observed| observed.rung),
             isolated: observed.as_ref().is_some_and(|observed| observed.isolated),
+            resumed,
             talked: unvouched.map(|observed| observed.network.keys().cloned().collect()).unwrap_or_default(),
             outputs,
             log,

@@ -18,6 +18,7 @@ use std::sync::Mutex;
 use super::RunError;
 use super::base::{self, Base};
 use super::earlier::Finished;
+use super::keep::{self, Keep};
 use super::layer;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError, Durability, Lock};
@@ -38,6 +39,7 @@ const BUNDLE: usize = 64;
 /// Directories in which the steps of one run are executed.
 pub(super) struct Place<'a> {
     view: &'a View<'a>,
+    pipeline: &'a str,
     base: &'a Path,
     stop: &'a Stop,
     made: Mutex<Option<Made>>,
@@ -59,6 +61,8 @@ pub(super) struct Room {
     pub(super) log: PathBuf,
     /// The view of the file system that it gets; `None` is the machine's own.
     pub(super) world: Option<World>,
+    /// What it finds again from an attempt before; `None` if it keeps nothing.
+    pub(super) keep: Option<Keep>,
     /// The directories that are its own, to be given to another step.
     own: PathBuf,
 }
@@ -91,9 +95,9 @@ enum Ground {
 }
 
 impl<'a> Place<'a> {
-    /// Returns a place below `base` that will hold the files of `view`.
-    pub(super) fn new(view: &'a View<'a>, base: &'a Path, stop: &'a Stop) -> Self {
-        Self { view, base, stop, made: Mutex::new(None), spare: Mutex::default() }
+    /// Returns a place below `base` that will hold the files of `view` for the pipeline of this name.
+    pub(super) fn new(view: &'a View<'a>, pipeline: &'a str, base: &'a Path, stop: &'a Stop) -> Self {
+        Self { view, pipeline, base, stop, made: Mutex::new(None), spare: Mutex::default() }
     }
 
     /// Returns what the step at `index` has for itself, with the snapshot's files and the outputs of the steps `before` in the tree.
@@ -128,7 +132,9 @@ impl<'a> Place<'a> {
                 let tree = place.join("tree");
                 clear_outputs(step, &tree)?;
                 let (home, temporary) = (own.room.join("home"), own.room.join("tmp"));
-                Ok(Room { written: tree.clone(), tree, home, temporary, log: own.log, world: None, own: own.room })
+                let keep = self.keep_of(step, &place, &tree)?;
+                let (written, log) = (tree.clone(), own.log);
+                Ok(Room { written, tree, home, temporary, log, world: None, keep, own: own.room })
             }
             Ground::Layered(ground) => {
                 let mut lower = self.layers(&place, before, finished)?;
@@ -144,6 +150,7 @@ impl<'a> Place<'a> {
                 disk::remove_tree(&upper)?;
                 disk::make_directory(&upper)?;
                 make_ways(step, &lower, &upper)?;
+                let keep = self.keep_of(step, &place, &upper)?;
                 let scratch = place.join(format!("{index}.overlay"));
                 disk::remove_tree(&scratch)?;
                 disk::make_directory(&scratch)?;
@@ -164,6 +171,7 @@ impl<'a> Place<'a> {
                     temporary: Path::new(PLACE).join("tmp"),
                     log: own.log,
                     world: Some(world),
+                    keep,
                     own: own.room,
                 })
             }
@@ -219,6 +227,13 @@ impl<'a> Place<'a> {
         }
         spare.logs.push(room.log);
         Ok(())
+    }
+
+    fn keep_of(&self, step: &Step, place: &Path, tree: &Path) -> Result<Option<Keep>, RunError> {
+        if step.keep.is_empty() {
+            return Ok(None);
+        }
+        Keep::move_in(self.base, place, tree, self.pipeline, &step.name, &step.keep).map(Some)
     }
 
     fn own_directories(&self, place: &Path, index: usize) -> Result<Own, RunError> {
@@ -442,6 +457,8 @@ fn sweep(base: &Path) {
         let Ok(Some(_free)) = Lock::try_exclusive(&directory.join(LOCK)) else { continue };
         match fs::metadata(directory.join(KEPT)).and_then(|metadata| metadata.modified()) {
             Ok(time) => kept.push((time, directory)),
+            // What cannot be saved is not thrown away: the next run tries again.
+            Err(_) if keep::save(&directory).is_err() => {}
             Err(_) => drop(disk::remove_tree(&directory)),
         }
     }

@@ -97,6 +97,7 @@ pub(super) fn seen(
     let observed = Observed {
         rung: observation.rung,
         isolated: observation.isolated,
+        resumed: false,
         gaps: observation.gaps.clone(),
         readers,
         unread,

@@ -191,6 +191,7 @@ fn step_record(done: &StepDone) -> RunStep {
         task: done.task,
         rung: done.rung,
         isolated: done.isolated,
+        resumed: done.resumed,
         elapsed_ms: milliseconds(done.elapsed),
         outputs: done.outputs.clone(),
         log: done.log,

@@ -53,7 +53,7 @@ pub(super) fn settle(
         return Ok(Settled { recipe: before.guess()?, observed: None, too_early: BTreeSet::new() });
     };
     let step = &work.pipeline.steps[index];
-    let own: Vec<ProjectPath> = outputs_of(step).cloned().collect();
+    let own: Vec<ProjectPath> = outputs_of(step).chain(&step.keep).cloned().collect();
     let params: Vec<ProjectPath> = work.pipeline.params.iter().filter_map(file_of).collect();
     let standing = Standing {
         workplace,

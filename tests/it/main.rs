@@ -21,6 +21,7 @@ mod hooks;
 mod identity;
 mod incremental;
 mod isolation;
+mod keep;
 mod laws;
 mod lesson;
 mod observer;

@@ -78,6 +78,7 @@ impl<'a> Teller<'a> {
     fn finished(&mut self, done: &StepDone) {
         self.running.end(&done.step);
         let attempts = if done.attempts > 1 { format!(" at attempt {}", done.attempts) } else { String::new() };
+        let resumed = if done.resumed { ", resumed" } else { "" };
         match (done.verdict, &done.failure) {
             (StepVerdict::Reused, _) => self.say(paint(FAINT, format!("{}: reused, {}", done.step, done.reason))),
             (_, Some(failure)) => {
@@ -96,7 +97,7 @@ impl<'a> Teller<'a> {
                 });
             }
             (StepVerdict::Skipped, _) => self.say(format!("{}: {}", done.step, done.reason)),
-            _ => self.say(paint(FAINT, format!("{}: done in {}{attempts}", done.step, seconds(done.elapsed)))),
+            _ => self.say(paint(FAINT, format!("{}: done in {}{attempts}{resumed}", done.step, seconds(done.elapsed)))),
         }
         if !done.talked.is_empty() {
             let (ui, peers) = (&*self.ui, done.talked.join(", "));

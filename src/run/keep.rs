@@ -1,0 +1,148 @@
+//! What a step finds again when it is tried again: checkpoints.
+//!
+//! It lies beside the places of runs, one directory for each step of a pipeline, and is moved into the step's tree
+//! before the step is executed and out of it afterwards, so that no other step sees it. A note in the place says where
+//! it is meanwhile: if `pv` is killed, the next run that makes a place moves it out. After a success it
+//! is removed, or a training that has ended would be taken up again for ever.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::RunError;
+use crate::disk::{self, Durability, Lock};
+use crate::hash::Digest;
+use crate::path::ProjectPath;
+
+/// The directory beside the places that holds what is kept.
+const KEEP: &str = "keep";
+/// What notes in a place end with.
+const NOTE: &str = "checkpoints";
+
+/// What one step keeps, in use by one execution.
+#[derive(Debug)]
+pub(super) struct Keep {
+    /// Where it lies while the step is not executed.
+    directory: PathBuf,
+    note: PathBuf,
+    tree: PathBuf,
+    paths: Vec<ProjectPath>,
+    /// `None` if another execution of the step has it; then this one begins without, and leaves nothing.
+    lock: Option<Lock>,
+    /// Whether there was something from an earlier attempt.
+    pub(super) resumed: bool,
+}
+
+/// Where something kept is while its step is executed.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    directory: PathBuf,
+    tree: PathBuf,
+    paths: Vec<ProjectPath>,
+}
+
+impl Keep {
+    /// Moves what the step called `step` kept into `tree`, and notes that in `place`. Costs a rename for each path.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if it cannot be moved.
+    pub(super) fn move_in(
+        places: &Path,
+        place: &Path,
+        tree: &Path,
+        pipeline: &str,
+        step: &str,
+        paths: &[ProjectPath],
+    ) -> Result<Self, RunError> {
+        let name = Digest::of(format!("{pipeline}\0{step}").as_bytes()).short();
+        let directory = places.join(KEEP).join(&name);
+        let note = place.join(format!("{name}.{NOTE}"));
+        let lock = Lock::try_exclusive(&directory.with_extension("lock"))?;
+        let mut keep = Self { directory, note, tree: tree.to_owned(), paths: paths.to_vec(), lock, resumed: false };
+        for path in paths {
+            disk::remove_tree(&path.under(tree))?;
+            if let Some(parent) = path.parent() {
+                disk::make_directory(&parent.under(tree))?;
+            }
+        }
+        if keep.lock.is_some() {
+            let (directory, tree, paths) = (keep.directory.clone(), keep.tree.clone(), keep.paths.clone());
+            let text = serde_json::to_vec(&Note { directory, tree, paths }).expect("a note has text keys only");
+            // Before anything moves: what the note names and is not there does no harm.
+            disk::write_whole(&keep.note, &text, Durability::Deferred)?;
+            for path in paths_in(&keep.directory, &keep.paths) {
+                disk::rename(&path.under(&keep.directory), &path.under(&keep.tree))?;
+                keep.resumed = true;
+            }
+        }
+        Ok(keep)
+    }
+
+    /// Moves what the step has left out of its tree, and the directories made for it if they are empty.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if it cannot be moved.
+    pub(super) fn move_out(&self) -> Result<(), RunError> {
+        if self.lock.is_some() {
+            carry(&self.tree, &self.directory, &self.paths)?;
+        }
+        for path in &self.paths {
+            disk::remove_tree(&path.under(&self.tree))?;
+            let mut above = path.parent();
+            while let Some(parent) = above.filter(|parent| fs::remove_dir(parent.under(&self.tree)).is_ok()) {
+                above = parent.parent();
+            }
+        }
+        Ok(disk::remove_tree(&self.note)?)
+    }
+
+    /// Removes what is kept: the step has succeeded, or what it did is worth nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if it cannot be removed.
+    pub(super) fn forget(&self) -> Result<(), RunError> {
+        if self.lock.is_some() {
+            disk::remove_tree(&self.directory)?;
+        }
+        Ok(())
+    }
+}
+
+/// Saves what steps kept in the place of a run that died, before that is removed. The caller holds the place's lock.
+///
+/// # Errors
+///
+/// [`RunError::Disk`] if something cannot be moved.
+pub(super) fn save(place: &Path) -> Result<(), RunError> {
+    let entries = fs::read_dir(place).map_err(disk::DiskError::on("list", place))?;
+    for path in
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == NOTE))
+    {
+        let Some(text) = disk::read_if_there(&path)? else { continue };
+        // One that was cut short was written before anything moved.
+        let Ok(Note { directory, tree, paths }) = serde_json::from_slice(&text) else { continue };
+        // Whoever has the lock began without it, and will leave something newer.
+        if let Some(_lock) = Lock::try_exclusive(&directory.with_extension("lock"))? {
+            carry(&tree, &directory, &paths)?;
+        }
+    }
+    Ok(())
+}
+
+fn carry(from: &Path, to: &Path, paths: &[ProjectPath]) -> Result<(), RunError> {
+    for path in paths_in(from, paths) {
+        let target = path.under(to);
+        disk::remove_tree(&target)?;
+        disk::make_directory(disk::parent(&target))?;
+        disk::rename(&path.under(from), &target)?;
+    }
+    Ok(())
+}
+
+fn paths_in<'p>(directory: &Path, paths: &'p [ProjectPath]) -> Vec<&'p ProjectPath> {
+    paths.iter().filter(|path| fs::symlink_metadata(path.under(directory)).is_ok()).collect()
+}
