@@ -9,7 +9,7 @@ use super::RunError;
 use super::commit::Committer;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
-use super::place::Place;
+use super::place::{Left, Place};
 use super::reason::Reason;
 use super::recipe::{Finished, ancestors};
 use super::schedule::{Capacity, Schedule};
@@ -79,6 +79,11 @@ pub enum Event<'a> {
         step: &'a str,
         /// Why.
         reason: &'a Reason,
+    },
+    /// Steps cannot be isolated from one another here. Told once in a run.
+    NotIsolated {
+        /// Why not.
+        why: &'a str,
     },
     /// A step waits for another run that executes it.
     Waiting {
@@ -448,6 +453,9 @@ impl Running<'_> {
         let earlier = ancestors(self.work, index);
         let shown = shown(step);
         let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref())?;
+        if let Some(why) = self.place.untold_reason() {
+            (self.observer)(Event::NotIsolated { why: &why });
+        }
         let strip = || self.place.strip(&room, step, &earlier);
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
@@ -476,7 +484,7 @@ impl Running<'_> {
             observed.writes.extend(writes.iter().map(ToString::to_string));
         }
         if !too_early.is_empty() {
-            self.place.take_back(room)?;
+            self.place.take_back(room, Left::Unknown)?;
             self.again_after(index, &too_early);
             return Ok(Outcome::TooEarly);
         }
@@ -497,7 +505,12 @@ impl Running<'_> {
                 };
                 failure.hints = hints(&around, before, &observation);
             }
-            None => self.place.take_back(room)?,
+            None => {
+                let is_strange = |path: &String| !path.starts_with('/');
+                let is_known = observation.is_complete()
+                    && observed.as_ref().is_some_and(|observed| !observed.writes.iter().any(is_strange));
+                self.place.take_back(room, if is_known { Left::Outputs(index) } else { Left::Unknown })?;
+            }
         }
         drop(strays);
         let unvouched = observed.as_ref().filter(|_| !step.network);

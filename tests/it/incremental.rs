@@ -175,8 +175,11 @@ fn output(index: usize) -> String {
 impl Model {
     fn put(&mut self, path: &str, item: Item) {
         self.remove(path);
-        let above: Vec<String> =
-            path.match_indices('/').map(|(at, _)| path[..at].to_owned()).filter(|at| self.files.contains_key(at)).collect();
+        let above: Vec<String> = path
+            .match_indices('/')
+            .map(|(at, _)| path[..at].to_owned())
+            .filter(|at| self.files.contains_key(at))
+            .collect();
         for above in above {
             self.files.remove(&above);
         }
