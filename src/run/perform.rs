@@ -11,7 +11,7 @@ use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::Keep;
-use super::place::Place;
+use super::place::{Left, Place};
 use super::reason::Reason;
 use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
@@ -80,6 +80,11 @@ pub enum Event<'a> {
         step: &'a str,
         /// Why.
         reason: &'a Reason,
+    },
+    /// Steps cannot be isolated from one another here. Told once in a run.
+    NotIsolated {
+        /// Why not.
+        why: &'a str,
     },
     /// A step waits for another run that executes it.
     Waiting {
@@ -454,6 +459,9 @@ impl Running<'_> {
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
         let shown = shown(step);
         let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref())?;
+        if let Some(why) = self.place.untold_reason() {
+            (self.observer)(Event::NotIsolated { why: &why });
+        }
         let strip = || {
             room.keep.iter().try_for_each(Keep::move_out)?;
             self.place.strip(&room, step, &earlier)
@@ -494,7 +502,7 @@ impl Running<'_> {
             keep.forget()?;
         }
         if !too_early.is_empty() {
-            self.place.take_back(room)?;
+            self.place.take_back(room, Left::Unknown)?;
             self.again_after(index, &too_early);
             return Ok(Outcome::TooEarly);
         }
@@ -515,7 +523,12 @@ impl Running<'_> {
                 };
                 failure.hints = hints(&around, before, &observation);
             }
-            None => self.place.take_back(room)?,
+            None => {
+                let is_strange = |path: &String| !path.starts_with('/');
+                let is_known = observation.is_complete()
+                    && observed.as_ref().is_some_and(|observed| !observed.writes.iter().any(is_strange));
+                self.place.take_back(room, if is_known { Left::Outputs(index) } else { Left::Unknown })?;
+            }
         }
         drop(strays);
         let unvouched = observed.as_ref().filter(|_| !step.network);

@@ -6,8 +6,8 @@
 //!
 //! Where the system allows it, each step sees the files of the snapshot through
 //! an overlay: below, the base checkout, which is shared and kept; above it what the steps
-//! before it wrote, each a layer; on top its own layer. Elsewhere all
-//! steps of a run share one copy of the files.
+//! before it wrote, each a layer; on top its own layer. Elsewhere each
+//! step has a copy of the files for itself, which the next one gets if nothing strange is in it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -65,6 +65,8 @@ pub(super) struct Room {
     pub(super) keep: Option<Keep>,
     /// The directories that are its own, to be given to another step.
     own: PathBuf,
+    /// The steps whose outputs are in a copy of the files that is its own.
+    holds: Option<BTreeSet<usize>>,
 }
 
 /// What steps that have ended leave for others.
@@ -75,6 +77,8 @@ struct Spare {
     made: usize,
     rooms: Vec<PathBuf>,
     logs: Vec<PathBuf>,
+    /// Copies of the files that are as they should be, and the steps whose outputs are in them too.
+    trees: Vec<(PathBuf, BTreeSet<usize>)>,
 }
 
 struct Made {
@@ -84,12 +88,23 @@ struct Made {
     ground: Ground,
     /// Steps whose outputs are already there.
     placed: BTreeSet<usize>,
+    /// Whether it has been told why steps are not isolated.
+    is_told: bool,
+}
+
+/// What a step left in its files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Left {
+    /// Its outputs, it being the step with this index, and nothing else.
+    Outputs(usize),
+    /// Something else, or nobody knows.
+    Unknown,
 }
 
 /// What the steps of a run stand on.
 enum Ground {
-    /// One copy for all of them, and why nothing better can be had.
-    Shared(String),
+    /// A copy for each of them, and why nothing better can be had.
+    Copied(String),
     /// A base below an overlay for each.
     Layered(Base),
 }
@@ -120,21 +135,24 @@ impl<'a> Place<'a> {
             *slot = Some(self.make()?);
         }
         let made = slot.as_mut().expect("it has just been made");
-        self.fill(made, before, finished)?;
+        if matches!(made.ground, Ground::Layered(_)) {
+            self.fill(made, before, finished)?;
+        }
         let place = made.directory.clone();
         let own = self.own_directories(&place, index)?;
         match &made.ground {
-            Ground::Shared(why) => {
+            Ground::Copied(why) => {
                 if shown.is_some() {
                     return Err(RunError::NotStrict { step: step.name.clone(), why: why.clone() });
                 }
                 drop(slot);
-                let tree = place.join("tree");
+                let tree = self.copy(&place, index, before, finished)?;
                 clear_outputs(step, &tree)?;
                 let (home, temporary) = (own.room.join("home"), own.room.join("tmp"));
                 let keep = self.keep_of(step, &place, &tree)?;
+                let holds = Some(before.clone());
                 let (written, log) = (tree.clone(), own.log);
-                Ok(Room { written, tree, home, temporary, log, world: None, keep, own: own.room })
+                Ok(Room { written, tree, home, temporary, log, world: None, keep, own: own.room, holds })
             }
             Ground::Layered(ground) => {
                 let mut lower = self.layers(&place, before, finished)?;
@@ -173,6 +191,7 @@ impl<'a> Place<'a> {
                     world: Some(world),
                     keep,
                     own: own.room,
+                    holds: None,
                 })
             }
         }
@@ -180,7 +199,7 @@ impl<'a> Place<'a> {
 
     /// Returns what the step wrote besides its outputs, and takes it away, so that no other step sees it.
     ///
-    /// Nothing where steps share their files: there it cannot be told whose they are.
+    /// Nothing where it has a copy of the files for itself: there only an observer can tell, and the copy is given to no other.
     ///
     /// # Errors
     ///
@@ -214,14 +233,21 @@ impl<'a> Place<'a> {
     /// # Errors
     ///
     /// [`RunError::Disk`] if something cannot be removed.
-    pub(super) fn take_back(&self, room: Room) -> Result<(), RunError> {
+    pub(super) fn take_back(&self, room: Room, left: Left) -> Result<(), RunError> {
         let temporary = room.own.join("tmp");
         if !is_as_made(&temporary) {
             disk::remove_tree(&temporary)?;
             disk::make_directory(&temporary)?;
         }
         let is_clean = ["home", "tmp", "work"].iter().all(|name| is_as_made(&room.own.join(name)));
+        if let (Some(_), Left::Unknown) = (&room.holds, left) {
+            disk::remove_tree(&room.tree)?;
+        }
         let mut spare = self.spare.lock().expect("no holder panics");
+        if let (Some(mut holds), Left::Outputs(index)) = (room.holds, left) {
+            holds.insert(index);
+            spare.trees.push((room.tree, holds));
+        }
         if is_clean && fs::read_dir(&room.own).is_ok_and(|entries| entries.count() == 3) {
             spare.rooms.push(room.own);
         }
@@ -234,6 +260,49 @@ impl<'a> Place<'a> {
             return Ok(None);
         }
         Keep::move_in(self.base, place, tree, self.pipeline, &step.name, &step.keep).map(Some)
+    }
+
+    /// Returns a copy of the snapshot's files with the outputs of the steps `before`, which no other step uses.
+    ///
+    /// Costs a checkout, unless a step has left a copy with nothing in it that this one should not find.
+    fn copy(
+        &self,
+        place: &Path,
+        index: usize,
+        before: &BTreeSet<usize>,
+        finished: &Finished,
+    ) -> Result<PathBuf, RunError> {
+        let fitting = {
+            let mut spare = self.spare.lock().expect("no holder panics");
+            let found = spare.trees.iter().rposition(|(_, holds)| holds.is_subset(before));
+            found.map(|at| spare.trees.swap_remove(at))
+        };
+        let (tree, holds) = match fitting {
+            Some(fitting) => fitting,
+            None => {
+                let tree = place.join(format!("tree-{index}"));
+                // A step that is tried again begins anew.
+                disk::remove_tree(&tree)?;
+                disk::make_directory(&tree)?;
+                lay_out(self.view.store(), self.view.snapshot(), &tree, &|_, _| !self.stop.is_requested())?;
+                (tree, BTreeSet::new())
+            }
+        };
+        for output in before.difference(&holds).filter_map(|index| finished.get(*index)).flatten() {
+            place_entry(self.view.store(), &tree, &output.path, &output.entry(), &|_, _| true)?;
+        }
+        Ok(tree)
+    }
+
+    /// Returns why the steps of this run cannot be isolated, if so, the first time that it is asked for.
+    pub(super) fn untold_reason(&self) -> Option<String> {
+        match &mut self.made.lock().expect("no holder panics").as_mut()? {
+            Made { ground: Ground::Copied(why), is_told, .. } if !*is_told => {
+                *is_told = true;
+                Some(why.clone())
+            }
+            _ => None,
+        }
     }
 
     fn own_directories(&self, place: &Path, index: usize) -> Result<Own, RunError> {
@@ -261,10 +330,7 @@ impl<'a> Place<'a> {
         for index in before {
             if made.placed.insert(*index) {
                 let outputs = finished.get(*index).into_iter().flatten();
-                let target = match made.ground {
-                    Ground::Shared(_) => made.directory.join("tree"),
-                    Ground::Layered(_) => layer_of(&made.directory, *index),
-                };
+                let target = layer_of(&made.directory, *index);
                 for output in outputs {
                     disk::make_directory(&target)?;
                     place_entry(self.view.store(), &target, &output.path, &output.entry(), &|_, _| true)?;
@@ -339,16 +405,11 @@ impl<'a> Place<'a> {
             None => Base::take(self.view, self.base, self.stop).map(Ground::Layered),
             Some(why) => {
                 drop(making);
-                let tree = directory.join("tree");
-                disk::make_directory(&tree)?;
-                let go_on = |_, _| !self.stop.is_requested();
-                lay_out(self.view.store(), self.view.snapshot(), &tree, &go_on)
-                    .map(|()| Ground::Shared(why))
-                    .map_err(RunError::from)
+                Ok(Ground::Copied(why))
             }
         };
         match ground {
-            Ok(ground) => Ok(Made { directory, _lock: lock, ground, placed: BTreeSet::new() }),
+            Ok(ground) => Ok(Made { directory, _lock: lock, ground, placed: BTreeSet::new(), is_told: false }),
             Err(error) => {
                 // The error that matters is the first one.
                 drop(disk::remove_tree(&directory));

@@ -128,7 +128,7 @@ fn files_of_the_project_that_nobody_declared_run_exactly_who_read_them() {
     let cases = [
         case("config", "file", "settings.ini", |machine| machine.project.write("settings.ini", "3\n")),
         case("config", "file", "settings.ini", |machine| {
-            std::fs::remove_file(machine.project.path("settings.ini")).unwrap()
+            std::fs::remove_file(machine.project.path("settings.ini")).unwrap();
         }),
         case("config", "file", "settings.ini", |machine| machine.project.write("settings.ini", "4\n")),
         case("absent", "file", "more/flags.ini", |machine| machine.project.write("more/flags.ini", "on\n")),
@@ -204,23 +204,25 @@ fn what_lies_outside_of_the_project_runs_exactly_who_read_it() {
     });
 }
 
+/// Builds a library, another one each time, and once a program that loads it.
+fn build(machine: &mut Machine) {
+    let answer = if machine.project.beside("lib/libanswer.so").exists() { 2 } else { 1 };
+    let top = machine.project.beside("").canonicalize().unwrap();
+    machine.outside("lib/answer.c", format!("int answer(void) {{ return {answer}; }}\n"));
+    machine.outside(
+        "lib/user.c",
+        "#include <stdio.h>\nint answer(void);\nint main(void) { printf(\"%d\\n\", answer()); }\n",
+    );
+    let mut compile = machine.project.command_in(&top.join("lib"), "sh");
+    let line = "cc -shared -fPIC -o libanswer.so answer.c && \
+                (test -e ../bin/user || cc -o ../bin/user user.c -L. -lanswer -Wl,-rpath,\"$PWD\")";
+    assert!(compile.args(["-c", line]).status().unwrap().success());
+}
+
 #[test]
 fn a_shared_library_that_is_swapped_runs_exactly_who_loaded_it() {
     let machine = sandbox_of(&[("uses", "", "[TOP]/bin/user"), ("other", "", "echo nothing")]);
     let top = machine.project.beside("").canonicalize().unwrap();
-    fn build(machine: &mut Machine) {
-        let answer = if machine.project.beside("lib/libanswer.so").exists() { 2 } else { 1 };
-        let top = machine.project.beside("").canonicalize().unwrap();
-        machine.outside("lib/answer.c", format!("int answer(void) {{ return {answer}; }}\n"));
-        machine.outside(
-            "lib/user.c",
-            "#include <stdio.h>\nint answer(void);\nint main(void) { printf(\"%d\\n\", answer()); }\n",
-        );
-        let mut compile = machine.project.command_in(&top.join("lib"), "sh");
-        let line = "cc -shared -fPIC -o libanswer.so answer.c && \
-                    (test -e ../bin/user || cc -o ../bin/user user.c -L. -lanswer -Wl,-rpath,\"$PWD\")";
-        assert!(compile.args(["-c", line]).status().unwrap().success());
-    }
     let can = machine.project.command_in(&top, "cc").arg("--version").output().is_ok_and(|end| end.status.success());
     if !can {
         eprintln!("NOT TESTED: this machine has no `cc` to build a shared library with");

@@ -54,6 +54,10 @@ impl<'a> Teller<'a> {
                 );
                 self.running.beside(|| self.ui.warn(text));
             }
+            Event::NotIsolated { why } => {
+                let text = format!("{} steps are not isolated here: {why}", paint(NOTE, "warning:"));
+                self.running.beside(|| self.ui.warn(text));
+            }
             Event::Waiting { step } => self.say(format!("{step}: waits for another run that executes it")),
             Event::WaitingForLock { step, lock } => {
                 self.say(format!("{step}: waits for the lock `{lock}`, which another run has"));
