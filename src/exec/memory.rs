@@ -3,10 +3,33 @@
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
 use std::ffi::c_void;
+use std::os::fd::AsRawFd;
 
 /// The longest path that the kernel takes, in bytes, with the zero at its end.
 const PATH_MAX: usize = 4096;
 const PAGE: usize = 4096;
+
+/// Returns whether a socket of a process is one for a stream; also if that cannot be found out.
+#[expect(clippy::cast_possible_truncation, reason = "a descriptor is an int, whatever fills the register")]
+pub(super) fn is_stream(pid: i32, socket: u64) -> bool {
+    let kind = || -> Option<i32> {
+        // Only a leader of threads has a handle, and all of them have the same descriptors.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let leader: i32 = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+        let handle =
+            rustix::process::pidfd_open(rustix::process::Pid::from_raw(leader)?, rustix::process::PidfdFlags::empty());
+        let flags = rustix::process::PidfdGetfdFlags::empty();
+        let copy = rustix::process::pidfd_getfd(handle.ok()?, socket as i32, flags).ok()?;
+        let (mut kind, mut length) = (0_i32, 4_u32);
+        // SAFETY: the answer is an int, and there is room for one.
+        let asked = unsafe {
+            let answer = (&raw mut kind).cast();
+            libc::getsockopt(copy.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TYPE, answer, &raw mut length)
+        };
+        (asked == 0).then_some(kind)
+    };
+    kind().is_none_or(|kind| kind != libc::SOCK_DGRAM)
+}
 
 /// The memory of a process.
 pub(super) struct Memory {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 
-use super::memory::Memory;
+use super::memory::{Memory, is_stream};
 use super::table::Process;
 
 /// An address that a job talked to.
@@ -32,23 +32,45 @@ pub(super) struct Job {
     pub(super) isolated: bool,
 }
 
-/// Returns whom a call with an address talks to: `None` if that is not the internet, or the job itself.
-pub(super) fn connected(job: Job, memory: &Memory, address: u64, length: u64) -> Option<Peer> {
+/// Who hears what a job says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Contact {
+    /// Somebody else.
+    Other(Peer),
+    /// A server of the job's own, on the loopback.
+    Own(Peer),
+    /// Nobody, on the loopback: a server that is not there yet, or not at all.
+    Nobody(Peer),
+}
+
+impl Contact {
+    /// Returns the port that was meant.
+    pub(super) const fn port(self) -> u16 {
+        let (Self::Other(peer) | Self::Own(peer) | Self::Nobody(peer)) = self;
+        peer.port
+    }
+}
+
+/// Returns whom a call with an address talks to: `None` if that is not the internet.
+///
+/// A datagram that nobody hears is nothing: that way a library asks the kernel for its own address, and sends none.
+pub(super) fn connected(job: Job, socket: u64, memory: &Memory, address: u64, length: u64) -> Option<Contact> {
     let peer = read(&memory.some(address, length)?)?;
-    (!is_own(job, &peer)).then_some(peer)
+    let contact = whom(job, peer);
+    (!matches!(contact, Contact::Nobody(_)) || is_stream(job.pid, socket)).then_some(contact)
 }
 
 /// Returns the first whom any of `count` messages talks to.
 ///
 /// The list is one of `struct mmsghdr`, each of which begins with a `struct msghdr`.
-pub(super) fn sent(job: Job, memory: &Memory, list: u64, count: u64) -> Option<Peer> {
+pub(super) fn sent(job: Job, socket: u64, memory: &Memory, list: u64, count: u64) -> Option<Contact> {
     let stride = if memory.is_short() { 32 } else { 64 };
     (0..count.min(1024)).find_map(|index| {
         let header = list + index * stride;
         let name = memory.word(header, 0).filter(|name| *name != 0)?;
         // The length is an int also where pointers are longer.
         let length = memory.word(header, 1)? & 0xffff_ffff;
-        connected(job, memory, name, length)
+        connected(job, socket, memory, name, length)
     })
 }
 
@@ -71,17 +93,20 @@ fn read(bytes: &[u8]) -> Option<Peer> {
     Some(Peer { address, port })
 }
 
-/// Returns whether nobody but the job can have heard it: on the loopback, where nobody listens or a process of the job.
-///
-/// The kernel's tables tell which socket that is, and the job's own table of processes who has it open.
-fn is_own(job: Job, peer: &Peer) -> bool {
+/// Returns who listens there: the kernel's tables tell which socket that is, and the job's own table of processes who has it open.
+fn whom(job: Job, peer: Peer) -> Contact {
     if !(peer.address.is_loopback() || peer.address.is_unspecified()) {
-        return false;
+        return Contact::Other(peer);
     }
     let listening: Vec<String> =
         ["tcp", "tcp6", "udp", "udp6"].iter().flat_map(|kind| listeners(job.pid, kind, peer.port)).collect();
-    // A socket that nobody has open any more is the job's if anybody's: others would have been told apart by theirs.
-    listening.iter().all(|inode| is_open_in(job, inode))
+    if listening.is_empty() {
+        Contact::Nobody(peer)
+    } else if listening.iter().all(|inode| is_open_in(job, inode)) {
+        Contact::Own(peer)
+    } else {
+        Contact::Other(peer)
+    }
 }
 
 /// Returns the inodes of the sockets that take what comes to `port`.

@@ -14,7 +14,7 @@ use super::Permission;
 use super::filter::Deed;
 use super::memory::Memory;
 use super::observation::{Gap, Observation, Rung, Touch};
-use super::peers::{self, Peer};
+use super::peers::{self, Contact};
 use super::view::{Lies, View};
 
 /// More paths of one job than this are not kept, so that a job that makes up names cannot fill the memory.
@@ -67,7 +67,7 @@ enum Fact {
     Linked(Vec<u8>, Vec<u8>),
     /// Something got another name, where what was there before is of no account.
     Renamed(Vec<u8>, Vec<u8>),
-    Talked(Peer),
+    Talked(Contact),
     Gap(Gap),
     Moves,
 }
@@ -82,6 +82,8 @@ pub(super) struct Witness<'a> {
     /// Links that the job made itself, and where they lead: what lies behind them need not be its own.
     links: BTreeMap<Vec<u8>, Vec<u8>>,
     peers: BTreeMap<String, String>,
+    /// What was said to a port of the loopback where nobody listened yet: the address, and the program.
+    unheard: BTreeMap<u16, (String, String)>,
     gaps: BTreeSet<Gap>,
     /// The working directory of each thread, as long as nobody can have changed it.
     directories: BTreeMap<i32, Vec<u8>>,
@@ -99,6 +101,7 @@ impl<'a> Witness<'a> {
             own: BTreeSet::new(),
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
+            unheard: BTreeMap::new(),
             gaps: BTreeSet::new(),
             directories: BTreeMap::new(),
             moving: BTreeSet::new(),
@@ -109,11 +112,14 @@ impl<'a> Witness<'a> {
     /// Returns everything that was noted.
     pub(super) fn finish(self, rung: Rung) -> Observation {
         let path = |(path, touch)| (PathBuf::from(OsString::from_vec(path)), touch);
+        let mut peers = self.peers;
+        // That nobody is there may decide as much as what somebody says.
+        peers.extend(self.unheard.into_values());
         Observation {
             rung,
             isolated: self.isolated,
             touched: self.touched.into_iter().map(path).collect(),
-            peers: self.peers,
+            peers,
             gaps: self.gaps,
         }
     }
@@ -166,18 +172,29 @@ impl<'a> Witness<'a> {
                     self.touch(call.pid, to.clone(), |touch| touch.written = true);
                     self.owns(to);
                 }
-                Fact::Talked(peer) => {
-                    let by = self.program(call.pid);
-                    if self.peers.len() < PEERS_MAX {
-                        self.peers.entry(peer.to_string()).or_insert(by);
-                    }
-                }
+                Fact::Talked(contact) => self.talks(call.pid, contact),
                 Fact::Gap(gap) => drop(self.gaps.insert(gap)),
                 Fact::Moves => {
                     self.directories.clear();
                     self.moving.insert(call.pid);
                 }
             }
+        }
+    }
+
+    fn talks(&mut self, pid: i32, contact: Contact) {
+        match contact {
+            Contact::Other(peer) if self.peers.len() < PEERS_MAX => {
+                let by = self.program(pid);
+                self.peers.entry(peer.to_string()).or_insert(by);
+            }
+            Contact::Nobody(peer) if self.unheard.len() < PEERS_MAX => {
+                let by = self.program(pid);
+                self.unheard.entry(contact.port()).or_insert((peer.to_string(), by));
+            }
+            // Who waits for a server of its own tries until it is there.
+            Contact::Own(_) => drop(self.unheard.remove(&contact.port())),
+            Contact::Other(_) | Contact::Nobody(_) => {}
         }
     }
 
@@ -266,10 +283,14 @@ impl<'a> Witness<'a> {
                 facts.push(Fact::Moves);
             }
             Deed::ChangeView => facts.push(Fact::Gap(Gap::OtherView)),
-            Deed::Connect => facts.extend(peers::connected(job, memory, place(1), place(2)).map(Fact::Talked)),
-            Deed::SendTo => facts.extend(peers::connected(job, memory, place(4), place(5)).map(Fact::Talked)),
-            Deed::SendMessage => facts.extend(peers::sent(job, memory, place(1), 1).map(Fact::Talked)),
-            Deed::SendMessages => facts.extend(peers::sent(job, memory, place(1), place(2)).map(Fact::Talked)),
+            Deed::Connect => {
+                facts.extend(peers::connected(job, place(0), memory, place(1), place(2)).map(Fact::Talked))
+            }
+            Deed::SendTo => facts.extend(peers::connected(job, place(0), memory, place(4), place(5)).map(Fact::Talked)),
+            Deed::SendMessage => facts.extend(peers::sent(job, place(0), memory, place(1), 1).map(Fact::Talked)),
+            Deed::SendMessages => {
+                facts.extend(peers::sent(job, place(0), memory, place(1), place(2)).map(Fact::Talked))
+            }
         }
     }
 

@@ -84,3 +84,30 @@ fn a_server_of_the_steps_own_is_no_network() {
     assert!(told.contains("fetch: reused"), "{told}");
     assert_eq!(project.json(&["audit"]).1, 0);
 }
+
+#[test]
+fn a_server_that_is_not_there_is_network_and_one_of_the_steps_own_that_is_late_is_not() {
+    let project = Sandbox::new();
+    project.write(
+        "absent.py",
+        "import socket\nwith socket.socket() as free:\n    free.bind(('127.0.0.1', 0)); port = free.getsockname()[1]\n\
+         try: socket.create_connection(('127.0.0.1', port))\nexcept ConnectionRefusedError: print('nobody')\n",
+    );
+    project.write(
+        "late.py",
+        "import socket, threading\nwith socket.socket() as free:\n    free.bind(('127.0.0.1', 0)); port = free.getsockname()[1]\n\
+         try: socket.create_connection(('127.0.0.1', port))\nexcept ConnectionRefusedError: pass\n\
+         server = socket.create_server(('127.0.0.1', port))\n\
+         threading.Thread(target=lambda: server.accept()[0].sendall(b'own'), daemon=True).start()\n\
+         print(socket.create_connection(('127.0.0.1', port)).recv(3))\n",
+    );
+    project.write(
+        ".pipeline/pipeline.yaml",
+        "steps:\n  absent: {inputs: [], outputs: [a], run: python3 absent.py > a}\n  \
+         late: {inputs: [], outputs: [b], run: python3 late.py > b}\n",
+    );
+    let told = project.tell(&project.pv_command(&["run"]).output().unwrap());
+    assert!(told.contains("step `absent` talked to 127.0.0.1:"), "{told}");
+    assert!(!told.contains("step `late` talked"), "{told}");
+    assert_eq!((project.read("a").trim(), project.read("b").trim()), ("nobody", "b'own'"));
+}
