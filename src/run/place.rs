@@ -390,6 +390,7 @@ impl<'a> Place<'a> {
     fn make(&self) -> Result<Made, RunError> {
         let failed = |source: DiskError| RunError::Place { path: self.base.to_owned(), source };
         disk::make_directory(self.base).map_err(failed)?;
+        disk::spread(self.base);
         let making = Lock::exclusive(&self.base.join(MAKING)).map_err(failed)?;
         sweep(self.base);
         let directory = tempfile::Builder::new()
