@@ -26,7 +26,8 @@ READER_ONLY = {
     "params-file-twice", "params-file-missing", "params-given-twice", "params-not-finite", "params-unknown",
     "params-without-source", "path-listed-twice", "timeout-too-long", "two-writers", "two-writers-overlap",
     "wide-characters", "input-missing", "circle", "circle-of-three", "circle-by-position", "needs-itself",
-    "needs-unknown", "utf-16",
+    "needs-unknown", "utf-16", "keep-overlaps", "matrix-exclude", "matrix-names", "matrix-one-output",
+    "matrix-gathers-nothing", "matrix-inputs-missing", "matrix-needs",
 }
 
 

@@ -284,12 +284,12 @@ impl<'a> Witness<'a> {
             }
             Deed::ChangeView => facts.push(Fact::Gap(Gap::OtherView)),
             Deed::Connect => {
-                facts.extend(peers::connected(job, place(0), memory, place(1), place(2)).map(Fact::Talked))
+                facts.extend(peers::connected(job, place(0), memory, place(1), place(2)).map(Fact::Talked));
             }
             Deed::SendTo => facts.extend(peers::connected(job, place(0), memory, place(4), place(5)).map(Fact::Talked)),
             Deed::SendMessage => facts.extend(peers::sent(job, place(0), memory, place(1), 1).map(Fact::Talked)),
             Deed::SendMessages => {
-                facts.extend(peers::sent(job, place(0), memory, place(1), place(2)).map(Fact::Talked))
+                facts.extend(peers::sent(job, place(0), memory, place(1), place(2)).map(Fact::Talked));
             }
         }
     }

@@ -11,7 +11,8 @@ use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::Keep;
-use super::place::{Left, Place};
+use super::missing::Hint;
+use super::place::{Left, Place, Room};
 use super::reason::Reason;
 use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
@@ -20,11 +21,12 @@ use super::shown::{Around, hints, may_read, shown};
 use super::step::{Executed, Failure, execute};
 use super::turns::{Results, Shared, Turn};
 use crate::disk::Lock;
-use crate::exec::{Permission, Rung, Stop};
+use crate::exec::{Observation, Permission, Rung, Stop};
 use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{BlobId, StepKey, TaskKey};
 use crate::path::ProjectPath;
+use crate::pipeline::Step;
 use crate::record::{By, Output, StepResult, StepVerdict};
 
 /// How long a run waits before it looks again whether another one has left a result.
@@ -507,21 +509,11 @@ impl Running<'_> {
             return Ok(Outcome::TooEarly);
         }
         self.place.executed(index);
-        let mut strays = self.strays.lock().expect("no holder panics");
-        strays.extend(writes.into_iter().map(|path| (path, step.name.clone())));
+        let strays = writes.into_iter().map(|path| (path, step.name.clone()));
+        self.strays.lock().expect("no holder panics").extend(strays);
         match &mut failure {
             Some(failure) => {
-                let around = Around {
-                    pipeline: self.work.pipeline,
-                    step,
-                    room: &room,
-                    tail: &failure.tail,
-                    rules: self.work.tools.rules(),
-                    tree: self.request.tree,
-                    shown: shown.as_ref(),
-                    strays: &strays,
-                };
-                failure.hints = hints(&around, before, &observation);
+                failure.hints = self.hints(step, &room, &failure.tail, shown.as_ref(), before, &observation);
             }
             None => {
                 let is_strange = |path: &String| !path.starts_with('/');
@@ -530,7 +522,6 @@ impl Running<'_> {
                 self.place.take_back(room, if is_known { Left::Outputs(index) } else { Left::Unknown })?;
             }
         }
-        drop(strays);
         let unvouched = observed.as_ref().filter(|_| !step.network);
         let mut done = StepDone {
             step: step.name.clone(),
@@ -563,6 +554,29 @@ impl Running<'_> {
             done.recorded = self.keep(before, result, lock)?;
         }
         Ok(Outcome::done(done))
+    }
+
+    /// Returns what a step that failed looked for in vain and its author has.
+    fn hints(
+        &self,
+        step: &Step,
+        room: &Room,
+        tail: &[String],
+        shown: Option<&BTreeSet<ProjectPath>>,
+        before: &Before<'_, '_>,
+        observation: &Observation,
+    ) -> Vec<Hint> {
+        let around = Around {
+            pipeline: self.work.pipeline,
+            step,
+            room,
+            tail,
+            rules: self.work.tools.rules(),
+            tree: self.request.tree,
+            shown,
+            strays: &self.strays.lock().expect("no holder panics"),
+        };
+        hints(&around, before, observation)
     }
 
     /// Lets a step wait for `others` whose outputs it looked for.
