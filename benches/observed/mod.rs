@@ -47,7 +47,6 @@ impl Place {
             upper: (upper, scratch),
             room: "room".into(),
             root: "root".into(),
-            bound: Vec::new(),
             offline: false,
         };
         let command = Command::Direct(words.iter().map(|word| (*word).to_owned()).collect());

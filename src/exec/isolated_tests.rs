@@ -52,7 +52,6 @@ impl Bench {
             upper: ("upper".into(), scratch.into()),
             room: "room".into(),
             root: "root".into(),
-            bound: Vec::new(),
             offline: self.offline,
         }
     }

@@ -138,10 +138,6 @@ pub(super) fn plan(world: &World, tops: &[Top]) -> io::Result<Vec<Op>> {
     // From inside, so that names relative to it need no escaping and stay short.
     ops.push(Op::Enter(old(base)?));
     ops.extend(overlay(world)?);
-    for (source, target) in &world.bound {
-        let target = Path::new(WORKPLACE).join(target);
-        ops.push(bind(old(&base.join(source))?, text(target.as_os_str())?, libc::MS_BIND));
-    }
     ops.extend([
         Op::Enter(literal("/")),
         Op::Unmount(literal(OLD)),

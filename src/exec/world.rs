@@ -25,8 +25,6 @@ pub struct World {
     pub room: PathBuf,
     /// A directory, empty, in which the new tree is begun, relative to `base`.
     pub root: PathBuf,
-    /// Directories that are shown at these paths below [`WORKPLACE`], each relative to `base`.
-    pub bound: Vec<(PathBuf, PathBuf)>,
     /// Whether the network is cut off but for the job's own loopback.
     pub offline: bool,
 }

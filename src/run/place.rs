@@ -179,7 +179,6 @@ impl<'a> Place<'a> {
                     upper: (inside(&upper), inside(&scratch)),
                     room: inside(&own.room),
                     root: inside(&place.join("root")),
-                    bound: Vec::new(),
                     offline: shown.is_some() && !step.network,
                 };
                 Ok(Room {
@@ -432,7 +431,6 @@ impl<'a> Place<'a> {
             upper: (inside(trial.join("upper")), inside(trial.join("overlay"))),
             room: inside(trial.join("room")),
             root: inside(directory.join("root")),
-            bound: Vec::new(),
             offline: false,
         };
         let tried = exec::try_world(&world);
