@@ -8,6 +8,8 @@ use std::os::fd::AsRawFd;
 /// The longest path that the kernel takes, in bytes, with the zero at its end.
 const PATH_MAX: usize = 4096;
 const PAGE: usize = 4096;
+/// So much of a path is read at first, in bytes: most are shorter.
+const SHORT: usize = 256;
 
 /// Returns whether a socket of a process is one for a stream; also if that cannot be found out.
 #[expect(clippy::cast_possible_truncation, reason = "a descriptor is an int, whatever fills the register")]
@@ -45,18 +47,20 @@ impl Memory {
 
     /// Returns the text at `address`, up to its zero byte; `None` if it cannot be read or is too long for a path.
     pub(super) fn text(&self, address: u64) -> Option<Vec<u8>> {
-        let mut buffer = [0_u8; PATH_MAX];
         let address = usize::try_from(address).ok().filter(|address| *address != 0)?;
-        let mut filled = 0;
-        while filled < PATH_MAX {
-            // Never beyond the page, for the next one may not be there. Most paths are short.
+        let mut text = Vec::new();
+        while text.len() < PATH_MAX {
+            let filled = text.len();
             let start = address.checked_add(filled)?;
-            let length = (PAGE - start % PAGE).min(PATH_MAX - filled);
-            let read = self.read(start, &mut buffer[filled..filled + length])?;
-            if let Some(end) = buffer[filled..filled + read].iter().position(|byte| *byte == 0) {
-                return Some(buffer[..filled + end].to_vec());
+            // Never beyond the page, for the next one may not be there. Most paths are short.
+            let some = if filled == 0 { SHORT } else { PATH_MAX - filled };
+            text.resize(filled + some.min(PAGE - start % PAGE), 0);
+            let read = self.read(start, &mut text[filled..])?;
+            text.truncate(filled + read);
+            if let Some(end) = text[filled..].iter().position(|byte| *byte == 0) {
+                text.truncate(filled + end);
+                return Some(text);
             }
-            filled += read;
         }
         None
     }

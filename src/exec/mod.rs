@@ -17,6 +17,10 @@
 //! - Processes that took on another user's rights may refuse to be ended.
 
 mod cgroup;
+#[cfg(target_os = "linux")]
+mod directories;
+#[cfg(target_os = "linux")]
+mod facts;
 mod family;
 #[cfg(target_os = "linux")]
 mod filter;
