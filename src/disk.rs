@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod claim;
 mod effect;
 mod group;
 mod lock;
@@ -19,6 +20,7 @@ mod map;
 pub(crate) mod recorder;
 mod stat;
 
+pub use claim::Claim;
 pub use effect::{Change, Disk, Flush, RealDisk, make_directories, write_whole_on};
 pub use lock::Lock;
 pub use map::{Mapped, map_file};
