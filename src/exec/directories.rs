@@ -94,6 +94,13 @@ fn may_move(ways: &[Calls], told: &str) -> bool {
 mod tests {
     use super::super::filter::ways;
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn own_number() -> i32 {
+        let own = std::fs::read_link("/proc/thread-self").unwrap();
+        own.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok()).unwrap()
+    }
 
     #[test]
     fn only_who_waits_in_a_call_that_changes_no_directory_has_arrived() {
@@ -110,21 +117,36 @@ mod tests {
 
     #[test]
     fn a_directory_is_remembered_once_everybody_has_arrived_and_forgotten_when_somebody_moves() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let is_seen_to_be_over = Arc::clone(&is_over);
+        let computing = std::thread::spawn(move || {
+            tell.send(own_number()).unwrap();
+            while !is_seen_to_be_over.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+        });
+        let computes = told.recv().unwrap();
+        while !is_still_moving(&ways(), computes) {
+            // It has not come back from telling its number.
+            std::thread::yield_now();
+        }
         let mut directories = Directories::new(ways());
-        // This thread runs, so it may be anywhere on its way.
-        let own = rustix::thread::gettid().as_raw_nonzero().get();
-        let here = link("/proc/self/cwd").unwrap();
-        directories.begins_to_move(own);
-        assert_eq!(directories.of(own), Some(here.clone()));
+        let (own, here) = (own_number(), link("/proc/self/cwd"));
+        directories.begins_to_move(computes);
+        assert_eq!(directories.of(own), here);
         assert!(directories.known.is_empty());
-        directories.has_arrived(own);
-        assert_eq!(directories.of(own), Some(here));
+        directories.has_arrived(computes);
+        assert_eq!(directories.of(own), here);
         assert_eq!(directories.known.len(), 1);
-        directories.begins_to_move(i32::MAX);
+        directories.begins_to_move(computes);
         assert!(directories.known.is_empty());
-        // Nobody has that number, so nobody is on the way.
-        assert!(directories.of(own).is_some());
-        assert_eq!(directories.known.len(), 1);
+        is_over.store(true, Ordering::Release);
+        computing.join().unwrap();
+        // Who is gone is on the way to nowhere, but joining a thread does not wait until the kernel has forgotten it.
+        while directories.known.is_empty() {
+            assert_eq!(directories.of(own), here);
+        }
         directories.forget();
         assert!(directories.known.is_empty());
     }
@@ -134,7 +156,7 @@ mod tests {
         let (tell, told) = std::sync::mpsc::channel();
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let waiting = std::thread::spawn(move || {
-            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            tell.send(own_number()).unwrap();
             wait.recv().unwrap_err();
         });
         let pid = told.recv().unwrap();
@@ -143,6 +165,8 @@ mod tests {
         }
         drop(go);
         waiting.join().unwrap();
-        assert!(!is_still_moving(&ways(), pid));
+        while is_still_moving(&ways(), pid) {
+            std::thread::yield_now();
+        }
     }
 }

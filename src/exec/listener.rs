@@ -3,16 +3,23 @@
 //! A reported call waits until it is answered, so all that it names can be
 //! read meanwhile. What is read counts only if the answer arrives: then
 //! the process was still waiting, and nobody else had got its number.
+//! A thread of its own does nothing else: whoever waits for one thing only is woken soonest.
 //! Source: `seccomp_unotify(2)`.
 
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
 
 use super::filter::{Calls, Deed, ways};
 use super::memory::Memory;
+use super::observation::{Observation, Rung};
 use super::witness::{Answer, Call, Witness};
+use crate::host::Stopwatch;
 
 const RECEIVE: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl;
 const SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl;
@@ -20,6 +27,12 @@ const SET_FLAGS: libc::Ioctl = 0x4008_2104_u32 as libc::Ioctl;
 /// Wakes the other side on the same processor, which is what it waits for.
 const SYNCHRONOUS: u64 = 1;
 const CONTINUE: u32 = 1;
+
+/// From this version on the kernel wakes whoever waits for a report when there is nobody left to make one.
+const WAKES_AT_THE_END: (u32, u32) = (6, 11);
+
+/// Threads are remembered for no longer than that. No system gives out all its numbers in this time.
+const MEMORY_OF_THREADS: Duration = Duration::from_millis(20);
 
 /// As `struct seccomp_notif`.
 #[repr(C)]
@@ -43,34 +56,123 @@ struct Response {
     flags: u32,
 }
 
+/// A thread that answers a job's reports. Dropping it stops it.
+pub(super) struct Reporter<'scope> {
+    thread: Option<ScopedJoinHandle<'scope, Witness<'scope>>>,
+    /// Once this is closed, reports are not waited for any more.
+    going: Option<PipeWriter>,
+}
+
+impl<'scope> Reporter<'scope> {
+    /// Lets a thread answer what is reported at `descriptor`, and `witness` see it.
+    ///
+    /// `ends_surely` says that no process of the job outlives it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if there can be no thread.
+    pub(super) fn start(
+        descriptor: OwnedFd,
+        mut witness: Witness<'scope>,
+        ends_surely: bool,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> io::Result<Self> {
+        // SAFETY: the call takes its argument by value. Kernels before 6.6 refuse it, which only costs time.
+        unsafe { libc::ioctl(descriptor.as_raw_fd(), SET_FLAGS, SYNCHRONOUS) };
+        let (stopped, going) = io::pipe()?;
+        // Polling costs one more call for each report.
+        let polled = (!ends_surely || kernel_version() < WAKES_AT_THE_END).then_some(stopped);
+        let listener = Listener { descriptor, polled, ways: ways() };
+        let answer = move || {
+            listener.serve(&mut witness);
+            witness
+        };
+        let thread = Builder::new().name("observer".to_owned()).spawn_scoped(scope, answer)?;
+        Ok(Self { thread: Some(thread), going: Some(going) })
+    }
+
+    /// Returns what was seen of the job, which is over.
+    pub(super) fn finish(mut self) -> Option<Observation> {
+        self.stop().map(|witness| witness.finish(Rung::Notify))
+    }
+
+    fn stop(&mut self) -> Option<Witness<'scope>> {
+        drop(self.going.take());
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Reporter<'_> {
+    fn drop(&mut self) {
+        drop(self.stop());
+    }
+}
+
+/// Returns the first two numbers of the kernel's version; zeros if it has none.
+fn kernel_version() -> (u32, u32) {
+    let named = rustix::system::uname();
+    let mut numbers = named.release().to_str().unwrap_or_default().split(['.', '-']).map(|part| part.parse().ok());
+    let mut next = || numbers.next().flatten().unwrap_or_default();
+    (next(), next())
+}
+
 /// The end at which a job's calls are reported.
-pub(super) struct Listener {
+struct Listener {
     descriptor: OwnedFd,
+    /// What is closed when nothing is to be waited for any more; `None` if the kernel tells that by itself.
+    polled: Option<PipeReader>,
     ways: Vec<Calls>,
 }
 
 impl Listener {
-    pub(super) fn new(descriptor: OwnedFd) -> Self {
-        // SAFETY: the call takes its argument by value. Kernels before 6.6 refuse it, which only costs time.
-        unsafe { libc::ioctl(descriptor.as_raw_fd(), SET_FLAGS, SYNCHRONOUS) };
-        Self { descriptor, ways: ways() }
-    }
-
-    /// Returns what to poll for reports.
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
-    }
-
-    /// Takes one report, lets `witness` see it, and answers. Returns false if there is none: the job is over.
-    pub(super) fn serve(&self, witness: &mut Witness<'_>) -> bool {
-        let mut report = Report::default();
-        // SAFETY: the structure has the length that is part of the call's number, and is zeroed as asked.
-        if unsafe { libc::ioctl(self.descriptor.as_raw_fd(), RECEIVE, &raw mut report) } != 0 {
-            // A process that was killed meanwhile has taken its report back.
-            return io::Error::last_os_error().raw_os_error() != Some(libc::EBADF);
+    /// Answers reports until nobody is left to make one, or nobody wants them.
+    fn serve(&self, witness: &mut Witness<'_>) {
+        let mut clock = Stopwatch::start();
+        while self.polled.as_ref().is_none_or(|stopped| self.is_there_one(stopped)) {
+            let mut report = Report::default();
+            // SAFETY: the structure has the length that is part of the call's number, and is zeroed as asked.
+            if unsafe { libc::ioctl(self.descriptor.as_raw_fd(), RECEIVE, &raw mut report) } == 0 {
+                if clock.elapsed() >= MEMORY_OF_THREADS {
+                    witness.forget_threads();
+                    clock = Stopwatch::start();
+                }
+                self.answer(&report, witness);
+                continue;
+            }
+            match io::Error::last_os_error().raw_os_error() {
+                Some(libc::EINTR) => {}
+                // A process that was killed meanwhile has taken its report back, if it was not the last one.
+                Some(libc::ENOENT) if !self.is_over() => {}
+                _ => return,
+            }
         }
+    }
+
+    /// Waits for a report. Returns false if there is none: the job is over, or nobody waits for its end.
+    fn is_there_one(&self, stopped: &PipeReader) -> bool {
+        loop {
+            let polled = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
+            let mut both = [polled(self.descriptor.as_fd()), polled(stopped.as_fd())];
+            match rustix::event::poll(&mut both, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+                // Whoever is left over is answered for as long as it is waited for.
+                Ok(_) => return both[0].revents().contains(PollFlags::IN) && both[1].revents().is_empty(),
+            }
+        }
+    }
+
+    /// Returns whether nobody is left who could report.
+    fn is_over(&self) -> bool {
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut polled = [PollFd::from_borrowed_fd(self.descriptor.as_fd(), PollFlags::IN)];
+        rustix::event::poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+    }
+
+    /// Lets `witness` see a report, and answers it.
+    fn answer(&self, report: &Report, witness: &mut Witness<'_>) {
         let (mut seen, mut answer) = (None, Answer::Go);
-        if let Some((call, memory)) = self.understand(&report) {
+        if let Some((call, memory)) = self.understand(report) {
             let what = witness.look(&call, &memory);
             answer = what.answer;
             seen = Some((call, what));
@@ -84,7 +186,6 @@ impl Listener {
         if let Some((call, what)) = seen.filter(|_| sent) {
             witness.note(&call, what);
         }
-        true
     }
 
     fn understand(&self, report: &Report) -> Option<(Call, Memory)> {

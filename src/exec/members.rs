@@ -38,6 +38,12 @@ impl Members {
         Self { family: Some(family) }
     }
 
+    /// Lets the command begin, if nobody has reports of it to answer.
+    #[cfg(target_os = "linux")]
+    pub(super) fn go(&mut self) {
+        self.started.go();
+    }
+
     /// Returns what becomes readable when the first process ends, if the system has such a thing.
     pub(super) fn handle(&self) -> Option<BorrowedFd<'_>> {
         match &self.family {

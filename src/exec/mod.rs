@@ -229,19 +229,21 @@ pub fn run(job: &Job<'_>, on_line: &mut (dyn FnMut(&[u8]) + Send), stop: &Stop) 
     let program = job.command.program();
     let follow = |source| ExecError::Follow { program: program.to_owned(), source };
 
-    // The last one is dropped first: an observer may wait for the job's end, so the members must be ended before.
-    let start::Running { mut observer, printed, mut members } = start::start(job)?;
-    let mut output = output::Output::new(printed, log, job.log, on_line);
-    // Every way out of here, also a panic of `on_line`, drops the members and thereby ends them.
-    let forced = watch::watch(&mut members, &mut observer, &mut output, job.time_limit, stop, clock)?;
-    let elapsed = clock.elapsed();
-    let ended = members.end().map_err(follow)?;
-    output.finish()?;
-    let end = match ended {
-        Ended::NotExecuted(error) => return Err(start::not_executed(job, error)),
-        Ended::By(status) => forced.unwrap_or_else(|| natural_end(status)),
-    };
-    Ok(Outcome { end, elapsed, observation: observer.finish() })
+    std::thread::scope(|scope| {
+        // The last one is dropped first: an observer may wait for the job's end, so the members must be ended before.
+        let start::Running { observer, printed, mut members } = start::start(job, scope)?;
+        let mut output = output::Output::new(printed, log, job.log, on_line);
+        // Every way out of here, also a panic of `on_line`, drops the members and thereby ends them.
+        let forced = watch::watch(&mut members, &mut output, job.time_limit, stop, clock)?;
+        let elapsed = clock.elapsed();
+        let ended = members.end().map_err(follow)?;
+        output.finish()?;
+        let end = match ended {
+            Ended::NotExecuted(error) => return Err(start::not_executed(job, error)),
+            Ended::By(status) => forced.unwrap_or_else(|| natural_end(status)),
+        };
+        Ok(Outcome { end, elapsed, observation: observer.finish() })
+    })
 }
 
 /// Returns why a job cannot have `world`, if it cannot. Makes it once and executes nothing in it.

@@ -1,33 +1,34 @@
 //! Observing a job while it runs, by the best means that there is.
 
-use std::os::fd::BorrowedFd;
+#[cfg(target_os = "linux")]
+use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
+#[cfg(target_os = "linux")]
+use std::thread::Scope;
 
 #[cfg(target_os = "linux")]
 use super::Job;
 #[cfg(target_os = "linux")]
-use super::listener::Listener;
+use super::listener::Reporter;
 use super::observation::{Observation, Rung};
-#[cfg(target_os = "linux")]
-use super::spawn::Started;
 #[cfg(target_os = "linux")]
 use super::tracer::Tracer;
 #[cfg(target_os = "linux")]
 use super::witness::Witness;
 
 /// Whoever sees what a job does. Its job must be over, or be ended, before this is dropped.
-pub(super) struct Observer<'a> {
+pub(super) struct Observer<'scope> {
     isolated: bool,
-    means: Means<'a>,
-    /// Nobody is left to be seen.
-    is_closed: bool,
+    means: Means<'scope>,
 }
 
-enum Means<'a> {
+enum Means<'scope> {
     #[cfg(target_os = "linux")]
-    Notify(Listener, Box<Witness<'a>>),
+    Notify(Reporter<'scope>),
     #[cfg(target_os = "linux")]
-    Ptrace(Tracer<'a>),
-    None(std::marker::PhantomData<&'a ()>),
+    Ptrace(Tracer<'scope>),
+    None(std::marker::PhantomData<&'scope ()>),
 }
 
 /// Returns how a job is observed, given whether the kernel would report to us.
@@ -42,61 +43,51 @@ fn choose(is_wanted: bool, is_reported: bool, isolated: bool) -> Rung {
     }
 }
 
-impl<'a> Observer<'a> {
-    /// Returns who observes the job that has just been started.
+impl<'scope> Observer<'scope> {
+    /// Returns who observes the job that has just been started as process `command`, by threads of `scope`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if the job's reports cannot be taken. It must not go on then.
     #[cfg(target_os = "linux")]
-    pub(super) fn new(job: &Job<'a>, isolated: bool, started: &mut Started) -> Self {
-        let listener = std::mem::replace(&mut started.listener, Err(0));
+    pub(super) fn new(
+        job: &Job<'scope>,
+        command: i32,
+        listener: Result<OwnedFd, i32>,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> io::Result<Self> {
+        let isolated = job.world.is_some();
         let witness = || Witness::new(isolated, job.permission);
         let means = match (choose(job.observe, listener.is_ok(), isolated), listener) {
-            (Rung::Notify, Ok(descriptor)) => Means::Notify(Listener::new(descriptor), Box::new(witness())),
+            (Rung::Notify, Ok(descriptor)) => {
+                // A world ends with its init; elsewhere somebody may get away, and does not end.
+                Means::Notify(Reporter::start(descriptor, witness(), isolated, scope)?)
+            }
             // Whoever is traced already, or may not be, is not observed.
-            (Rung::Ptrace, _) => Tracer::attach(started.command, isolated, witness())
-                .map_or(Means::None(std::marker::PhantomData), Means::Ptrace),
+            (Rung::Ptrace, _) => {
+                Tracer::attach(command, witness(), scope).map_or(Means::None(std::marker::PhantomData), Means::Ptrace)
+            }
             _ => Means::None(std::marker::PhantomData),
         };
-        Self { isolated, means, is_closed: false }
+        Ok(Self { isolated, means })
     }
 
     /// Returns one that sees nothing.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn nobody() -> Self {
-        Self { isolated: false, means: Means::None(std::marker::PhantomData), is_closed: false }
-    }
-
-    /// Returns what to poll for something to see.
-    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.means {
-            #[cfg(target_os = "linux")]
-            Means::Notify(listener, _) => (!self.is_closed).then(|| listener.descriptor()),
-            #[cfg(target_os = "linux")]
-            Means::Ptrace(_) => None,
-            Means::None(_) => None,
-        }
-    }
-
-    /// Sees what there is to see.
-    pub(super) fn serve(&mut self) {
-        #[cfg(target_os = "linux")]
-        if let Means::Notify(listener, witness) = &mut self.means {
-            listener.serve(witness);
-        }
-    }
-
-    /// Takes note that nobody is left to be seen, so that nothing is waited for any more.
-    pub(super) fn close(&mut self) {
-        self.is_closed = true;
+        Self { isolated: false, means: Means::None(std::marker::PhantomData) }
     }
 
     /// Returns what was seen of the job, which is over.
     pub(super) fn finish(self) -> Observation {
-        match self.means {
+        let seen = match self.means {
             #[cfg(target_os = "linux")]
-            Means::Notify(_, witness) => witness.finish(Rung::Notify),
+            Means::Notify(reporter) => reporter.finish(),
             #[cfg(target_os = "linux")]
             Means::Ptrace(tracer) => tracer.finish(),
-            Means::None(_) => Observation { isolated: self.isolated, ..Observation::default() },
-        }
+            Means::None(_) => None,
+        };
+        seen.unwrap_or_else(|| Observation { isolated: self.isolated, ..Observation::default() })
     }
 }
 

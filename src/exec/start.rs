@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, PipeWriter};
 use std::path::{Path, PathBuf};
+use std::thread::Scope;
 
 use rustix::fs::Access;
 use rustix::process::Pid;
@@ -37,11 +38,10 @@ pub(super) fn try_world(world: &World) -> Result<(), ExecError> {
         observe: false,
         permission: None,
     };
-    let running = start(&job)?;
-    match running.members.end() {
+    std::thread::scope(|scope| match start(&job, scope)?.members.end() {
         Ok(_) => Ok(()),
         Err(source) => Err(ExecError::World { source }),
-    }
+    })
 }
 
 /// Returns what it means that the program could not be executed.
@@ -55,25 +55,25 @@ pub(super) fn not_executed(job: &Job<'_>, source: io::Error) -> ExecError {
 }
 
 /// A job that runs.
-pub(super) struct Running<'a> {
+pub(super) struct Running<'scope> {
     pub(super) members: Members,
     /// What it prints.
     pub(super) printed: PipeReader,
-    pub(super) observer: Observer<'a>,
+    pub(super) observer: Observer<'scope>,
 }
 
-/// Starts `job`.
+/// Starts `job`, observed by threads of `scope`: they end with it.
 ///
 /// # Errors
 ///
 /// [`ExecError`] if it cannot be started; then nothing of it runs.
-pub(super) fn start<'a>(job: &Job<'a>) -> Result<Running<'a>, ExecError> {
+pub(super) fn start<'scope>(job: &Job<'scope>, scope: &'scope Scope<'scope, '_>) -> Result<Running<'scope>, ExecError> {
     let program = job.command.program();
     let failed = |source| ExecError::Start { program: program.to_owned(), source };
     let (directory, path) = places(job)?;
     // One pipe for both, so that the order of arrival is the order of writing.
     let (printed, writer) = io::pipe().map_err(failed)?;
-    let (members, observer) = processes(job, &directory, path, &printed, writer)?;
+    let (members, observer) = processes(job, &directory, path, &printed, writer, scope)?;
     Ok(Running { members, printed, observer })
 }
 
@@ -98,13 +98,14 @@ fn places(job: &Job<'_>) -> Result<(PathBuf, PathBuf), ExecError> {
 }
 
 #[cfg(target_os = "linux")]
-fn processes<'a>(
-    job: &Job<'a>,
+fn processes<'scope>(
+    job: &Job<'scope>,
     directory: &Path,
     path: PathBuf,
     printed: &PipeReader,
     writer: PipeWriter,
-) -> Result<(Members, Observer<'a>), ExecError> {
+    scope: &'scope Scope<'scope, '_>,
+) -> Result<(Members, Observer<'scope>), ExecError> {
     use super::mounts;
     use super::spawn::{self, Order, Stage};
 
@@ -169,19 +170,23 @@ fn processes<'a>(
         // The command has not begun yet. A bound that cannot be kept says so itself.
         drop(limit.add(started.command));
     }
-    let observer = Observer::new(job, is_isolated, &mut started);
-    started.go();
-    Ok((Members::new(members, started), observer))
+    let (command, listener) = (started.command, std::mem::replace(&mut started.listener, Err(0)));
+    // From here on they are ended if something goes wrong.
+    let mut members = Members::new(members, started);
+    let observer = Observer::new(job, command, listener, scope).map_err(failed)?;
+    members.go();
+    Ok((members, observer))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn processes<'a>(
-    job: &Job<'a>,
+fn processes<'scope>(
+    job: &Job<'scope>,
     directory: &Path,
     path: PathBuf,
     printed: &PipeReader,
     writer: PipeWriter,
-) -> Result<(Members, Observer<'a>), ExecError> {
+    _scope: &'scope Scope<'scope, '_>,
+) -> Result<(Members, Observer<'scope>), ExecError> {
     use std::os::unix::process::CommandExt;
 
     let program = job.command.program();

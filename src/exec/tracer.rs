@@ -11,7 +11,7 @@ use std::ffi::{c_int, c_long, c_uint};
 use std::io;
 use std::ptr;
 use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use super::filter::{Calls, ways};
 use super::memory::Memory;
@@ -30,23 +30,21 @@ const EVENT_STOP: c_int = 128;
 const GET_SYSCALL_INFO: c_uint = 0x420e;
 
 /// A thread that traces a job.
-pub(super) struct Tracer<'a> {
-    thread: Option<JoinHandle<Witness<'static>>>,
-    isolated: bool,
-    /// What the thread uses of its maker's.
-    uses: std::marker::PhantomData<&'a ()>,
+pub(super) struct Tracer<'scope> {
+    thread: ScopedJoinHandle<'scope, Witness<'scope>>,
 }
 
-impl<'a> Tracer<'a> {
+impl<'scope> Tracer<'scope> {
     /// Attaches to the process `command`, which waits for word to begin.
     ///
     /// # Errors
     ///
     /// What the system says if it may not be traced.
-    pub(super) fn attach(command: i32, isolated: bool, witness: Witness<'a>) -> io::Result<Self> {
-        // SAFETY: the witness is used by the thread alone, which is joined before `'a` is over: by `finish`, or when
-        // this is dropped. It is never forgotten, for it lives in the frame of `exec::run`.
-        let mut witness: Witness<'static> = unsafe { std::mem::transmute::<Witness<'a>, Witness<'static>>(witness) };
+    pub(super) fn attach(
+        command: i32,
+        mut witness: Witness<'scope>,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> io::Result<Self> {
         let (attached, is_attached) = mpsc::sync_channel(1);
         let trace = move || {
             let seized = seize(command);
@@ -57,25 +55,14 @@ impl<'a> Tracer<'a> {
             }
             witness
         };
-        let thread = std::thread::Builder::new().name("tracer".to_owned()).spawn(trace)?;
-        let tracer = Self { thread: Some(thread), isolated, uses: std::marker::PhantomData };
+        let thread = Builder::new().name("tracer".to_owned()).spawn_scoped(scope, trace)?;
         is_attached.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
-        Ok(tracer)
+        Ok(Self { thread })
     }
 
     /// Waits until the job is gone, and returns what was seen.
-    pub(super) fn finish(mut self) -> Observation {
-        let witness = self.thread.take().and_then(|thread| thread.join().ok());
-        let nothing = Observation { isolated: self.isolated, ..Observation::default() };
-        witness.map_or(nothing, |witness| witness.finish(Rung::Ptrace))
-    }
-}
-
-impl Drop for Tracer<'_> {
-    fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    pub(super) fn finish(self) -> Option<Observation> {
+        self.thread.join().ok().map(|witness| witness.finish(Rung::Ptrace))
     }
 }
 
@@ -91,14 +78,14 @@ fn ask(request: c_uint, pid: i32, address: usize, data: usize) -> io::Result<c_l
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
-struct Trace<'t> {
+struct Trace<'t, 'w> {
     ways: Vec<Calls>,
-    witness: &'t mut Witness<'static>,
+    witness: &'t mut Witness<'w>,
     /// What each thread is about to do, between the entry and the exit of its call.
     calls: BTreeMap<i32, (Call, Seen)>,
 }
 
-impl Trace<'_> {
+impl Trace<'_, '_> {
     fn follow(mut self) {
         loop {
             let mut status: c_int = 0;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::members::Members;
-use super::observer::Observer;
 use super::output::Output;
 use super::{End, ExecError, Stop};
 use crate::host::Stopwatch;
@@ -16,9 +15,6 @@ pub const GRACE: Duration = Duration::from_secs(2);
 
 /// How soon a stop, and the end of a process without a handle, is noticed.
 const TICK: Duration = Duration::from_millis(20);
-
-/// So many reports are answered before anything else is looked at, if they come without a pause.
-const REPORTS_AT_ONCE: u32 = 64;
 
 /// A look at the job's processes is followed by this many times its own duration without one.
 const REST: u32 = 100;
@@ -33,7 +29,6 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// [`ExecError::Log`] if what it prints cannot be kept.
 pub(super) fn watch(
     members: &mut Members,
-    observer: &mut Observer<'_>,
     output: &mut Output<'_>,
     time_limit: Option<Duration>,
     stop: &Stop,
@@ -65,20 +60,8 @@ pub(super) fn watch(
         }
         // A handle is readable for good once the process has ended; polling it again would not wait.
         let handle = members.handle().filter(|_| !has_ended);
-        for _ in 0..REPORTS_AT_ONCE {
-            let ready = wait(output.descriptor(), observer.descriptor(), handle);
-            if ready.observer {
-                observer.serve();
-            }
-            if ready.unobserved {
-                observer.close();
-            }
-            if ready.output {
-                output.take()?;
-            }
-            if !ready.observer || ready.handle {
-                break;
-            }
+        if wait(output.descriptor(), handle) {
+            output.take()?;
         }
     }
 }
@@ -93,31 +76,12 @@ fn must_end(now: Duration, time_limit: Option<Duration>, stop: &Stop) -> Option<
     }
 }
 
-/// Where something has happened.
-#[derive(Default)]
-struct Ready {
-    output: bool,
-    observer: bool,
-    handle: bool,
-    /// There is nobody left to observe.
-    unobserved: bool,
-}
-
-/// Waits until something happens, at most for a [`TICK`].
-fn wait(output: Option<BorrowedFd<'_>>, observer: Option<BorrowedFd<'_>>, handle: Option<BorrowedFd<'_>>) -> Ready {
+/// Waits until something happens, at most for a [`TICK`]. Returns whether there is output.
+fn wait(output: Option<BorrowedFd<'_>>, handle: Option<BorrowedFd<'_>>) -> bool {
     let timeout = Timespec::try_from(TICK).ok();
     let polled = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
-    let mut all: Vec<PollFd<'_>> = [output, observer, handle].into_iter().flatten().map(polled).collect();
+    let mut all: Vec<PollFd<'_>> = [output, handle].into_iter().flatten().map(polled).collect();
     // A signal to this process cuts the wait short, which is as good as a tick.
-    if !rustix::event::poll(&mut all, timeout.as_ref()).is_ok_and(|ready| ready > 0) {
-        return Ready::default();
-    }
-    let mut happened = all.iter().map(PollFd::revents);
-    let mut is_ready =
-        |descriptor: Option<BorrowedFd<'_>>| descriptor.and_then(|_| happened.next()).unwrap_or(PollFlags::empty());
-    let output = !is_ready(output).is_empty();
-    let seen = is_ready(observer);
-    let (observer, unobserved) = (seen.contains(PollFlags::IN), !seen.is_empty() && !seen.contains(PollFlags::IN));
-    let handle = !is_ready(handle).is_empty();
-    Ready { output, observer, handle, unobserved }
+    let is_ready = rustix::event::poll(&mut all, timeout.as_ref()).is_ok_and(|ready| ready > 0);
+    is_ready && output.is_some() && !all[0].revents().is_empty()
 }
