@@ -62,7 +62,7 @@ pub(super) struct Calls {
     reported: Vec<(c_long, Deed)>,
     /// Calls that are said not to exist.
     absent: Vec<c_long>,
-    /// Calls that only count if one argument has none of these bits: `(call, argument, bits)`.
+    /// Calls that only count if one argument has none of these bits, or no descriptor is given: `(call, argument, bits)`.
     unless_bits: Vec<(c_long, u8, u32)>,
     /// Calls that only count if this argument is no null pointer.
     if_given: Vec<(c_long, u8)>,
@@ -76,6 +76,8 @@ const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
 /// From here on the numbers of x86-64 mean its rare variant with short pointers.
 const X32_CALLS: u32 = 0x4000_0000;
 const AT_EMPTY_PATH: u32 = 0x1000;
+/// Stands for the working directory where a descriptor is asked for.
+const AT_FDCWD: u32 = libc::AT_FDCWD.cast_unsigned();
 /// `fchmodat2`, which has the same number everywhere.
 const CHMOD_AT_2: c_long = 452;
 
@@ -178,7 +180,7 @@ fn native() -> Calls {
         architecture: if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 },
         reported,
         absent: vec![libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register],
-        // Asking about what is open already tells nothing new.
+        // Asking about what is open already tells nothing new. Whoever has nothing open asks about a path, whatever the bits say.
         unless_bits: vec![(libc::SYS_newfstatat, 3, AT_EMPTY_PATH), (libc::SYS_statx, 2, AT_EMPTY_PATH)],
         if_given: vec![(libc::SYS_sendto, 4)],
         numbers_end: cfg!(target_arch = "x86_64").then_some(X32_CALLS),
@@ -302,7 +304,8 @@ impl Calls {
         let excepted = self
             .unless_bits
             .iter()
-            .any(|(other, index, bits)| *other == number && argument(*index) & u64::from(*bits) != 0);
+            .any(|(other, index, bits)| *other == number && argument(*index) & u64::from(*bits) != 0)
+            && argument(0) & u64::from(u32::MAX) != u64::from(AT_FDCWD);
         let lacking = self.if_given.iter().any(|(other, index)| *other == number && argument(*index) == 0);
         self.deed(number).filter(|_| !excepted && !lacking)
     }
@@ -343,7 +346,7 @@ enum Say {
     Allow,
     Refuse,
     Report,
-    /// Reported if the argument has none of these bits.
+    /// Reported if the argument has none of these bits, or the first one is no descriptor.
     Unless(u8, u32),
     /// Reported if the argument is no null pointer.
     IfGiven(u8),
@@ -398,7 +401,8 @@ fn leaf(say: Say) -> Vec<sock_filter> {
         Say::Refuse => vec![answer(refuse(libc::ENOSYS))],
         Say::Report => vec![answer(NOTIFY)],
         Say::Unless(argument, bits) => {
-            vec![load(argument_at(argument)), any_bit(bits, 0, 1), answer(ALLOW), answer(NOTIFY)]
+            let (bits, first) = ([load(argument_at(argument)), any_bit(bits, 0, 3)], load(argument_at(0)));
+            [&bits[..], &[first, compare(AT_FDCWD, 1, 0), answer(ALLOW), answer(NOTIFY)]].concat()
         }
         Say::IfGiven(argument) => {
             let (half, other) = (load(argument_at(argument)), load(argument_at(argument) + 4));
@@ -510,6 +514,8 @@ mod tests {
         let architecture = native().architecture;
         let stat = |flags: u64| run(&code, architecture, low(libc::SYS_newfstatat), [3, 9, 9, flags, 0, 0]);
         assert_eq!((stat(0), stat(0x100), stat(0x1000)), (NOTIFY, NOTIFY, ALLOW));
+        let here = [u64::from(AT_FDCWD), 9, 9, 0x1000, 0, 0];
+        assert_eq!(run(&code, architecture, low(libc::SYS_newfstatat), here), NOTIFY);
         let send = |address: u64| run(&code, architecture, low(libc::SYS_sendto), [3, 9, 9, 0, address, 16]);
         assert_eq!((send(0), send(9), send(9 << 32)), (ALLOW, NOTIFY, NOTIFY));
     }

@@ -195,3 +195,23 @@ impl Listener {
         Some((Call { pid, deed, arguments: report.arguments }, Memory::new(pid, way.is_short())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_outlives_the_job_is_not_waited_for() {
+        // An end at which nobody ever reports, and which never tells that nobody is left.
+        let (end, _other) = io::pipe().unwrap();
+        std::thread::scope(|scope| {
+            let reporter = Reporter::start(end.into(), Witness::new(false, None), false, scope).unwrap();
+            assert_eq!(reporter.finish().unwrap().rung, Rung::Notify);
+        });
+    }
+
+    #[test]
+    fn the_kernel_has_a_version() {
+        assert!(kernel_version() > (4, 0));
+    }
+}
