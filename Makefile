@@ -22,8 +22,8 @@ test: test-rust test-python ## run every test
 
 check: format lint docs licences $(if $(TESTED),,test) ## all that must hold before a commit; TESTED=1 leaves the tests out
 
-bench: ## measure, and write docs/benchmarks.md; SKIP="million peers" leaves rows or other programs out
-	$(CARGO) bench --locked --bench numbers
+bench: set-up ## measure, and write docs/benchmarks.md; SKIP="million peers" leaves rows or other programs out
+	$(IN_VENV) $(CARGO) bench --locked --bench numbers
 	$(CARGO) bench --locked --bench store -- $(addprefix --skip ,$(SKIP))
 	$(CARGO) bench --locked --bench page
 

@@ -40,7 +40,8 @@ fn main() {
         wide(&scratch, size),
         lookup::lookup(&scratch, size),
     ];
-    rows.extend(observed::rows(&scratch, size));
+    let observed = observed::measure(&scratch, size);
+    rows.extend(observed.rows);
     let steps = steps::measure(&scratch, size, &chain);
     rows.extend(steps.rows);
     let mut out = std::io::stdout().lock();
@@ -48,7 +49,7 @@ fn main() {
     let mut report = Report::of(rows, size, start.elapsed().as_secs());
     let versions = ["git", "make"].map(|program| (program.to_owned(), version_of(program)));
     report.versions.extend(versions);
-    report.not_measured.extend(steps.missing);
+    report.not_measured.extend(observed.missing.into_iter().chain(steps.missing));
     writeln!(out, "\nwritten to {}", report.keep(&directory(size), "numbers").display()).unwrap();
 }
 

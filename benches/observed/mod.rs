@@ -1,4 +1,4 @@
-//! What it costs a command to be isolated and observed, beside the same command alone.
+//! What it costs a command to be isolated and observed, beside the same command alone, and isolated only.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,14 +7,23 @@ use std::path::{Path, PathBuf};
 use pv::exec::{Command, End, Job, Rung, Stop, WORKPLACE, World, run};
 
 use crate::common::child::{Cost, in_turns};
+use crate::common::facts::first_line;
 use crate::common::row::{Hold, Row, Series};
 use crate::common::scratch::Scratch;
 use crate::common::size::Size;
+use crate::steps::Measured;
 
 const FILES: usize = 20_000;
-const IMPORT: &str =
-    "import numpy, sklearn.linear_model, sklearn.ensemble\ntry: import pandas\nexcept ImportError: pass";
+const IMPORT: &str = "import numpy, pandas, sklearn.linear_model, sklearn.ensemble";
 const OPEN: &str = "for n in range(20000):\n with open(f'files/{n}') as file: file.read()";
+
+/// What is done to a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Alone,
+    Isolated,
+    Observed,
+}
 
 /// A place with what a world needs.
 struct Place {
@@ -34,8 +43,9 @@ impl Place {
         Self { root, jobs: 0 }
     }
 
-    /// Runs a command, alone or isolated and observed.
-    fn run(&mut self, words: &[&str], is_observed: bool) -> Cost {
+    /// Runs a command. What is observed is isolated too.
+    fn run(&mut self, words: &[&str], way: Way) -> Cost {
+        let (is_isolated, is_observed) = (way != Way::Alone, way == Way::Observed);
         self.jobs += 1;
         let [upper, scratch] = ["upper", "scratch"].map(|name| PathBuf::from(format!("{name}-{}", self.jobs)));
         for made in [&upper, &scratch] {
@@ -56,12 +66,12 @@ impl Place {
         let (base, log) = (self.root.join("base"), self.root.join("log"));
         let job = Job {
             command: &command,
-            directory: if is_observed { Path::new(WORKPLACE) } else { &base },
+            directory: if is_isolated { Path::new(WORKPLACE) } else { &base },
             environment: &environment,
             time_limit: None,
             log: &log,
             memory: None,
-            world: is_observed.then_some(&world),
+            world: is_isolated.then_some(&world),
             observe: is_observed,
             permission: None,
         };
@@ -70,30 +80,43 @@ impl Place {
         let outcome = outcome.unwrap();
         assert_eq!(outcome.end, End::Exited(0), "{words:?}: {}", std::fs::read_to_string(&log).unwrap());
         let rung = if is_observed { Rung::Notify } else { Rung::None };
-        assert_eq!((outcome.observation.rung, outcome.observation.isolated), (rung, is_observed));
+        assert_eq!((outcome.observation.rung, outcome.observation.isolated), (rung, is_isolated));
         cost
     }
 }
 
-/// Returns the rows: starting, importing packages, and opening many files.
-pub(crate) fn rows(scratch: &Scratch, size: Size) -> Vec<Row> {
+/// Measures starting, importing packages, and opening many files.
+pub(crate) fn measure(scratch: &Scratch, size: Size) -> Measured {
     let place = std::cell::RefCell::new(Place::new(scratch));
-    let row = |what: &str, rounds: usize, words: &[&str], hold: Hold| {
-        let run = |is_observed| place.borrow_mut().run(words, is_observed);
-        let (subject, floor) = in_turns(size.rounds(rounds), |_| run(true), |_| run(false));
+    let row = |what: &str, rounds: usize, words: &[&str], beside: Way, hold: Hold| {
+        let run = |way| place.borrow_mut().run(words, way);
+        let (subject, floor) = in_turns(size.rounds(rounds), |_| run(Way::Observed), |_| run(beside));
+        let floor_is = if beside == Way::Alone { "the command alone" } else { "the same, isolated but not observed" };
         Row {
             name: "observed".to_owned(),
             what: what.to_owned(),
             measured: Series::times("pv", &subject),
-            floor: Some(Series::times("the command alone", &floor)),
+            floor: Some(Series::times(floor_is, &floor)),
             hold,
             hold_peak_mib: None,
             peers: Vec::new(),
         }
     };
-    vec![
-        row("an isolated and observed `sh -c :`", 100, &["sh", "-c", ":"], Hold::Amount(5.0)),
-        row("observing an import of scikit-learn", 10, &["python3", "-c", IMPORT], Hold::Ratio(1.1)),
-        row("observing 20,000 files being opened", 10, &["python3", "-c", OPEN], Hold::Ratio(1.5)),
-    ]
+    let mut rows =
+        vec![row("an isolated and observed `sh -c :`", 100, &["sh", "-c", ":"], Way::Alone, Hold::Amount(5.0))];
+    let mut missing = Vec::new();
+    let mut both = |what: &str, words: &[&str], most: f64| {
+        for beside in [Way::Alone, Way::Isolated] {
+            let done = if beside == Way::Alone { "isolated and observed" } else { "observed" };
+            rows.push(row(&format!("{what}, {done}"), 10, words, beside, Hold::Ratio(most)));
+        }
+    };
+    let import = ["python3", "-c", IMPORT];
+    if first_line(std::process::Command::new("python3").args(["-c", &format!("{IMPORT}; print()")])).is_some() {
+        both("an import of numpy, pandas and scikit-learn", &import, 1.1);
+    } else {
+        missing.push("an import, observed: numpy, pandas or scikit-learn is not installed for `python3`".to_owned());
+    }
+    both("20,000 files being opened", &["python3", "-c", OPEN], 1.5);
+    Measured { rows, missing }
 }

@@ -199,15 +199,67 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::FromRawFd;
+    use std::sync::mpsc;
+
+    /// Puts a filter on this thread that lets everything through, and returns where it would report.
+    fn listen() -> io::Result<OwnedFd> {
+        let mut everything = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 };
+        let program = libc::sock_fprog { len: 1, filter: &raw mut everything };
+        // SAFETY: the first call takes numbers, and the second reads a program of one instruction.
+        let descriptor = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+            libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program)
+        };
+        let descriptor = i32::try_from(descriptor).ok().filter(|descriptor| *descriptor >= 0);
+        // SAFETY: the kernel has just given it, to nobody else.
+        descriptor.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).ok_or_else(io::Error::last_os_error)
+    }
+
+    /// Runs `with` while a thread lives that could report at the descriptor, which `with` gets.
+    fn beside_a_reporting_thread(with: impl FnOnce(OwnedFd, mpsc::Sender<()>)) {
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let living = std::thread::spawn(move || {
+            tell.send(listen()).unwrap();
+            ended.recv().unwrap_err();
+        });
+        match told.recv().unwrap() {
+            Ok(descriptor) => with(descriptor, end),
+            Err(error) => {
+                eprintln!("NOT TESTED: the end of a listener, for there is one already: {error}");
+                drop(end);
+            }
+        }
+        living.join().unwrap();
+    }
 
     #[test]
-    fn whoever_outlives_the_job_is_not_waited_for() {
-        // An end at which nobody ever reports, and which never tells that nobody is left.
-        let (end, _other) = io::pipe().unwrap();
-        std::thread::scope(|scope| {
-            let reporter = Reporter::start(end.into(), Witness::new(false, None), false, scope).unwrap();
-            assert_eq!(reporter.finish().unwrap().rung, Rung::Notify);
+    fn who_outlives_the_job_is_not_waited_for() {
+        beside_a_reporting_thread(|descriptor, end| {
+            std::thread::scope(|scope| {
+                let reporter = Reporter::start(descriptor, Witness::new(false, None), false, scope).unwrap();
+                assert_eq!(reporter.finish().unwrap().rung, Rung::Notify);
+            });
+            drop(end);
         });
+    }
+
+    #[test]
+    fn when_nobody_is_left_to_report_the_observer_ends_by_itself() {
+        for ends_surely in [true, false] {
+            beside_a_reporting_thread(|descriptor, end| {
+                std::thread::scope(|scope| {
+                    let mut reporter =
+                        Reporter::start(descriptor, Witness::new(true, None), ends_surely, scope).unwrap();
+                    drop(end);
+                    // It has not been told to stop.
+                    let thread = reporter.thread.take().unwrap();
+                    assert_eq!(thread.join().unwrap().finish(Rung::Notify).rung, Rung::Notify);
+                });
+            });
+        }
     }
 
     #[test]
