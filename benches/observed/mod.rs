@@ -112,7 +112,7 @@ pub(crate) fn measure(scratch: &Scratch, size: Size) -> Measured {
         }
     };
     let import = ["python3", "-c", IMPORT];
-    if first_line(std::process::Command::new("python3").args(["-c", &format!("{IMPORT}; print()")])).is_some() {
+    if first_line(std::process::Command::new("python3").args(["-c", &format!("{IMPORT}; print('there')")])).is_some() {
         both("an import of numpy, pandas and scikit-learn", &import, 1.1);
     } else {
         missing.push("an import, observed: numpy, pandas or scikit-learn is not installed for `python3`".to_owned());
