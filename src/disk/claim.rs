@@ -58,6 +58,7 @@ impl Drop for Claim {
 /// Locks one byte for this open file, or says that it would have to wait.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "no library at hand has this lock in a safe form")]
+#[expect(clippy::cast_possible_truncation, reason = "small constants")]
 fn lock_byte(file: &std::fs::File, place: u64) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
 

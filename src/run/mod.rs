@@ -16,6 +16,7 @@ mod judge;
 mod keep;
 mod known;
 mod layer;
+mod leftovers;
 mod machine;
 mod missing;
 mod order;
@@ -51,6 +52,7 @@ pub use audit::{Audited, Fixed, Found, Seen, Undeclared, audit, declare, fix, ne
 pub use conflicts::{Conflict, Side, conflicts};
 pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
+pub use leftovers::Leftovers;
 pub use missing::{Hint, Scene, missing};
 pub use order::learnt_order;
 pub use perform::{Differing, Event, Mode, Performed, Request, StepDone, perform};

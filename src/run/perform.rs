@@ -11,6 +11,7 @@ use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::Keep;
+use super::leftovers::Leftovers;
 use super::missing::Hint;
 use super::place::{Left, Place, Room};
 use super::reason::Reason;
@@ -201,6 +202,8 @@ pub struct Performed {
     pub steps: Vec<StepDone>,
     /// Whether the user stopped it.
     pub interrupted: bool,
+    /// The files of the steps that were executed, until this is dropped.
+    pub leftovers: Leftovers,
 }
 
 /// Executes the steps of a pipeline, or takes what is known, and commits the results.
@@ -237,7 +240,9 @@ pub fn perform(
     let is_failed = |(index, done): (&usize, &StepDone)| (done.verdict == StepVerdict::Failed).then_some(*index);
     let failed: BTreeSet<usize> = done.iter().filter_map(is_failed).collect();
     let interrupted = request.stop.is_requested();
-    place.close(!failed.is_empty())?;
+    let ran = done.iter().filter(|(_, done)| done.verdict == StepVerdict::Ran);
+    let ran: Vec<(usize, &[Output])> = ran.map(|(index, done)| (*index, done.outputs.as_slice())).collect();
+    let leftovers = place.close(!failed.is_empty(), &ran)?;
     committed?;
     work.remember()?;
     if let Some(error) = error {
@@ -254,7 +259,7 @@ pub fn perform(
             None => StepDone::skipped(&step.name, why_skipped(work, index, &failed)),
         })
         .collect();
-    Ok(Performed { steps, interrupted })
+    Ok(Performed { steps, interrupted, leftovers })
 }
 
 fn why_skipped(work: &Work<'_>, index: usize, failed: &BTreeSet<usize>) -> Reason {
