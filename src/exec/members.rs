@@ -8,6 +8,8 @@ use std::process::ExitStatus;
 use super::family::Family;
 #[cfg(target_os = "linux")]
 use super::spawn::{self, Stage, Started};
+#[cfg(target_os = "linux")]
+use super::terminal::Terminal;
 
 /// What became of a job's first process.
 pub(super) enum Ended {
@@ -62,6 +64,27 @@ impl Members {
             }
             #[cfg(not(target_os = "linux"))]
             None => true,
+        }
+    }
+
+    /// Returns whether the command was stopped, by the user or by the terminal, since this was asked last.
+    #[cfg(target_os = "linux")]
+    pub(super) fn takes_a_stop(&self) -> bool {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        if self.family.is_none() {
+            return self.started.takes_a_stop();
+        }
+        let command = Pid::from_raw(self.started.command).map(WaitId::Pid);
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        command.is_some_and(|command| waitid(command, options).is_ok_and(|stop| stop.is_some()))
+    }
+
+    /// Lets a stopped command go on, with `terminal` if that is ours to give.
+    #[cfg(target_os = "linux")]
+    pub(super) fn go_on(&self, terminal: &Terminal) {
+        terminal.give(self.started.command);
+        if let Some(group) = rustix::process::Pid::from_raw(self.started.command) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::CONT);
         }
     }
 

@@ -17,6 +17,7 @@
 //! - Processes that took on another user's rights may refuse to be ended.
 
 mod cgroup;
+mod enter;
 mod family;
 #[cfg(target_os = "linux")]
 mod filter;
@@ -39,6 +40,7 @@ mod spawn;
 mod start;
 mod stop;
 mod table;
+mod terminal;
 #[cfg(target_os = "linux")]
 mod tracer;
 #[cfg(target_os = "linux")]
@@ -78,6 +80,7 @@ use crate::disk::{self, DiskError};
 use crate::host::Stopwatch;
 
 pub use cgroup::Limit;
+pub use enter::enter;
 pub use observation::{Gap, Observation, Rung, Touch};
 pub use output::MAX_LINE_BYTES;
 pub use stop::Stop;

@@ -11,6 +11,7 @@ use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::Keep;
+use super::kept::{self, Failed};
 use super::missing::Hint;
 use super::place::{Left, Place, Room};
 use super::reason::Reason;
@@ -18,7 +19,7 @@ use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
 use super::settle::{Settled, Sighting, settle};
 use super::shown::{Around, hints, may_read, shown};
-use super::step::{Executed, Failure, execute};
+use super::step::{Executed, Failure, execute, variables};
 use super::turns::{Results, Shared, Turn};
 use crate::disk::Lock;
 use crate::exec::{Observation, Permission, Rung, Stop};
@@ -235,6 +236,11 @@ pub fn perform(
     let failed: BTreeSet<usize> = done.iter().filter_map(is_failed).collect();
     let interrupted = request.stop.is_requested();
     place.close(!failed.is_empty())?;
+    let has_run = |done: &&StepDone| done.verdict == StepVerdict::Ran;
+    let succeeded: BTreeSet<&str> = done.values().filter(has_run).map(|done| done.step.as_str()).collect();
+    if !succeeded.is_empty() {
+        kept::forget(request.places, work.name, &succeeded);
+    }
     committed?;
     work.remember()?;
     if let Some(error) = error {
@@ -514,6 +520,14 @@ impl Running<'_> {
         match &mut failure {
             Some(failure) => {
                 failure.hints = self.hints(step, &room, &failure.tail, shown.as_ref(), before, &observation);
+                kept::note(Failed {
+                    pipeline: self.work.name,
+                    step,
+                    snapshot: self.work.view.snapshot().encode().0,
+                    how: &failure.how,
+                    variables: variables(&before.asked, grant, &room.home, &room.temporary),
+                    room: &room,
+                })?;
             }
             None => {
                 let is_strange = |path: &String| !path.starts_with('/');
