@@ -15,7 +15,6 @@ use crate::host;
 use crate::object::SnapshotId;
 use crate::pipeline::Run;
 use crate::run::{Kept, RunError, enter, kept};
-use crate::snapshot::{View, read_snapshot};
 
 /// The shell that every system has.
 const SHELL: &str = "/bin/sh";
@@ -66,9 +65,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     } else {
         args.command.clone()
     };
-    let snapshot = read_snapshot(&project.store, kept.snapshot())?;
-    let view = View::new(&project.store, &snapshot);
-    match enter(&kept, &view, &Command::Direct(command), &additions) {
+    match enter(&kept, &project.store, &Command::Direct(command), &additions) {
         Ok(end) => Ok(code(end)),
         Err(error @ RunError::Exec(ExecError::NotFound { .. })) => Err(CliError::from(error).exit(NOT_FOUND)),
         Err(error @ RunError::Exec(ExecError::NotExecutable { .. })) => Err(CliError::from(error).exit(NOT_EXECUTABLE)),

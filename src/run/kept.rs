@@ -18,7 +18,8 @@ use crate::exec::{self, Command, End, Job, Stop, WORKPLACE, World};
 use crate::object::SnapshotId;
 use crate::path::ProjectPath;
 use crate::pipeline::{COMBINATION_MARK, Run, Step};
-use crate::snapshot::View;
+use crate::snapshot::{View, read_snapshot};
+use crate::store::Store;
 
 /// What notes in a place end with, after the number of the step.
 const NOTE: &str = ".kept.json";
@@ -263,7 +264,7 @@ impl Kept {
 
 /// Runs `command` where `kept` was left, with the streams and the terminal of this process, and returns how it ended.
 ///
-/// `view` is the snapshot that was run; `additions` are variables besides those of the step, which keep their
+/// The snapshot that was run is taken from `store` if no base checkout holds it; `additions` are variables besides those of the step, which keep their
 /// values. A strict step's layers and network are as they were, but what lies outside of its place is visible. Nobody
 /// else can be there meanwhile, and nothing removes it. Costs as much as differs between the
 /// snapshot and the best base at hand.
@@ -274,14 +275,14 @@ impl Kept {
 /// or the command not be started.
 pub fn enter(
     kept: &Kept,
-    view: &View<'_>,
+    store: &dyn Store,
     command: &Command,
     additions: &BTreeMap<String, String>,
 ) -> Result<End, RunError> {
     let _alone = Alone::with(kept)?;
     let (world, _base) = match &kept.note.ground {
         Ground::Layered { lower, base, room, offline } => {
-            let base = if *base { Some(kept.base(view)?) } else { None };
+            let base = if *base { Some(kept.base(store)?) } else { None };
             (Some(kept.world(lower, base.as_ref(), room, *offline)?), base)
         }
         Ground::Copied { .. } => (None, None),
@@ -302,11 +303,17 @@ pub fn enter(
 }
 
 impl Kept {
-    fn base(&self, view: &View<'_>) -> Result<Base, RunError> {
+    /// Returns a base with the files that the step saw below all else.
+    fn base(&self, store: &dyn Store) -> Result<Base, RunError> {
         let _making = Lock::exclusive(&self.places.join(MAKING))?;
-        Base::take(view, &self.places, &Stop::new())
+        if let Some(base) = Base::of(self.note.snapshot, &self.places)? {
+            return Ok(base);
+        }
+        let snapshot = read_snapshot(store, self.note.snapshot)?;
+        Base::take(&View::new(store, &snapshot), &self.places, &Stop::new())
     }
 
+    /// Makes the step's world ready once more.
     fn world(&self, lower: &[String], base: Option<&Base>, room: &str, offline: bool) -> Result<World, RunError> {
         let (upper, scratch) = (layer_of(&self.place, self.index), scratch_of(&self.place, self.index));
         // An overlay that did not wait for the disk leaves word in it, and is not made again over that.
