@@ -34,7 +34,7 @@ const SIGNALLED: i32 = 128;
 /// The shell is the one that `SHELL` names, else `/bin/sh`; it reads no startup files of yours, which would change the
 /// variables. With `-- COMMAND` that is executed instead. With `--json` nothing is executed: the answer says what would be entered.
 ///
-/// Exit codes: that of the shell or the command, 128 and its number if a signal ended it, 126 and 127 if the command
+/// Exit codes: that of the shell or the command, 128 plus the number of the signal that ended it, 126 or 127 if the command
 /// cannot be executed or is not found, 2 if nothing is kept of the step or another `pv shell` is in it.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -84,6 +84,8 @@ fn shell(wanted: Option<String>, step: &str) -> (Vec<String>, String) {
         "fish" => (&["--no-config"], ""),
         _ => (&[], "$ "),
     };
+    // In a prompt of zsh this character begins something else.
+    let step = if name == "zsh" { step.replace('%', "%%") } else { step.to_owned() };
     let words = std::iter::once(path.as_str()).chain(options.iter().copied()).map(str::to_owned).collect();
     (words, format!("(pv {step}) {place}"))
 }

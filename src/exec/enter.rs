@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, Signal, kill_current_process_group, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::members::{Ended, Members};
@@ -55,12 +56,9 @@ fn attend(members: &Members, terminal: &Terminal, told: &Told) -> Option<End> {
             Some((_, since)) if since.elapsed() >= GRACE => break,
             Some(_) => {}
         }
-        #[cfg(target_os = "linux")]
         if members.takes_a_stop() && terminal.is_there() {
-            stop_together(members, terminal);
+            stop_together(members.command(), terminal);
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = terminal.is_there();
         let mut handle: Vec<_> =
             members.handle().map(|handle| PollFd::from_borrowed_fd(handle, PollFlags::IN)).into_iter().collect();
         // A signal cuts the wait short, which is as good as a tick.
@@ -70,12 +68,14 @@ fn attend(members: &Members, terminal: &Terminal, told: &Told) -> Option<End> {
 }
 
 /// Stops this process as its command has been stopped, so that whoever started it notices, and goes on when it does.
-#[cfg(target_os = "linux")]
-fn stop_together(members: &Members, terminal: &Terminal) {
+fn stop_together(command: i32, terminal: &Terminal) {
     terminal.take_back();
     // With those that were started together with us; it does nothing where no shell could let us go on again.
-    let _ = rustix::process::kill_current_process_group(rustix::process::Signal::TSTP);
-    members.go_on(terminal);
+    let _ = kill_current_process_group(Signal::TSTP);
+    terminal.give(command);
+    if let Some(group) = Pid::from_raw(command) {
+        let _ = kill_process_group(group, Signal::CONT);
+    }
 }
 
 /// The signals that this process got.

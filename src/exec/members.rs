@@ -8,8 +8,6 @@ use std::process::ExitStatus;
 use super::family::Family;
 #[cfg(target_os = "linux")]
 use super::spawn::{self, Stage, Started};
-#[cfg(target_os = "linux")]
-use super::terminal::Terminal;
 
 /// What became of a job's first process.
 pub(super) enum Ended {
@@ -79,13 +77,18 @@ impl Members {
         command.is_some_and(|command| waitid(command, options).is_ok_and(|stop| stop.is_some()))
     }
 
-    /// Lets a stopped command go on, with `terminal` if that is ours to give.
-    #[cfg(target_os = "linux")]
-    pub(super) fn go_on(&self, terminal: &Terminal) {
-        terminal.give(self.started.command);
-        if let Some(group) = rustix::process::Pid::from_raw(self.started.command) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::CONT);
-        }
+    /// Returns whether the command was stopped, since this was asked last, and we were not: here we are in one group.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn takes_a_stop(&self) -> bool {
+        false
+    }
+
+    /// Returns the number of the command and of its group.
+    pub(super) fn command(&self) -> i32 {
+        #[cfg(target_os = "linux")]
+        return self.started.command;
+        #[cfg(not(target_os = "linux"))]
+        return self.family.as_ref().map_or(0, Family::number);
     }
 
     /// Asks all of them to end.

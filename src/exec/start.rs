@@ -238,16 +238,16 @@ fn processes<'a>(
         .current_dir(directory)
         .env_clear()
         .envs(job.environment)
-        .stdin(streams.input)
-        .stderr(match streams.attended {
-            // It stays in our group, and has the terminal as we have it.
-            Some((errors, _)) => errors,
-            None => {
-                command.process_group(0);
-                streams.output.try_clone().map_err(failed)?
-            }
-        })
-        .stdout(streams.output);
+        .stdin(streams.input);
+    let errors = match streams.attended {
+        // It stays in our group, and has the terminal as we have it.
+        Some((errors, _)) => errors,
+        None => {
+            command.process_group(0);
+            streams.output.try_clone().map_err(failed)?
+        }
+    };
+    command.stdout(streams.output).stderr(errors);
     let identity = Identity::new(job.environment, printed);
     let spawn = || Ok(First(Pid::from_child(&with_mask(&mut command)?)));
     // `command` holds our ends of the pipe; it goes here, so that the pipe ends with the job.

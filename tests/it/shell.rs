@@ -411,6 +411,16 @@ fn a_place_in_use_is_not_swept_and_all_in_it_ends_with_pv() {
 }
 
 #[test]
+fn a_request_to_end_ends_what_is_inside_and_is_told_as_shells_tell_it() {
+    let project = failed();
+    let mut ended = waiting(&project, "true");
+    let killed = Command::new("kill").arg(ended.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(ended.wait().unwrap().code(), Some(143));
+    assert_eq!(prints(&project, "fit", "cat half"), "made\nin\n");
+}
+
+#[test]
 fn one_can_come_back_after_pv_was_killed_in_a_run_or_in_a_shell() {
     let project = failed();
     let mut killed = waiting(&project, "echo more >> half");

@@ -451,6 +451,7 @@ Commands:
   status       Show which steps would run and why, and which data changed
   audit        Compare what steps declare with what they were seen to do
   why          Show why a step would run: everything that is not what it was
+  shell        Open a shell where a step has failed, with all that it had and had written
   diff         Show what changed between two versions, and what that did to the results
   log          List snapshots and runs, newest first
   show         Show a snapshot, a run, a step's log, or an object
@@ -644,7 +645,7 @@ Options:
 
 #[test]
 fn the_other_commands_explain_themselves_too() {
-    insta::assert_snapshot!(helps(&["why", "log", "show", "checkout", "hooks", "schema", "completions"]), @"
+    insta::assert_snapshot!(helps(&["why", "shell", "log", "show", "checkout", "hooks", "schema", "completions"]), @"
 $ pv why --help
 Show why a step would run: everything that is not what it was
 
