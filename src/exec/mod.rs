@@ -1,7 +1,8 @@
 //! One command in a prepared world.
 //!
 //! [`run`] starts a [`Job`] with exactly the environment it is given, keeps
-//! what it prints, waits for it, and leaves nothing of it alive. It decides
+//! what it prints, waits for it, and leaves nothing of it alive; [`enter`] gives
+//! it the streams and the terminal of this process instead. It decides
 //! nothing about steps and knows nothing of snapshots; apart from `git`, this
 //! is the only room that starts processes.
 //!
