@@ -520,14 +520,7 @@ impl Running<'_> {
         match &mut failure {
             Some(failure) => {
                 failure.hints = self.hints(step, &room, &failure.tail, shown.as_ref(), before, &observation);
-                kept::note(Failed {
-                    pipeline: self.work.name,
-                    step,
-                    snapshot: self.work.view.snapshot().encode().0,
-                    how: &failure.how,
-                    variables: variables(&before.asked, grant, &room.home, &room.temporary),
-                    room: &room,
-                })?;
+                self.note(step, &room, before, grant, &failure.how)?;
             }
             None => {
                 let is_strange = |path: &String| !path.starts_with('/');
@@ -568,6 +561,25 @@ impl Running<'_> {
             done.recorded = self.keep(before, result, lock)?;
         }
         Ok(Outcome::done(done))
+    }
+
+    /// Notes how to come back to a step that has failed.
+    fn note(
+        &self,
+        step: &Step,
+        room: &Room,
+        before: &Before<'_, '_>,
+        grant: &Grant,
+        how: &str,
+    ) -> Result<(), RunError> {
+        kept::note(Failed {
+            pipeline: self.work.name,
+            step,
+            snapshot: self.work.view.snapshot().encode().0,
+            how,
+            variables: variables(&before.asked, grant, &room.home, &room.temporary),
+            room,
+        })
     }
 
     /// Returns what a step that failed looked for in vain and its author has.

@@ -263,13 +263,14 @@ struct Typist {
 
 impl Typist {
     /// Starts a command line on a terminal of its own; `None`, after saying so, where there is no program that makes one.
+    #[expect(clippy::print_stderr, reason = "what is not tested must be seen")]
     fn start(test: &str, project: &Sandbox, line: &str) -> Option<Self> {
         let mut script: Command = project.command_in(&project.path(""), "script");
         script.args(["--quiet", "--return", "--flush", "--command", line, "/dev/null"]).env("TERM", "dumb");
         script.env("PS1", "outer% ").env("PV", env!("CARGO_BIN_EXE_pv"));
         script.stdin(Stdio::piped()).stdout(Stdio::piped());
         let Ok(mut child) = script.spawn() else {
-            println!("NOT TESTED: {test}, for there is no program `script`");
+            eprintln!("NOT TESTED: {test}, for there is no program `script`");
             return None;
         };
         let mut output = child.stdout.take().unwrap();

@@ -644,24 +644,8 @@ Options:
 }
 
 #[test]
-fn the_other_commands_explain_themselves_too() {
-    insta::assert_snapshot!(helps(&["why", "shell", "log", "show", "checkout", "hooks", "schema", "completions"]), @"
-$ pv why --help
-Show why a step would run: everything that is not what it was
-
-Compares the working tree with the last result of the step, down to the file, the param, the
-variable and the package. Writes nothing.
-
-Usage: pv why [OPTIONS] <STEP>
-
-Arguments:
-  <STEP>
-          The step
-
-Options:
-  -h, --help
-          Print help (see a summary with '-h')
-
+fn a_shell_where_a_step_failed_explains_itself() {
+    insta::assert_snapshot!(helps(&["shell"]), @"
 $ pv shell --help
 Open a shell where a step has failed, with all that it had and had written
 
@@ -687,6 +671,27 @@ Arguments:
 
   [COMMAND]...
           What to execute instead of a shell
+
+Options:
+  -h, --help
+          Print help (see a summary with '-h')
+");
+}
+
+#[test]
+fn the_other_commands_explain_themselves_too() {
+    insta::assert_snapshot!(helps(&["why", "log", "show", "checkout", "hooks", "schema", "completions"]), @"
+$ pv why --help
+Show why a step would run: everything that is not what it was
+
+Compares the working tree with the last result of the step, down to the file, the param, the
+variable and the package. Writes nothing.
+
+Usage: pv why [OPTIONS] <STEP>
+
+Arguments:
+  <STEP>
+          The step
 
 Options:
   -h, --help
