@@ -224,6 +224,11 @@ fn a_step_that_was_not_isolated_is_entered_where_it_was() {
     assert_eq!(lines[..5], [answer["directory"].as_str().unwrap(), "made", "in", "h", "t"], "{printed}");
     assert_eq!(output.status.code(), Some(5));
     assert!(!Path::new("/proc").join(lines[5]).exists(), "what was started there is ended");
+    // Nor does the command outlive a `pv` that is killed.
+    let mut killed =
+        ready(confined(test, &project, &["shell", "fit", "--", "sh", "-c", "echo ready; exec sleep 300"]).unwrap());
+    killed.kill().unwrap();
+    is_over(killed);
 }
 
 #[test]
@@ -362,7 +367,11 @@ fn a_command_is_stopped_and_goes_on_with_pv_as_a_job_of_the_users_shell() {
 
 /// Starts a command where `fit` was left that says `ready` and then waits for its input to end.
 fn waiting(project: &Sandbox, text: &str) -> Child {
-    let mut command = project.pv_command(&["shell", "fit", "--", "sh", "-c", &format!("{text}; echo ready; cat")]);
+    ready(project.pv_command(&["shell", "fit", "--", "sh", "-c", &format!("{text}; echo ready; cat")]))
+}
+
+/// Starts a command, and waits until it has said `ready`.
+fn ready(mut command: Command) -> Child {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let output = child.stdout.as_mut().unwrap();
     let (mut seen, mut byte) = (Vec::new(), [0]);
@@ -371,6 +380,12 @@ fn waiting(project: &Sandbox, text: &str) -> Child {
         seen.push(byte[0]);
     }
     child
+}
+
+/// Waits until nobody has the output of what was killed any more.
+fn is_over(mut killed: Child) {
+    killed.wait().unwrap();
+    killed.stdout.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
 }
 
 #[test]
@@ -403,10 +418,7 @@ fn a_place_in_use_is_not_swept_and_all_in_it_ends_with_pv() {
     }
     assert!(wrote.join("sub/left").exists(), "it is in use");
     first.kill().unwrap();
-    first.wait().unwrap();
-    // The ends of its output are gone when nobody has them.
-    let mut rest = Vec::new();
-    first.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+    is_over(first);
     project.pv(&["run"]);
     assert!(!wrote.exists(), "it is one of the older ones, and nobody is in it");
 }
@@ -426,9 +438,7 @@ fn one_can_come_back_after_pv_was_killed_in_a_run_or_in_a_shell() {
     let project = failed();
     let mut killed = waiting(&project, "echo more >> half");
     killed.kill().unwrap();
-    killed.wait().unwrap();
-    let mut rest = Vec::new();
-    killed.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+    is_over(killed);
     assert_eq!(prints(&project, "fit", "cat half"), "made\nin\nmore\n");
     // A run of which one step has failed goes on with another, and is killed there.
     let definition = "steps:\n  bad: {inputs: [], run: echo x > x; exit 1}\n  \
