@@ -14,7 +14,7 @@ use crate::exec::{Command, End, ExecError};
 use crate::host;
 use crate::object::SnapshotId;
 use crate::pipeline::Run;
-use crate::run::{Kept, RunError, enter, kept};
+use crate::run::{Kept, RunError, kept};
 
 /// The shell that every system has.
 const SHELL: &str = "/bin/sh";
@@ -55,6 +55,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         ui.show(&Answer::of(&kept))?;
         return Ok(0);
     }
+    let entered = kept.enter(&project.store)?;
     let mut additions = BTreeMap::from([("PV_SHELL".to_owned(), kept.step().to_owned())]);
     additions.extend(host::variable("TERM").map(|terminal| ("TERM".to_owned(), terminal)));
     let command = if args.command.is_empty() {
@@ -65,7 +66,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     } else {
         args.command.clone()
     };
-    match enter(&kept, &project.store, &Command::Direct(command), &additions) {
+    match entered.execute(&Command::Direct(command), &additions) {
         Ok(end) => Ok(code(end)),
         Err(error @ RunError::Exec(ExecError::NotFound { .. })) => Err(CliError::from(error).exit(NOT_FOUND)),
         Err(error @ RunError::Exec(ExecError::NotExecutable { .. })) => Err(CliError::from(error).exit(NOT_EXECUTABLE)),

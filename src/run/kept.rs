@@ -262,44 +262,59 @@ impl Kept {
     }
 }
 
-/// Runs `command` where `kept` was left, with the streams and the terminal of this process, and returns how it ended.
-///
-/// The snapshot that was run is taken from `store` if no base checkout holds it; `additions` are variables besides those of the step, which keep their
-/// values. A strict step's layers and network are as they were, but what lies outside of its place is visible. Nobody
-/// else can be there meanwhile, and nothing removes it. Costs as much as differs between the
-/// snapshot and the best base at hand.
-///
-/// # Errors
-///
-/// [`RunError::KeptInUse`] if somebody is there, [`RunError::NotKept`] if it is gone, another [`RunError`] if the world cannot be made
-/// or the command not be started.
-pub fn enter(
-    kept: &Kept,
-    store: &dyn Store,
-    command: &Command,
-    additions: &BTreeMap<String, String>,
-) -> Result<End, RunError> {
-    let _alone = Alone::with(kept)?;
-    let (world, _base) = match &kept.note.ground {
-        Ground::Layered { lower, base, room, offline } => {
-            let base = if *base { Some(kept.base(store)?) } else { None };
-            (Some(kept.world(lower, base.as_ref(), room, *offline)?), base)
-        }
-        Ground::Copied { .. } => (None, None),
-    };
-    let mut environment: BTreeMap<_, _> = additions.iter().map(|(name, value)| (name.clone(), value.into())).collect();
-    environment.extend(kept.note.variables.iter().map(|(name, value)| (name.clone(), value.into())));
-    Ok(exec::enter(&Job {
-        command,
-        directory: &kept.directory(),
-        environment: &environment,
-        time_limit: None,
-        memory: None,
-        log: Path::new(""),
-        world: world.as_ref(),
-        observe: false,
-        permission: None,
-    })?)
+/// A place where a step was left, entered: nobody else is there meanwhile, and nothing removes it.
+pub struct Entered<'a> {
+    kept: &'a Kept,
+    world: Option<World>,
+    _base: Option<Base>,
+    _alone: Alone,
+}
+
+impl Kept {
+    /// Makes the world of the step again. The snapshot that was run is taken from `store` if no base checkout holds it.
+    ///
+    /// A strict step's layers and network are as they were, but what lies outside of its place is visible. Costs
+    /// as much as differs between the snapshot and the best base at hand.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::KeptInUse`] if somebody is there, [`RunError::NotKept`] if it is gone, another [`RunError`] if the
+    /// world cannot be made.
+    pub fn enter(&self, store: &dyn Store) -> Result<Entered<'_>, RunError> {
+        let alone = Alone::with(self)?;
+        let (world, base) = match &self.note.ground {
+            Ground::Layered { lower, base, room, offline } => {
+                let base = if *base { Some(self.base(store)?) } else { None };
+                (Some(self.world(lower, base.as_ref(), room, *offline)?), base)
+            }
+            Ground::Copied { .. } => (None, None),
+        };
+        Ok(Entered { kept: self, world, _base: base, _alone: alone })
+    }
+}
+
+impl Entered<'_> {
+    /// Runs `command` there with the streams and the terminal of this process, and returns how it ended.
+    ///
+    /// `additions` are variables besides those of the step, which keep their values.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Exec`] if it cannot be started. That it fails is no error.
+    pub fn execute(&self, command: &Command, additions: &BTreeMap<String, String>) -> Result<End, RunError> {
+        let variables = additions.iter().chain(&self.kept.note.variables);
+        Ok(exec::enter(&Job {
+            command,
+            directory: &self.kept.directory(),
+            environment: &variables.map(|(name, value)| (name.clone(), value.into())).collect(),
+            time_limit: None,
+            memory: None,
+            log: Path::new(""),
+            world: self.world.as_ref(),
+            observe: false,
+            permission: None,
+        })?)
+    }
 }
 
 impl Kept {

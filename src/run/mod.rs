@@ -52,7 +52,7 @@ pub use audit::{Audited, Fixed, Found, Seen, Undeclared, audit, declare, fix, ne
 pub use conflicts::{Conflict, Side, conflicts};
 pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
-pub use kept::{Kept, enter, kept};
+pub use kept::{Entered, Kept, kept};
 pub use missing::{Hint, Scene, missing};
 pub use order::learnt_order;
 pub use perform::{Differing, Event, Mode, Performed, Request, StepDone, perform};
