@@ -11,6 +11,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::Timespec;
+
+mod claim;
 mod effect;
 mod group;
 mod lock;
@@ -19,6 +22,7 @@ mod map;
 pub(crate) mod recorder;
 mod stat;
 
+pub use claim::Claim;
 pub use effect::{Change, Disk, Flush, RealDisk, make_directories, write_whole_on};
 pub use lock::Lock;
 pub use map::{Mapped, map_file};
@@ -148,6 +152,38 @@ fn new_beside<T>(path: &Path, mut open: impl FnMut(&Path) -> io::Result<T>) -> i
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return Ok((opened?, temporary)),
         }
+    }
+}
+
+/// Returns whether `path` is a file as this process would make it now: its own, under one name, with the mode of any new
+/// file and nothing attached to it.
+pub fn is_as_new(path: &Path, executable: bool) -> bool {
+    let Ok(found) = fs::symlink_metadata(path) else { return false };
+    let mode = (if executable { 0o777 } else { 0o666 }) & !umask();
+    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let is_usual = found.is_file() && found.nlink() == 1 && found.mode() & 0o7777 == mode;
+    let mut none: [u8; 0] = [];
+    is_usual && (found.uid(), found.gid()) == owner && matches!(rustix::fs::llistxattr(path, &mut none), Ok(0))
+}
+
+/// Moves the file at `from` to `path`, replacing a file or link that is there. Returns whether the file system could:
+/// it must be one for both, and a directory that gives what is made in it to a group gives it nothing that is moved there.
+/// The file counts as written now, as if it had been copied.
+///
+/// # Errors
+///
+/// [`DiskError`] if it cannot be moved for another reason.
+pub fn move_out(from: &Path, path: &Path) -> Result<bool, DiskError> {
+    if fs::metadata(parent(path)).is_ok_and(|above| above.mode() & 0o2000 != 0) {
+        return Ok(false);
+    }
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    let touched = rustix::fs::utimensat(rustix::fs::CWD, from, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+    match touched.map_err(io::Error::from).and_then(|()| fs::rename(from, path)) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::NotFound) => Ok(false),
+        Err(error) => Err(DiskError::on("replace", path)(error)),
     }
 }
 

@@ -100,6 +100,12 @@ impl Digest {
         &self.0
     }
 
+    /// Returns its first 64 bits as a number.
+    pub fn number(&self) -> u64 {
+        let first: [u8; 8] = self.0[..8].try_into().expect("a digest has 32 bytes");
+        u64::from_be_bytes(first)
+    }
+
     /// Returns the first 12 hex digits, for people.
     pub fn short(&self) -> String {
         self.to_string()[..SHORT_DIGITS].to_owned()

@@ -41,7 +41,7 @@ pub(crate) fn lookup(scratch: &Scratch, size: Size) -> Row {
     project.journal.add(&results.into_iter().map(Record::Step).collect::<Vec<_>>()).unwrap();
     let sets = project.journal.read_sets(task).unwrap();
     assert_eq!(sets.sets.len(), SETS);
-    project.journal.remember_read_sets(task, &sets);
+    project.journal.remember_read_sets(task).unwrap();
     let (subject, floor) = in_turns(
         size.rounds(20),
         |_| Cost::of(|| assert_eq!(judged(&project, &captured).0, Some(key))),

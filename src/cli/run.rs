@@ -189,6 +189,7 @@ pub(super) fn restoring<'a>(
         store: &project.store,
         seen: Some(&project.seen),
         mode: CheckoutMode::Copy,
+        left: None,
         progress: &|_, _| true,
     };
     Restoring { placing, journal: &project.journal, memory, committed }
@@ -252,7 +253,7 @@ fn perform_and_show(
         by: open::by(&project.repository),
         stop,
     };
-    let performed = {
+    let mut performed = {
         let screen = std::sync::Mutex::new((Teller::new(&mut *ui, &project.pipeline), &mut gone));
         perform(work, &request, &|event| {
             let mut screen = screen.lock().expect("no holder panics");
@@ -263,6 +264,7 @@ fn perform_and_show(
         })?
     };
     let outputs: Vec<_> = succeeded(&performed);
+    let leftovers = std::mem::take(&mut performed.leftovers);
     let origin = Origin {
         snapshot: subject.snapshot,
         version: subject.version.clone(),
@@ -275,14 +277,20 @@ fn perform_and_show(
     };
     let report = conclude(work, origin, performed)?;
     project.remember_machine();
-    open::exchange(ui, project);
     let restored = if into_tree && !report.interrupted {
         let (memory, head) = (project.restored(), Committed::new(project));
         let committed = |path: &ProjectPath| head.digest(path);
-        restore(&restoring(project, &memory, &committed), &outputs, args.force).map(drop)
+        let restoring = restoring(project, &memory, &committed);
+        let placing = Placing { left: Some(&leftovers), ..restoring.placing };
+        restore(&Restoring { placing, ..restoring }, &outputs, args.force).map(drop)
     } else {
         Ok(())
     };
+    std::thread::scope(|scope| {
+        // One waits for the disk most of the time, the other hardly ever.
+        scope.spawn(|| drop(leftovers));
+        open::exchange(ui, project);
+    });
     match gone.map_or_else(|| show(ui, subject, &report, watch.elapsed()), Err) {
         Err(error) if !error.is_closed_pipe() => return Err(error),
         _ => {}

@@ -92,7 +92,8 @@ impl Ui {
     /// Says something on the way that even the quiet want to know.
     pub(super) fn warn(&self, text: impl Display) {
         // A closed standard error is no reason to stop.
-        let _ = writeln!(anstream::stderr().lock(), "{text}");
+        let line = format!("{text}\n");
+        let _ = anstream::stderr().lock().write_all(line.as_bytes());
     }
 
     /// Returns a progress bar for work counted in files and bytes.

@@ -98,7 +98,7 @@ impl Lock {
         written.map_err(DiskError::on("write", &self.path))
     }
 
-    fn open(path: &Path) -> Result<File, DiskError> {
+    pub(super) fn open(path: &Path) -> Result<File, DiskError> {
         let opened = match OpenOptions::new().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_directories(&RealDisk, parent(path))?;

@@ -6,6 +6,9 @@
 //! Which calls there are depends on how a program was built: 64-bit programs and,
 //! on x86-64, 32-bit ones have numbers of their own.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use libc::{c_long, sock_filter};
 
 /// What a reported call does with the path or address that it names.
@@ -310,10 +313,18 @@ impl Calls {
     }
 }
 
+/// Returns the filters that report calls and that only refuse them, made once.
+pub(super) fn programs() -> (&'static [sock_filter], &'static [sock_filter]) {
+    static PROGRAMS: LazyLock<[Vec<sock_filter>; 2]> =
+        LazyLock::new(|| [true, false].map(|notify| program(&ways(), notify)));
+    let [reporting, quiet] = &*PROGRAMS;
+    (reporting, quiet)
+}
+
 /// Returns the filter: with `notify` calls are reported, without it only refused.
 ///
 /// At most a few hundred instructions. A way of calling that is not understood is refused altogether.
-pub(super) fn program(ways: &[Calls], notify: bool) -> Vec<sock_filter> {
+fn program(ways: &[Calls], notify: bool) -> Vec<sock_filter> {
     let mut code = vec![load(4)];
     for way in ways {
         let body = body(way, notify);
@@ -326,31 +337,74 @@ pub(super) fn program(ways: &[Calls], notify: bool) -> Vec<sock_filter> {
     code
 }
 
+/// What the filter says to a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Say {
+    Allow,
+    Refuse,
+    Report,
+    /// Reported if the argument has none of these bits.
+    Unless(u8, u32),
+    /// Reported if the argument is no null pointer.
+    IfGiven(u8),
+}
+
+/// Asks for the number by halves: the kernel goes through the whole for each number that there is whenever a filter is put on.
 fn body(way: &Calls, notify: bool) -> Vec<sock_filter> {
-    let mut code = vec![load(0)];
-    if let Some(end) = way.numbers_end {
-        code.extend([at_least(end, 0, 1), answer(refuse(libc::ENOSYS))]);
-    }
-    for number in &way.absent {
-        code.extend([compare(low(*number), 0, 1), answer(refuse(libc::ENOSYS))]);
-    }
+    let mut say = BTreeMap::new();
     for (number, _) in way.reported.iter().filter(|_| notify) {
-        let reported = [answer(NOTIFY)];
-        let mut then = Vec::new();
-        if let Some((_, argument, bits)) = way.unless_bits.iter().find(|(other, ..)| other == number) {
-            then.extend([load(argument_at(*argument)), any_bit(*bits, 0, 1), answer(ALLOW)]);
-        }
-        if let Some((_, argument)) = way.if_given.iter().find(|(other, _)| other == number) {
-            then.extend([load(argument_at(*argument)), compare(0, 0, 3)]);
-            then.extend([load(argument_at(*argument) + 4), compare(0, 0, 1), answer(ALLOW)]);
-        }
-        then.extend(reported);
-        let length = u8::try_from(then.len()).expect("a few instructions");
-        code.push(compare(low(*number), 0, length));
-        code.extend(then);
+        let unless = way.unless_bits.iter().find(|(other, ..)| other == number);
+        let given = way.if_given.iter().find(|(other, _)| other == number);
+        let told = match (unless, given) {
+            (Some((_, argument, bits)), _) => Say::Unless(*argument, *bits),
+            (None, Some((_, argument))) => Say::IfGiven(*argument),
+            (None, None) => Say::Report,
+        };
+        say.insert(low(*number), told);
     }
-    code.push(answer(ALLOW));
+    say.extend(way.absent.iter().map(|number| (low(*number), Say::Refuse)));
+    // From each of these numbers on, up to the next.
+    let mut from = vec![(0, Say::Allow)];
+    let mut mark = |number: u32, say: Say| match from.last_mut() {
+        Some((last, before)) if *last == number => *before = say,
+        Some((_, before)) if *before == say => {}
+        _ => from.push((number, say)),
+    };
+    for (number, told) in say {
+        mark(number, told);
+        mark(number + 1, Say::Allow);
+    }
+    if let Some(end) = way.numbers_end {
+        mark(end, Say::Refuse);
+    }
+    let mut code = vec![load(0)];
+    code.extend(halves(&from));
     code
+}
+
+fn halves(from: &[(u32, Say)]) -> Vec<sock_filter> {
+    if let [(_, say)] = from {
+        return leaf(*say);
+    }
+    let (lower, upper) = from.split_at(from.len() / 2);
+    let (lower, middle, upper) = (halves(lower), upper[0].0, halves(upper));
+    let over = u8::try_from(lower.len()).expect("half of the calls take fewer instructions than a jump reaches");
+    [vec![at_least(middle, over, 0)], lower, upper].concat()
+}
+
+fn leaf(say: Say) -> Vec<sock_filter> {
+    match say {
+        Say::Allow => vec![answer(ALLOW)],
+        Say::Refuse => vec![answer(refuse(libc::ENOSYS))],
+        Say::Report => vec![answer(NOTIFY)],
+        Say::Unless(argument, bits) => {
+            vec![load(argument_at(argument)), any_bit(bits, 0, 1), answer(ALLOW), answer(NOTIFY)]
+        }
+        Say::IfGiven(argument) => {
+            let (half, other) = (load(argument_at(argument)), load(argument_at(argument) + 4));
+            vec![half, compare(0, 0, 2), other, compare(0, 1, 0), answer(NOTIFY), answer(ALLOW)]
+        }
+    }
 }
 
 #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "numbers of calls are small")]

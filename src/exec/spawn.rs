@@ -98,8 +98,8 @@ struct Plan {
     order: Order,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
-    filter: Vec<libc::sock_filter>,
-    quiet: Vec<libc::sock_filter>,
+    filter: &'static [libc::sock_filter],
+    quiet: &'static [libc::sock_filter],
     socket: RawFd,
     gate: RawFd,
     /// No descriptor has this number or a higher one, as far as limits tell.
@@ -126,15 +126,15 @@ pub(super) fn start(mut order: Order) -> Result<Started, (Stage, io::Error)> {
     let (mut ours, theirs) = UnixStream::pair().map_err(process)?;
     pass_credentials(&ours).map_err(process)?;
     let (gate, gate_end) = io::pipe().map_err(process)?;
-    let ways = filter::ways();
+    let (filter, quiet) = filter::programs();
     let pointers = |texts: &[CString]| -> Vec<*const c_char> {
         texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
     };
     let mut plan = Box::new(Plan {
         argv: pointers(&order.arguments),
         envp: pointers(&order.environment),
-        filter: filter::program(&ways, true),
-        quiet: filter::program(&ways, false),
+        filter,
+        quiet,
         socket: theirs.as_raw_fd(),
         gate: gate.as_raw_fd(),
         descriptors_end: descriptors_end(),
@@ -566,8 +566,8 @@ unsafe fn forget_handlers() {
 /// Puts the filter on; returns the listener's number, or why there is none. Then only the filter that refuses is on.
 unsafe fn listen(plan: &Plan) -> Result<usize, i32> {
     let program =
-        |code: &Vec<libc::sock_filter>| libc::sock_fprog { len: code.len() as u16, filter: code.as_ptr().cast_mut() };
-    let (reporting, quiet) = (program(&plan.filter), program(&plan.quiet));
+        |code: &[libc::sock_filter]| libc::sock_fprog { len: code.len() as u16, filter: code.as_ptr().cast_mut() };
+    let (reporting, quiet) = (program(plan.filter), program(plan.quiet));
     // SAFETY: the programs lie in the plan, and the kernel only reads them.
     unsafe {
         let set = |program: &libc::sock_fprog, flags: usize| {

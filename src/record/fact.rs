@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exec::{Gap, Rung};
@@ -46,11 +47,19 @@ impl Record {
             kind: String,
         }
         let tag: Tag = serde_json::from_slice(bytes)?;
-        if !["link", "version", "run", "step"].contains(&tag.kind.as_str()) {
-            return Ok(None);
-        }
-        serde_json::from_value(from_canonical(bytes)?).map(Some)
+        Ok(Some(match tag.kind.as_str() {
+            "link" => Self::Link(read(bytes)?),
+            "version" => Self::Version(read(bytes)?),
+            "run" => Self::Run(read(bytes)?),
+            "step" => Self::Step(read(bytes)?),
+            _ => return Ok(None),
+        }))
     }
+}
+
+/// Reads canonical JSON. Without the mark of what JSON itself cannot say it is read as it stands, in half the time.
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    if bytes.contains(&b'$') { serde_json::from_value(from_canonical(bytes)?) } else { serde_json::from_slice(bytes) }
 }
 
 /// Who and which machine stands behind a record.

@@ -45,7 +45,7 @@ pub enum Aspect {
 }
 
 /// The known read sets of one task.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct ReadSets {
     /// Every name in any of the sets, once.
     pub names: Vec<Name>,
@@ -55,6 +55,8 @@ pub struct ReadSets {
     pub unobserved: Vec<KnownResult>,
     /// Whether a memory of it would be worth writing.
     pub(super) is_new: bool,
+    /// The results that were read to find this out.
+    pub(super) read: Vec<(RecordId, StepResult)>,
 }
 
 /// One set of names, and the results that are known to have read it.
@@ -144,7 +146,8 @@ impl Journal {
         if there.is_empty() {
             return Ok(ReadSets::default());
         }
-        let remembered = disk::read_if_there(&self.sets_file(task)).ok().flatten();
+        let is_remembered = there.len() >= REMEMBERED_MIN;
+        let remembered = is_remembered.then(|| disk::read_if_there(&self.sets_file(task)).ok().flatten()).flatten();
         let mut sets = remembered.and_then(|bytes| decode(&bytes)).unwrap_or_default();
         sets.is_new = sets.retain(&|known| there.contains(&(known.key, known.id)));
         let mut missing = there;
@@ -155,18 +158,28 @@ impl Journal {
         for (key, id) in missing {
             if let Some(result) = self.result(task, key, id)? {
                 sets.add(&mut places, id, &result);
-                sets.is_new = true;
+                sets.is_new = is_remembered;
+                sets.read.push((id, result));
             }
         }
         sets.sort();
         Ok(sets)
     }
 
-    /// Remembers what was found out about `task`, if it is not remembered yet. A memory that cannot be written only costs time.
-    pub fn remember_read_sets(&self, task: TaskKey, sets: &ReadSets) {
-        if sets.is_new && sets.results().count() >= REMEMBERED_MIN {
-            let _ = disk::write_whole_on(&*self.disk, &self.sets_file(task), &encode(sets), Durability::Deferred);
+    /// Remembers what is known of `task`, where that saves something and is not remembered yet. A memory that cannot be
+    /// written only costs time.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] if the records cannot be listed or read.
+    pub fn remember_read_sets(&self, task: TaskKey) -> Result<(), RecordError> {
+        if self.result_names(task)?.len() >= REMEMBERED_MIN {
+            let sets = self.read_sets(task)?;
+            if sets.is_new {
+                let _ = disk::write_whole_on(&*self.disk, &self.sets_file(task), &encode(&sets), Durability::Deferred);
+            }
         }
+        Ok(())
     }
 
     fn sets_file(&self, task: TaskKey) -> PathBuf {
@@ -178,6 +191,11 @@ impl ReadSets {
     /// Returns whether this is more than what is remembered.
     pub const fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// Returns the result with this id if it was read already.
+    pub fn result(&self, id: RecordId) -> Option<&StepResult> {
+        self.read.iter().find(|(other, _)| *other == id).map(|(_, result)| result)
     }
 
     /// Returns every result of the task that is known, in no particular order.
@@ -290,10 +308,10 @@ mod tests {
     fn the_memory_tells_what_the_records_tell_and_is_made_anew_when_it_is_damaged_or_behind() {
         let (root, journal, task) = filled();
         let fresh = journal.read_sets(task).unwrap();
-        journal.remember_read_sets(task, &fresh);
+        journal.remember_read_sets(task).unwrap();
         let path = root.path().join("sets").join(task.to_string());
         let good = disk::read_if_there(&path).unwrap().unwrap();
-        assert_eq!(journal.read_sets(task).unwrap(), ReadSets { is_new: false, ..fresh.clone() });
+        assert_eq!(journal.read_sets(task).unwrap(), ReadSets { is_new: false, read: Vec::new(), ..fresh.clone() });
         for place in 0..good.len() {
             let mut bad = good.clone();
             bad[place] ^= 1;
@@ -302,7 +320,7 @@ mod tests {
         }
         disk::write_whole(&path, b"nonsense", Durability::Deferred).unwrap();
         assert_eq!(journal.read_sets(task).unwrap(), fresh);
-        journal.remember_read_sets(task, &fresh);
+        journal.remember_read_sets(task).unwrap();
         let later = result(&[("a", "file 7"), ("b", "absent")], 9, Rung::Notify);
         journal.add(&[Record::Step(later.clone())]).unwrap();
         let grown = journal.read_sets(task).unwrap();

@@ -2,14 +2,14 @@
 //!
 //! Flushing after each step would cost more than many a step; flushing at the
 //! end would lose everything when a long run is killed. So results are
-//! committed twice a second, beside the steps, and at the end. The lock of a
+//! committed twice a second, beside the steps, and at the end. The claim to a
 //! step is held until its result is committed: whoever waits for it then finds it.
 
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::RunError;
-use crate::disk::Lock;
+use crate::disk::Claim;
 use crate::record::{Journal, Record, StepResult};
 use crate::store::Store;
 
@@ -26,7 +26,7 @@ pub(super) struct Committer<'a> {
 #[derive(Default)]
 struct State {
     results: Vec<StepResult>,
-    locks: Vec<Lock>,
+    claims: Vec<Claim>,
     closed: bool,
 }
 
@@ -35,11 +35,11 @@ impl<'a> Committer<'a> {
         Self { store, journal, state: Mutex::default(), closing: Condvar::new() }
     }
 
-    /// Hands over a result, and the lock that keeps others waiting for it.
-    pub(super) fn push(&self, result: StepResult, lock: Option<Lock>) {
+    /// Hands over a result, and the claim that keeps others waiting for it.
+    pub(super) fn push(&self, result: StepResult, claim: Option<Claim>) {
         let mut state = self.state.lock().expect("no holder panics");
         state.results.push(result);
-        state.locks.extend(lock);
+        state.claims.extend(claim);
     }
 
     /// Commits what comes in until [`Committer::close`] is called, then the rest.
@@ -54,12 +54,10 @@ impl<'a> Committer<'a> {
                 self.closing.wait_timeout_while(state, COMMIT_EVERY, |state| !state.closed).expect("no holder panics");
             let closed = state.closed;
             let results = std::mem::take(&mut state.results);
-            let locks = std::mem::take(&mut state.locks);
+            let claims = std::mem::take(&mut state.claims);
             drop(state);
             let committed = self.commit(results);
-            for lock in locks {
-                lock.remove();
-            }
+            drop(claims);
             committed?;
             if closed {
                 return Ok(());

@@ -67,12 +67,34 @@ pub struct Memory {
     behind: Mutex<BTreeSet<TaskKey>>,
     /// What was known of tasks when the order was made.
     sets: Mutex<BTreeMap<TaskKey, ReadSets>>,
+    /// What each step is asked to do.
+    asked: Mutex<BTreeMap<usize, (Recipe, TaskKey)>>,
 }
 
 impl Memory {
     /// Returns which step of the one pipeline that this is about writes what.
     pub(super) fn writers(&self, pipeline: &Pipeline) -> &Writers {
         self.writers.get_or_init(|| Writers::of(pipeline))
+    }
+
+    /// Returns what a step is asked to do, and the key of that.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Variable`] if a passed variable is not text.
+    pub(super) fn asked(
+        &self,
+        pipeline: &Pipeline,
+        params: &Params,
+        version: Option<&str>,
+        index: usize,
+    ) -> Result<(Recipe, TaskKey), RunError> {
+        if let Some(known) = self.asked.lock().expect("no holder panics").get(&index) {
+            return Ok(known.clone());
+        }
+        let asked = asked(pipeline, params, version, index)?;
+        let known = (asked.clone(), asked.task());
+        Ok(self.asked.lock().expect("no holder panics").entry(index).or_insert(known).clone())
     }
 
     /// Keeps what is known of `task` for when its step is judged.
@@ -130,12 +152,12 @@ impl<'a> Work<'a> {
     ///
     /// [`RunError`] if trees cannot be read, or a passed variable is not text.
     pub(super) fn before<'w>(&'w self, index: usize, finished: &'w Finished) -> Result<Before<'w, 'a>, RunError> {
-        let asked = asked(self.pipeline, self.params, self.version, index)?;
+        let (asked, task) = self.memory.asked(self.pipeline, self.params, self.version, index)?;
         let earlier = Earlier { writers: self.memory.writers(self.pipeline), before: self.ancestors(index), finished };
         Ok(Before {
             work: self,
             index,
-            task: asked.task(),
+            task,
             asked,
             declared: declared(self, index, &earlier)?,
             guessed: OnceLock::new(),
@@ -202,7 +224,13 @@ impl<'a> Work<'a> {
     fn known(&self, before: &Before<'_, '_>, sets: &ReadSets) -> Result<Known, RunError> {
         let mut refused = Known::Nothing;
         for known in before.holding(sets)? {
-            let Some(result) = self.journal.result(before.task, known.key, known.id)? else { continue };
+            let result = match sets.result(known.id) {
+                Some(result) => result.clone(),
+                None => match self.journal.result(before.task, known.key, known.id)? {
+                    Some(result) => result,
+                    None => continue,
+                },
+            };
             match self.refusal(before.index, &result)? {
                 None => return Ok(Known::Good(Box::new(result))),
                 Some(reason) => refused = Known::Refused(reason),
@@ -321,7 +349,7 @@ impl<'a> Work<'a> {
     /// [`RunError::Record`] if records cannot be read.
     pub(super) fn remember(&self) -> Result<(), RunError> {
         for task in std::mem::take(&mut *self.memory.behind.lock().expect("no holder panics")) {
-            self.journal.remember_read_sets(task, &self.journal.read_sets(task)?);
+            self.journal.remember_read_sets(task)?;
         }
         Ok(())
     }

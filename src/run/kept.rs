@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use super::base::Base;
-use super::place::{LOCK, MAKING, Room, layer_of, scratch_of};
+use super::place::{KEPT, LOCK, MAKING, Room, layer_of, scratch_of};
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::exec::{self, Command, End, Job, Stop, WORKPLACE, World};
 use crate::object::SnapshotId;
@@ -51,7 +51,7 @@ struct Note {
     ground: Ground,
 }
 
-/// What the step stood on. Names are those of entries of the place.
+/// What the step stood on. Names are paths in the place.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Ground {
@@ -83,14 +83,16 @@ pub(super) fn note_in(place: &Path, index: usize) -> PathBuf {
 /// [`RunError::Disk`] if the note cannot be written.
 pub(super) fn note(failed: Failed<'_>) -> Result<(), RunError> {
     let Failed { pipeline, step, snapshot, how, variables, room } = failed;
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let place = disk::parent(&room.note);
+    // All of them are names that places are made with, so they are text.
+    let name = |path: &Path| path.strip_prefix(place).ok().map(|name| name.to_string_lossy().into_owned());
     let ground = match &room.world {
-        None => Ground::Copied { tree: name(&room.tree) },
+        None => Ground::Copied { tree: name(&room.tree).unwrap_or_default() },
         Some(world) => {
-            let place = world.upper.0.parent();
-            let lower = world.lower.iter().filter(|layer| layer.parent() == place).map(|layer| name(layer)).collect();
-            let base = world.lower.iter().any(|layer| layer.parent() != place);
-            Ground::Layered { lower, base, room: name(&world.room), offline: world.offline }
+            let lower: Vec<_> = world.lower.iter().filter_map(|layer| name(&world.base.join(layer))).collect();
+            let base = lower.len() < world.lower.len();
+            let own = name(&world.base.join(&world.room)).unwrap_or_default();
+            Ground::Layered { lower, base, room: own, offline: world.offline }
         }
     };
     let note = Note {
@@ -120,7 +122,7 @@ pub(super) fn note(failed: Failed<'_>) -> Result<(), RunError> {
 pub fn kept(places: &Path, pipeline: &str, step: &str) -> Result<Kept, RunError> {
     let mut unknown = None;
     let mut newest = BTreeMap::new();
-    for (_, found) in notes(places)? {
+    for (_, found) in notes(places, &|_| true)? {
         match found {
             Ok(kept) if kept.note.pipeline == pipeline => drop(newest.insert(kept.note.step.clone(), kept)),
             Ok(_) => {}
@@ -147,7 +149,9 @@ pub fn kept(places: &Path, pipeline: &str, step: &str) -> Result<Kept, RunError>
 
 /// Forgets how to come back to steps that have succeeded since. What cannot be forgotten does no harm.
 pub(super) fn forget(places: &Path, pipeline: &str, steps: &BTreeSet<&str>) {
-    for (_, found) in notes(places).unwrap_or_default() {
+    // Others are in use, or removed by the next run.
+    let is_kept = |place: &Path| place.join(KEPT).exists();
+    for (_, found) in notes(places, &is_kept).unwrap_or_default() {
         if let Ok(kept) = found
             && kept.note.pipeline == pipeline
             && steps.contains(kept.note.step.as_str())
@@ -160,10 +164,11 @@ pub(super) fn forget(places: &Path, pipeline: &str, steps: &BTreeSet<&str>) {
 /// A note, or why it is not understood, and when it was written.
 type Dated = (std::time::SystemTime, Result<Kept, RunError>);
 
-/// Returns all notes below `places`, the oldest first.
-fn notes(places: &Path) -> Result<Vec<Dated>, RunError> {
+/// Returns all notes in the places that are `wanted`, the oldest first.
+fn notes(places: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Dated>, RunError> {
     let mut notes = Vec::new();
-    for place in list(places)?.into_iter().filter(|place| name_of(place).starts_with("run-")) {
+    let is_wanted = |place: &PathBuf| name_of(place).starts_with("run-") && wanted(place);
+    for place in list(places)?.into_iter().filter(is_wanted) {
         for path in list(&place)? {
             let Some(index) = name_of(&path).strip_suffix(NOTE).and_then(|index| index.parse().ok()) else { continue };
             // Whoever takes it away meanwhile has made it out of date.
@@ -207,8 +212,9 @@ fn read(text: &[u8]) -> Result<Note, String> {
         Ground::Layered { lower, room, .. } => lower.iter().chain([room]).collect(),
         Ground::Copied { tree } => vec![tree],
     };
-    match names.into_iter().find(|name| name.is_empty() || name.contains('/') || name.starts_with('.')) {
-        Some(name) => Err(format!("`{name}` is no name in a place")),
+    let is_inside = |name: &str| name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));
+    match names.into_iter().find(|name| !is_inside(name)) {
+        Some(name) => Err(format!("`{name}` is no path in a place")),
         None => Ok(note),
     }
 }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::RunError;
 use super::judge::{Memory, Work, last_results};
 use super::known::names_of;
-use super::recipe::asked;
 use crate::pipeline::{Graph, Params, Pipeline};
 use crate::record::{Journal, Name};
 
@@ -31,7 +30,7 @@ pub fn learnt_order(
     let writers = memory.writers(pipeline);
     // The first step has none before it.
     for index in 1..pipeline.steps.len() {
-        let task = asked(pipeline, params, version, index)?.task();
+        let (_, task) = memory.asked(pipeline, params, version, index)?;
         let sets = journal.read_sets(task)?;
         let mut names = sets.names.clone();
         if sets.newest().is_none() {

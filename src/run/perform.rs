@@ -12,6 +12,7 @@ use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::Keep;
 use super::kept::{self, Failed};
+use super::leftovers::Leftovers;
 use super::missing::Hint;
 use super::place::{Left, Place, Room};
 use super::reason::Reason;
@@ -21,7 +22,7 @@ use super::settle::{Settled, Sighting, settle};
 use super::shown::{Around, hints, may_read, shown};
 use super::step::{Executed, Failure, execute, variables};
 use super::turns::{Results, Shared, Turn};
-use crate::disk::Lock;
+use crate::disk::Claim;
 use crate::exec::{Observation, Permission, Rung, Stop};
 use crate::hash::Digest;
 use crate::host::Time;
@@ -32,6 +33,9 @@ use crate::record::{By, Output, StepResult, StepVerdict};
 
 /// How long a run waits before it looks again whether another one has left a result.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The file among the locks in which tasks are claimed that are executed.
+const CLAIMS: &str = "claims";
 
 /// Where an isolated step has its shared memory.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -199,6 +203,8 @@ pub struct Performed {
     pub steps: Vec<StepDone>,
     /// Whether the user stopped it.
     pub interrupted: bool,
+    /// The files of the steps that were executed, until this is dropped.
+    pub leftovers: Leftovers,
 }
 
 /// Executes the steps of a pipeline, or takes what is known, and commits the results.
@@ -235,11 +241,12 @@ pub fn perform(
     let is_failed = |(index, done): (&usize, &StepDone)| (done.verdict == StepVerdict::Failed).then_some(*index);
     let failed: BTreeSet<usize> = done.iter().filter_map(is_failed).collect();
     let interrupted = request.stop.is_requested();
-    place.close(!failed.is_empty())?;
-    let has_run = |done: &&StepDone| done.verdict == StepVerdict::Ran;
-    let succeeded: BTreeSet<&str> = done.values().filter(has_run).map(|done| done.step.as_str()).collect();
-    if !succeeded.is_empty() {
-        kept::forget(request.places, work.name, &succeeded);
+    let ran = done.iter().filter(|(_, done)| done.verdict == StepVerdict::Ran);
+    let ran: Vec<(usize, &[Output])> = ran.map(|(index, done)| (*index, done.outputs.as_slice())).collect();
+    let leftovers = place.close(!failed.is_empty(), &ran)?;
+    if !ran.is_empty() {
+        let ran = ran.iter().map(|(index, _)| work.pipeline.steps[*index].name.as_str()).collect();
+        kept::forget(request.places, work.name, &ran);
     }
     committed?;
     work.remember()?;
@@ -257,7 +264,7 @@ pub fn perform(
             None => StepDone::skipped(&step.name, why_skipped(work, index, &failed)),
         })
         .collect();
-    Ok(Performed { steps, interrupted })
+    Ok(Performed { steps, interrupted, leftovers })
 }
 
 fn why_skipped(work: &Work<'_>, index: usize, failed: &BTreeSet<usize>) -> Reason {
@@ -330,9 +337,9 @@ impl Running<'_> {
             Verdict::Run => match self.grant(turn)? {
                 None => Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped))),
                 Some(mut grant) => match self.claim(index, &before)? {
-                    Claim::Mine(lock) => self.attempts(index, finished, &before, reason, Some(lock), &mut grant),
-                    Claim::Known(result) => Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther))),
-                    Claim::Stopped => Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped))),
+                    Claimed::Mine(claim) => self.attempts(index, finished, &before, reason, Some(claim), &mut grant),
+                    Claimed::Known(result) => Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther))),
+                    Claimed::Stopped => Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped))),
                 },
             },
         }
@@ -371,16 +378,16 @@ impl Running<'_> {
         finished: &Finished,
         before: &Before<'_, '_>,
         reason: Reason,
-        mut lock: Option<Lock>,
+        mut claim: Option<Claim>,
         grant: &mut Grant,
     ) -> Result<Outcome, RunError> {
         let step = &self.work.pipeline.steps[index];
-        let is_claimed = lock.is_some();
+        let is_claimed = claim.is_some();
         let attempts_max = step.retries + 1;
         let mut attempt = 1;
         loop {
             grant.bound_memory(step, self.observer);
-            let mut done = match self.execute(index, finished, before, reason.clone(), lock.take(), grant)? {
+            let mut done = match self.execute(index, finished, before, reason.clone(), claim.take(), grant)? {
                 Outcome::Done(done) => done,
                 Outcome::TooEarly => return Ok(Outcome::TooEarly),
             };
@@ -396,11 +403,11 @@ impl Running<'_> {
             attempt += 1;
             if is_claimed {
                 match self.claim(index, before)? {
-                    Claim::Mine(mine) => lock = Some(mine),
-                    Claim::Known(result) => {
+                    Claimed::Mine(mine) => claim = Some(mine),
+                    Claimed::Known(result) => {
                         return Ok(Outcome::done(self.reused(index, *result, Reason::TakenFromOther)));
                     }
-                    Claim::Stopped => return Ok(Outcome::Done(done)),
+                    Claimed::Stopped => return Ok(Outcome::Done(done)),
                 }
             }
         }
@@ -428,19 +435,16 @@ impl Running<'_> {
 
     /// Gets the right to execute the step, or the result that another run leaves meanwhile.
     ///
-    /// What is locked is what the step is asked to do: its key is known only after it has run.
-    fn claim(&self, index: usize, before: &Before<'_, '_>) -> Result<Claim, RunError> {
-        let path = self.request.locks.join(before.task.to_string());
+    /// What is claimed is what the step is asked to do: its key is known only after it has run.
+    fn claim(&self, index: usize, before: &Before<'_, '_>) -> Result<Claimed, RunError> {
+        let (path, number) = (self.request.locks.join(CLAIMS), before.task.digest().number());
         let mut told = false;
         loop {
-            if let Some(lock) = Lock::try_exclusive(&path)? {
-                // It may have been committed between our look and our lock.
+            if let Some(claim) = Claim::try_take(&path, number)? {
+                // It may have been committed between our look and our claim.
                 return Ok(match self.work.reusable(before)? {
-                    Some(result) => {
-                        lock.remove();
-                        Claim::Known(result)
-                    }
-                    None => Claim::Mine(lock),
+                    Some(result) => Claimed::Known(result),
+                    None => Claimed::Mine(claim),
                 });
             }
             if !told {
@@ -448,7 +452,7 @@ impl Running<'_> {
                 told = true;
             }
             if self.request.stop.wait(LOOK_AGAIN) {
-                return Ok(Claim::Stopped);
+                return Ok(Claimed::Stopped);
             }
         }
     }
@@ -459,7 +463,7 @@ impl Running<'_> {
         finished: &Finished,
         before: &Before<'_, '_>,
         reason: Reason,
-        lock: Option<Lock>,
+        claim: Option<Claim>,
         grant: &Grant,
     ) -> Result<Outcome, RunError> {
         let step = &self.work.pipeline.steps[index];
@@ -558,7 +562,7 @@ impl Running<'_> {
                 by: self.request.by.clone(),
                 observed,
             };
-            done.recorded = self.keep(before, result, lock)?;
+            done.recorded = self.keep(before, result, claim)?;
         }
         Ok(Outcome::done(done))
     }
@@ -614,7 +618,7 @@ impl Running<'_> {
     }
 
     /// Commits a result, unless the same outputs are known under its key already. Returns the outputs that were on record in a replay.
-    fn keep(&self, before: &Before<'_, '_>, result: StepResult, lock: Option<Lock>) -> Result<Vec<Output>, RunError> {
+    fn keep(&self, before: &Before<'_, '_>, result: StepResult, claim: Option<Claim>) -> Result<Vec<Output>, RunError> {
         let known = self.work.journal.results(Some(before.task), result.key)?;
         let is_on_record = known.iter().any(|(_, known)| known.outputs == result.outputs);
         if let Some((_, other)) = known.last().filter(|_| !is_on_record) {
@@ -622,8 +626,8 @@ impl Running<'_> {
             (self.observer)(Event::Contradiction { step: &result.recipe.step, key: result.key, outputs });
         }
         // What was reused before is worth committing again: its outputs were gone, or it was refused.
-        if !is_on_record || lock.is_some() {
-            self.committer.push(result, lock);
+        if !is_on_record || claim.is_some() {
+            self.committer.push(result, claim);
             self.work.note_behind(before.task);
         }
         let is_compared = self.request.mode == Mode::Replay;
@@ -680,8 +684,8 @@ pub(super) fn memory_text(bytes: u64) -> String {
     unit.map_or_else(|| format!("{bytes} bytes"), |(unit, shift)| format!("{} {unit}", bytes >> shift))
 }
 
-enum Claim {
-    Mine(Lock),
+enum Claimed {
+    Mine(Claim),
     Known(Box<StepResult>),
     Stopped,
 }

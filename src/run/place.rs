@@ -9,7 +9,7 @@
 //! before it wrote, each a layer; on top its own layer. Elsewhere each
 //! step has a copy of the files for itself, which the next one gets if nothing strange is in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,11 +21,13 @@ use super::earlier::Finished;
 use super::keep::{self, Keep};
 use super::kept;
 use super::layer;
+use super::leftovers::Leftovers;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::exec::{self, ExecError, PLACE, Stop, WORKPLACE, World};
 use crate::path::ProjectPath;
 use crate::pipeline::Step;
+use crate::record::Output;
 use crate::snapshot::{View, lay_out, place_entry};
 
 /// How many places of failed runs are kept.
@@ -34,6 +36,9 @@ pub(super) const KEPT: &str = "kept";
 pub(super) const LOCK: &str = "lock";
 /// Held while a place gets its lock, so that one without is known to be left behind.
 pub(super) const MAKING: &str = "making";
+/// On so many directories the layers of a run are spread. To make an overlay is to make and remove some files, and some
+/// file systems step over each file that was removed nearby whenever one is made.
+const SHELVES: usize = 16;
 /// So many layers become one where a step has more: an overlay takes only some hundreds, and each costs time at every lookup.
 const BUNDLE: usize = 64;
 
@@ -87,7 +92,7 @@ struct Spare {
 struct Made {
     directory: PathBuf,
     /// Tells others that this place is in use; the kernel takes it back if this process dies.
-    _lock: Lock,
+    lock: Lock,
     ground: Ground,
     /// Steps whose outputs are already there.
     placed: BTreeSet<usize>,
@@ -377,20 +382,25 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Removes the place, or marks it as kept for the user to look at.
+    /// Marks the place as kept for the user to look at, or returns what is left of it, with the outputs of the steps `ran`.
     ///
     /// # Errors
     ///
-    /// [`RunError::Disk`] if it cannot be removed or marked.
-    pub(super) fn close(self, keep: bool) -> Result<(), RunError> {
+    /// [`RunError::Disk`] if it cannot be marked.
+    pub(super) fn close(self, keep: bool, ran: &[(usize, &[Output])]) -> Result<Leftovers, RunError> {
         let made = self.made.into_inner().expect("no holder panics");
-        let Some(made) = made else { return Ok(()) };
+        let Some(made) = made else { return Ok(Leftovers::default()) };
         if keep {
             disk::write_whole(&made.directory.join(KEPT), b"", Durability::Deferred)?;
-            Ok(())
-        } else {
-            Ok(disk::remove_tree(&made.directory)?)
+            return Ok(Leftovers::default());
         }
+        let mut files = BTreeMap::new();
+        // Copies of the files are given from one step to the next: what a step wrote is in one that others had after it.
+        for (index, outputs) in ran.iter().filter(|_| matches!(made.ground, Ground::Layered(_))) {
+            let layer = layer_of(&made.directory, *index);
+            files.extend(outputs.iter().map(|output| (output.path.clone(), output.path.under(&layer))));
+        }
+        Ok(Leftovers::new(made.directory, made.lock, files))
     }
 
     fn make(&self) -> Result<Made, RunError> {
@@ -407,6 +417,7 @@ impl<'a> Place<'a> {
             .keep();
         // Nothing but a lock tells a place in use from one left behind.
         let lock = Lock::exclusive(&directory.join(LOCK)).map_err(failed)?;
+        disk::spread(&directory);
         disk::make_directory(&directory.join("root"))?;
         let ground = match self.why_not_layered(&directory)? {
             None => Base::take(self.view, self.base, self.stop).map(Ground::Layered),
@@ -416,7 +427,7 @@ impl<'a> Place<'a> {
             }
         };
         match ground {
-            Ok(ground) => Ok(Made { directory, _lock: lock, ground, placed: BTreeSet::new(), is_told: false }),
+            Ok(ground) => Ok(Made { directory, lock, ground, placed: BTreeSet::new(), is_told: false }),
             Err(error) => {
                 // The error that matters is the first one.
                 drop(disk::remove_tree(&directory));
@@ -456,12 +467,16 @@ struct Own {
 
 /// Returns where what the step at `index` leaves lies.
 pub(super) fn layer_of(place: &Path, index: usize) -> PathBuf {
-    place.join(index.to_string())
+    shelf_of(place, index).join(index.to_string())
+}
+
+fn shelf_of(place: &Path, index: usize) -> PathBuf {
+    place.join(format!("shelf-{}", index % SHELVES))
 }
 
 /// Returns the directory that the overlay of the step at `index` needs beside its layer.
 pub(super) fn scratch_of(place: &Path, index: usize) -> PathBuf {
-    place.join(format!("{index}.overlay"))
+    shelf_of(place, index).join(format!("{index}.overlay"))
 }
 
 /// Makes a layer at `only` in which nothing of the layers `lower` is there but what lies at the paths `shown`.

@@ -77,7 +77,7 @@ impl Compared {
 ///
 /// [`RunError`] if records cannot be read or added.
 pub fn conclude(work: &Work<'_>, origin: Origin, performed: Performed) -> Result<Report, RunError> {
-    let Performed { steps, interrupted } = performed;
+    let Performed { steps, interrupted, leftovers: _ } = performed;
     let reference = if origin.compare { reference(work.journal, origin.snapshot)? } else { None };
     let mut compared = Vec::new();
     if origin.compare {

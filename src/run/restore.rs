@@ -10,6 +10,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::RunError;
+use super::leftovers::Leftovers;
 use crate::disk::{self, DiskError, Durability};
 use crate::hash::Digest;
 use crate::object::Entry;
@@ -42,6 +43,8 @@ pub struct Placing<'a> {
     pub seen: Option<&'a StatCache>,
     /// How large files come out of the store.
     pub mode: CheckoutMode,
+    /// What a run has left: files that need not come out of the store again.
+    pub left: Option<&'a Leftovers>,
     /// Told of files and bytes as they are put in place.
     pub progress: Progress<'a>,
 }
@@ -208,13 +211,24 @@ fn put(placing: Placing<'_>, parent: &Path, (output, entry, found): &Wanted<'_>)
     let name = ProjectPath::new(output.path.name()).expect("a name in a path is a path");
     match (entry, found) {
         (Entry::File { id, executable, .. }, None | Some(Entry::File { .. } | Entry::Symlink { .. })) => {
-            place_file(placing.store, *id, *executable, &name.under(parent), placing.mode)
-                .map_err(SnapshotError::from)?;
+            let to = name.under(parent);
+            if !take_over(placing, &output.path, *executable, &to)? {
+                place_file(placing.store, *id, *executable, &to, placing.mode).map_err(SnapshotError::from)?;
+            }
         }
         _ => place_entry(placing.store, parent, &name, entry, &|_, _| true)?,
     }
     let told = entry.sized();
     if (placing.progress)(told.files, told.bytes) { Ok(()) } else { Err(SnapshotError::Stopped.into()) }
+}
+
+/// Moves the file that a step wrote to `to`, if it is one as the store would give it. Returns whether it was.
+fn take_over(placing: Placing<'_>, path: &ProjectPath, executable: bool, to: &Path) -> Result<bool, RunError> {
+    let file = placing.left.filter(|_| placing.mode == CheckoutMode::Copy).and_then(|left| left.file(path));
+    match file {
+        Some(file) if disk::is_as_new(file, executable) => Ok(disk::move_out(file, to)?),
+        _ => Ok(false),
+    }
 }
 
 fn is_empty_directory(entry: &Entry) -> bool {
@@ -235,4 +249,57 @@ fn remembered(path: &Path) -> Result<BTreeMap<ProjectPath, Digest>, RunError> {
 fn remember(path: &Path, memory: &BTreeMap<ProjectPath, Digest>) -> Result<(), RunError> {
     let text = serde_json::to_vec(memory).expect("paths are text keys");
     Ok(disk::write_whole(path, &text, Durability::Deferred)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::disk::Lock;
+    use crate::object::Kind;
+    use crate::store::{MemoryStore, Source};
+
+    #[test]
+    fn what_a_step_wrote_is_moved_if_it_is_as_a_copy_would_be_and_copied_otherwise() {
+        let root = tempfile::tempdir().unwrap();
+        let (place, tree) = (root.path().join("place"), root.path().join("tree"));
+        disk::make_directory(&place.join("layer")).unwrap();
+        disk::make_directory(&tree).unwrap();
+        let store = MemoryStore::default();
+        let content = b"result\n";
+        let digest = store.put(Kind::Blob, Source::Bytes(content)).unwrap().digest;
+        let names = ["usual", "twice", "private", "executable", "gone"].map(|name| ProjectPath::new(name).unwrap());
+        let at = |name: &str| place.join("layer").join(name);
+        for name in ["usual", "twice", "private", "executable"] {
+            disk::write_whole(&at(name), content, Durability::Deferred).unwrap();
+        }
+        fs::hard_link(at("twice"), at("other name")).unwrap();
+        fs::set_permissions(at("private"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(at("executable"), fs::Permissions::from_mode(0o777 & !disk::umask())).unwrap();
+        let files = names.iter().map(|path| (path.clone(), path.under(&place.join("layer")))).collect();
+        let left = Leftovers::new(place.clone(), Lock::exclusive(&place.join("lock")).unwrap(), files);
+        let placing = Placing {
+            root: &tree,
+            store: &store,
+            seen: None,
+            mode: CheckoutMode::Copy,
+            left: Some(&left),
+            progress: &|_, _| true,
+        };
+        for path in &names {
+            let executable = path.to_string() == "executable";
+            let entry = Entry::File { id: digest.into(), size: content.len() as u64, executable };
+            let output = Output::of(path.clone(), &entry).unwrap();
+            put(placing, &tree, &(&output, entry, None)).unwrap();
+            let found = fs::metadata(path.under(&tree)).unwrap();
+            assert_eq!(fs::read(path.under(&tree)).unwrap(), content);
+            assert_eq!(found.permissions().mode() & 0o777, if executable { 0o777 } else { 0o666 } & !disk::umask());
+        }
+        let is_left = |name: &str| at(name).exists();
+        assert_eq!(["usual", "executable", "twice", "private"].map(is_left), [false, false, true, true]);
+        drop(left);
+        assert!(!place.exists());
+    }
 }

@@ -215,7 +215,10 @@ impl Running<'_> {
                     state.error.get_or_insert(error);
                 }
             }
-            shared.changed.notify_all();
+            // The one step that may be ready is taken up here in a moment; waking somebody for it would cost more than many a step.
+            if state.ready.len() > 1 || state.open == 0 || state.halted {
+                shared.changed.notify_all();
+            }
         }
     }
 }

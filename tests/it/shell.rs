@@ -464,13 +464,13 @@ fn one_can_come_back_after_pv_was_killed_in_a_run_or_in_a_shell() {
 fn a_note_that_is_not_understood_is_refused() {
     let project = failed();
     let (answer, _) = project.json(&["shell", "fit"]);
-    let place = Path::new(answer["wrote"].as_str().unwrap()).parent().unwrap();
+    let place = Path::new(answer["wrote"].as_str().unwrap()).ancestors().nth(2).unwrap();
     let note = place.join("1.kept.json");
     let text = std::fs::read_to_string(&note).unwrap();
     for (old, new, why) in [
         ("\"version\":1", "\"version\":2", "it has version 2, and known is 1"),
         ("\"pipeline\"", "\"pipelines\"", "unknown field `pipelines`"),
-        ("\"room-", "\"../room-", "is no name in a place"),
+        ("\"room-", "\"../room-", "is no path in a place"),
         ("{\"version\"", "{\"version", "is not understood"),
     ] {
         assert!(text.contains(old), "{text}");
