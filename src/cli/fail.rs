@@ -63,6 +63,12 @@ impl CliError {
         self.source.is_none()
     }
 
+    /// The same, with another exit code.
+    pub(super) fn exit(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
     /// Adds advice.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -376,6 +382,10 @@ impl From<RevisionError> for CliError {
     }
 }
 
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         let (code, hint) = match &error {
@@ -395,6 +405,25 @@ impl From<RunError> for CliError {
             RunError::Shortage { shortage: Shortage::Gpus { .. }, .. } => (
                 ENVIRONMENT,
                 Some("GPUs are those in `CUDA_VISIBLE_DEVICES`, else `/dev/nvidia0` and so on".to_owned()),
+            ),
+            RunError::NotKept { step, kept } if kept.is_empty() => {
+                (USAGE, Some(format!("a step is kept when it fails, until it succeeds; `pv run {step}` executes it")))
+            }
+            RunError::NotKept { kept: names, .. } => {
+                (USAGE, Some(format!("a step is kept when it fails, until it succeeds; kept are {}", listed(names))))
+            }
+            RunError::KeptSeveral { combinations, .. } => (USAGE, Some(format!("name one: {}", listed(combinations)))),
+            RunError::KeptInUse { by_run: true, .. } => {
+                (USAGE, Some("the run in which it failed still goes on; wait for its end".to_owned()))
+            }
+            RunError::KeptInUse { by_run: false, .. } => {
+                (USAGE, Some("another `pv shell` is in it; leave that one first".to_owned()))
+            }
+            RunError::KeptUnknown { .. } => (
+                USAGE,
+                Some(
+                    "another version of `pv` has written it; `pv run` makes it anew if the step still fails".to_owned(),
+                ),
             ),
             RunError::NotKnown { step } => {
                 (USAGE, Some(format!("without `--only`, `{step}` and what it needs are executed as well")))

@@ -17,6 +17,7 @@ mod log;
 mod open;
 mod run;
 mod schema;
+mod shell;
 mod show;
 mod snapshot;
 mod status;
@@ -42,6 +43,9 @@ A first round:
   pv diff v1.0                what changed since
   pv run v1.0                 execute exactly that again, and compare";
 
+/// The pipeline that commands work on unless they are told another.
+const DEFAULT_PIPELINE: &str = "pipeline";
+
 /// Git-backed, content-addressed versioning of data and machine-learning pipelines
 #[derive(Parser)]
 #[command(name = "pv", version, after_help = AFTER_HELP, max_term_width = 100, arg_required_else_help = true)]
@@ -60,7 +64,7 @@ struct Global {
     #[arg(short = 'C', value_name = "DIR", global = true)]
     directory: Option<PathBuf>,
     /// Work on `.pipeline/NAME.yaml`
-    #[arg(long, value_name = "NAME", default_value = "pipeline", global = true)]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_PIPELINE, global = true)]
     pipeline: String,
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
@@ -78,6 +82,7 @@ enum Verb {
     Status(status::Args),
     Audit(audit::Args),
     Why(why::Args),
+    Shell(shell::Args),
     Diff(diff::Args),
     Log(log::Args),
     Show(show::Args),
@@ -109,6 +114,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(&mut ui, &cli.global, args),
         Verb::Audit(args) => audit::run(&mut ui, &cli.global, args),
         Verb::Why(args) => why::run(&mut ui, &cli.global, args),
+        Verb::Shell(args) => shell::run(&mut ui, &cli.global, args),
         Verb::Diff(args) => diff::run(&mut ui, &cli.global, args),
         Verb::Log(args) => log::run(&mut ui, &cli.global, args),
         Verb::Show(args) => show::run(&mut ui, &cli.global, args),

@@ -5,15 +5,20 @@ use std::path::PathBuf;
 use super::Global;
 use super::fail::{CliError, exchange_hint};
 use super::ui::Ui;
+use crate::environment::{self, Tools};
 use crate::git::Repository;
 use crate::host;
 use crate::object::Snapshot;
 use crate::path::ProjectPath;
-use crate::pipeline::{Params, Pipeline};
+use crate::pipeline::{self, Graph, Params, Pipeline};
 use crate::project::Project;
 use crate::record::By;
 use crate::revision::{self, Named};
-use crate::snapshot::{Captured, POINTERS, definition_path, excluded, load_pipeline, read_pointers, read_snapshot};
+use crate::run::{Memory, Work, learnt_order};
+use crate::snapshot::{
+    Captured, POINTERS, SnapshotError, View, definition_path, excluded, load_pipeline, read_pointers, read_snapshot,
+};
+use crate::store::Store;
 
 /// Returns the directory that the command works in.
 pub(super) fn directory(global: &Global) -> Result<PathBuf, CliError> {
@@ -82,6 +87,55 @@ pub(super) fn open(project: &Project, named: &Named) -> Result<Opened, CliError>
     let snapshot = read_snapshot(&project.store, named.snapshot)?;
     let (pipeline, params) = load_pipeline(&project.store, &snapshot)?;
     Ok(Opened { snapshot, pipeline, params })
+}
+
+/// The steps of a snapshot, and what there is to judge them by.
+pub(super) struct Steps<'a> {
+    project: &'a Project,
+    pipeline: &'a Pipeline,
+    params: &'a Params,
+    version: Option<&'a str>,
+    graph: Graph,
+    tools: Tools,
+    memory: Memory,
+}
+
+impl<'a> Steps<'a> {
+    /// Returns them in their order, which is also learnt from what is on record. `version` is what steps are told that ask for it.
+    pub(super) fn new(
+        project: &'a Project,
+        pipeline: &'a Pipeline,
+        params: &'a Params,
+        version: Option<&'a str>,
+    ) -> Result<Self, CliError> {
+        let (journal, memory) = (&project.journal, Memory::default());
+        let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
+        let graph = learnt_order(pipeline, &project.pipeline, params, version, journal, &graph, &memory)?;
+        let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
+        Ok(Self { project, pipeline, params, version, graph, tools, memory })
+    }
+
+    /// Returns the order of the steps.
+    pub(super) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Returns the facts that decisions about the steps are made from, with the files of `snapshot` as `store` has them.
+    pub(super) fn work<'w>(&'w mut self, snapshot: &'w Snapshot, store: &'w dyn Store) -> Work<'w> {
+        Work {
+            memory: std::mem::take(&mut self.memory),
+            pipeline: self.pipeline,
+            name: &self.project.pipeline,
+            graph: &self.graph,
+            params: self.params,
+            view: View::new(store, snapshot),
+            version: self.version,
+            tools: &self.tools,
+            machine: &self.project.machine,
+            journal: &self.project.journal,
+            store,
+        }
+    }
 }
 
 /// Returns the current commit, and whether what was captured differs from what that commit alone determines.

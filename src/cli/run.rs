@@ -13,7 +13,6 @@ use super::answer::{count, seconds};
 use super::fail::{CliError, DIFFERENCE, INTERRUPTED, STEP_FAILED};
 use super::open;
 use super::ui::{BAD, GOOD, NAME, NOTE, Ui, paint};
-use crate::environment::{self, Tools};
 use crate::exec::Stop;
 use crate::hash::Digest;
 use crate::host::{self, Stopwatch, Time};
@@ -24,10 +23,10 @@ use crate::project::Project;
 use crate::record::{RunVerdict, StepVerdict};
 use crate::revision;
 use crate::run::{
-    Capacity, Judged, Memory, Mode, Origin, Performed, Placing, Report, Request, Restoring, Role, RunError, Selection,
-    Verdict, Work, conclude, edited_outputs, learnt_order, perform, plan, refuse_unknown, restore,
+    Capacity, Judged, Mode, Origin, Performed, Placing, Report, Request, Restoring, Role, RunError, Selection, Verdict,
+    Work, conclude, edited_outputs, perform, plan, refuse_unknown, restore,
 };
-use crate::snapshot::{CheckoutMode, SnapshotError, View, capture_working};
+use crate::snapshot::{CheckoutMode, capture_working};
 use crate::store::{DryStore, Store};
 
 use target::Target;
@@ -107,25 +106,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         }
     };
     let pipeline = &subject.opened.pipeline;
-    let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
-    let (params, version) = (&subject.opened.params, subject.version.as_deref());
-    let memory = Memory::default();
-    let graph = learnt_order(pipeline, &project.pipeline, params, version, &project.journal, &graph, &memory)?;
-    let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
-    let selection = target.selection(pipeline, &graph, args)?;
-    let work = Work {
-        pipeline,
-        name: &project.pipeline,
-        graph: &graph,
-        params,
-        view: View::new(store, &subject.opened.snapshot),
-        version,
-        tools: &tools,
-        machine: &project.machine,
-        journal: &project.journal,
-        store,
-        memory,
-    };
+    let mut steps = open::Steps::new(&project, pipeline, &subject.opened.params, subject.version.as_deref())?;
+    let selection = target.selection(pipeline, steps.graph(), args)?;
+    let work = steps.work(&subject.opened.snapshot, store);
     let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
         let judged = plan(&work)?;
@@ -271,7 +254,7 @@ fn perform_and_show(
         stop,
     };
     let mut performed = {
-        let screen = std::sync::Mutex::new((Teller::new(&mut *ui), &mut gone));
+        let screen = std::sync::Mutex::new((Teller::new(&mut *ui, &project.pipeline), &mut gone));
         perform(work, &request, &|event| {
             let mut screen = screen.lock().expect("no holder panics");
             let (teller, gone) = &mut *screen;

@@ -10,13 +10,12 @@ use super::fail::CliError;
 use super::open;
 use super::ui::{FAINT, GOOD, NAME, NOTE, Ui, paint};
 use crate::disk;
-use crate::environment::{self, Tools};
 use crate::object::{DataRoot, SnapshotId};
 use crate::path::ProjectPath;
 use crate::pipeline;
 use crate::project::Project;
-use crate::run::{Judged, Memory, Reason, Verdict, Work, learnt_order, plan};
-use crate::snapshot::{Captured, SnapshotError, View, capture_working, read_snapshot};
+use crate::run::{Judged, Reason, Verdict, plan};
+use crate::snapshot::{Captured, capture_working, read_snapshot};
 use crate::store::DryStore;
 
 /// Show which steps would run and why, and which data changed
@@ -69,35 +68,11 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
         let progress = ui.progress("Hashing");
         capture_working(project.site(), dry, &|files, bytes| progress.count(files, bytes))?
     };
-    let graph = pipeline::order(captured.pipeline()).map_err(SnapshotError::from)?;
     let named = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
     // What a run would tell the steps that ask for it.
     let version = named.clone().or_else(|| captured.pipeline().version.clone());
-    let memory = Memory::default();
-    let graph = learnt_order(
-        captured.pipeline(),
-        &project.pipeline,
-        &captured.params,
-        version.as_deref(),
-        &project.journal,
-        &graph,
-        &memory,
-    )?;
-    let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
-    let work = Work {
-        pipeline: captured.pipeline(),
-        name: &project.pipeline,
-        graph: &graph,
-        params: &captured.params,
-        view: View::new(dry, &captured.snapshot),
-        version: version.as_deref(),
-        tools: &tools,
-        machine: &project.machine,
-        journal: &project.journal,
-        store: dry,
-        memory,
-    };
-    let judged = plan(&work)?;
+    let mut steps = open::Steps::new(project, captured.pipeline(), &captured.params, version.as_deref())?;
+    let judged = plan(&steps.work(&captured.snapshot, dry))?;
     let (commit, dirty) = open::base(project, &captured)?;
     let steps = captured.pipeline().steps.iter().zip(judged);
     Ok(Answer {

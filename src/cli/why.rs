@@ -8,11 +8,9 @@ use super::Global;
 use super::fail::CliError;
 use super::open;
 use super::ui::{FAINT, NAME, Ui, paint};
-use crate::environment::{self, Tools};
-use crate::pipeline;
 use crate::project::Project;
-use crate::run::{Change, ChangeKind, Explanation, Foreseen, Memory, Work, explain, learnt_order};
-use crate::snapshot::{SnapshotError, View, capture_working};
+use crate::run::{Change, ChangeKind, Explanation, Foreseen, explain};
+use crate::snapshot::capture_working;
 use crate::store::DryStore;
 
 /// Show why a step would run: everything that is not what it was
@@ -46,34 +44,10 @@ fn explanation(ui: &Ui, project: &Project, dry: &DryStore<'_>, step: &str) -> Re
             CliError::usage(format!("there is no step `{step}`")).hint(format!("the steps are {}", names.join(", ")))
         );
     };
-    let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
     let version = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
     let version = version.or_else(|| pipeline.version.clone());
-    let memory = Memory::default();
-    let graph = learnt_order(
-        pipeline,
-        &project.pipeline,
-        &captured.params,
-        version.as_deref(),
-        &project.journal,
-        &graph,
-        &memory,
-    )?;
-    let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
-    let work = Work {
-        pipeline,
-        name: &project.pipeline,
-        graph: &graph,
-        params: &captured.params,
-        view: View::new(dry, &captured.snapshot),
-        version: version.as_deref(),
-        tools: &tools,
-        machine: &project.machine,
-        journal: &project.journal,
-        store: dry,
-        memory,
-    };
-    Ok(explain(&work, index)?)
+    let mut steps = open::Steps::new(project, pipeline, &captured.params, version.as_deref())?;
+    Ok(explain(&steps.work(&captured.snapshot, dry), index)?)
 }
 
 #[derive(Serialize)]

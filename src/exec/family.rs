@@ -130,6 +130,12 @@ impl Family {
         self.handle.as_ref().map(AsFd::as_fd)
     }
 
+    /// Returns the number of the first process.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn number(&self) -> i32 {
+        self.first.number()
+    }
+
     /// Returns whether the first process has ended. It keeps its number until [`Family::end`].
     pub(super) fn first_has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;

@@ -71,6 +71,32 @@ impl Members {
         }
     }
 
+    /// Returns whether the command was stopped, by the user or by the terminal, since this was asked last.
+    #[cfg(target_os = "linux")]
+    pub(super) fn takes_a_stop(&self) -> bool {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        if self.family.is_none() {
+            return self.started.takes_a_stop();
+        }
+        let command = Pid::from_raw(self.started.command).map(WaitId::Pid);
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        command.is_some_and(|command| waitid(command, options).is_ok_and(|stop| stop.is_some()))
+    }
+
+    /// Returns whether the command was stopped, since this was asked last, and we were not: here we are in one group.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn takes_a_stop(&self) -> bool {
+        false
+    }
+
+    /// Returns the number of the command and of its group.
+    pub(super) fn command(&self) -> i32 {
+        #[cfg(target_os = "linux")]
+        return self.started.command;
+        #[cfg(not(target_os = "linux"))]
+        return self.family.as_ref().map_or(0, Family::number);
+    }
+
     /// Asks all of them to end.
     pub(super) fn terminate(&self) {
         match &self.family {

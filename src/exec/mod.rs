@@ -1,7 +1,8 @@
 //! One command in a prepared world.
 //!
 //! [`run`] starts a [`Job`] with exactly the environment it is given, keeps
-//! what it prints, waits for it, and leaves nothing of it alive. It decides
+//! what it prints, waits for it, and leaves nothing of it alive; [`enter`] gives
+//! it the streams and the terminal of this process instead. It decides
 //! nothing about steps and knows nothing of snapshots; apart from `git`, this
 //! is the only room that starts processes.
 //!
@@ -21,6 +22,7 @@ mod cgroup;
 mod directories;
 #[cfg(target_os = "linux")]
 mod facts;
+mod enter;
 mod family;
 #[cfg(target_os = "linux")]
 mod filter;
@@ -43,6 +45,7 @@ mod spawn;
 mod start;
 mod stop;
 mod table;
+mod terminal;
 #[cfg(target_os = "linux")]
 mod tracer;
 #[cfg(target_os = "linux")]
@@ -82,6 +85,7 @@ use crate::disk::{self, DiskError};
 use crate::host::Stopwatch;
 
 pub use cgroup::Limit;
+pub use enter::enter;
 pub use observation::{Gap, Observation, Rung, Touch};
 pub use output::MAX_LINE_BYTES;
 pub use stop::Stop;

@@ -25,7 +25,7 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use super::filter;
 use super::mounts::{self, Op};
@@ -72,6 +72,8 @@ pub(super) struct Order {
     pub(super) environment: Vec<CString>,
     pub(super) input: OwnedFd,
     pub(super) output: OwnedFd,
+    /// Where errors go if somebody sits before the job: then it stays in the session of the terminal. Else they go to the output.
+    pub(super) attended: Option<OwnedFd>,
     /// Whether calls are to be reported, if the kernel does that.
     pub(super) notify: bool,
 }
@@ -108,6 +110,8 @@ struct Plan {
     error: AtomicI32,
     /// What the kernel said of the command's end.
     status: AtomicI32,
+    /// Whether the command was stopped since that was asked for last. Only noted where somebody sits before the job.
+    stopped: AtomicBool,
 }
 
 /// Starts the processes of `order`, up to the point where the command waits to be executed.
@@ -139,6 +143,7 @@ pub(super) fn start(mut order: Order) -> Result<Started, (Stage, io::Error)> {
         stage: AtomicI32::new(UNKNOWN),
         error: AtomicI32::new(UNKNOWN),
         status: AtomicI32::new(UNKNOWN),
+        stopped: AtomicBool::new(false),
         order,
     });
     let (pid, pidfd, own_users) = clone(&mut plan).map_err(process)?;
@@ -191,6 +196,11 @@ impl Started {
     /// Returns what became of the command, as wait(2) tells it, if its init has come so far.
     pub(super) fn status(&self) -> Option<i32> {
         Some(self.plan.status.load(Ordering::Acquire)).filter(|status| *status != UNKNOWN)
+    }
+
+    /// Returns whether the init has seen the command stop since this was asked last.
+    pub(super) fn takes_a_stop(&self) -> bool {
+        self.plan.stopped.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -278,7 +288,8 @@ fn stack_top(stack: &mut Vec<u8>) -> *mut c_void {
     end.wrapping_sub(end as usize % 16).cast()
 }
 
-fn block_signals() -> libc::sigset_t {
+/// Blocks all signals for this thread; returns what it let through before.
+pub(super) fn block_signals() -> libc::sigset_t {
     // SAFETY: both sets are of this function, and a thread may always block signals.
     unsafe {
         let mut all = std::mem::zeroed();
@@ -289,7 +300,8 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
-fn restore_signals(before: libc::sigset_t) {
+/// Lets through again what the thread let through before.
+pub(super) fn restore_signals(before: libc::sigset_t) {
     // SAFETY: the set is what this thread had.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
 }
@@ -420,14 +432,18 @@ fn stack_top_of(stack: &Vec<u8>) -> *mut c_void {
 /// Takes note of every end until the command's comes; passes a request to end on to everybody.
 unsafe fn attend(plan: &Plan, command: c_int) -> c_int {
     let awaited: u64 = 1 << (libc::SIGCHLD - 1) | 1 << (libc::SIGTERM - 1);
+    let stops = if plan.order.attended.is_some() { libc::WUNTRACED } else { 0 };
     // SAFETY: pointers lead to this function's own values.
     unsafe {
         loop {
             loop {
                 let mut status: c_int = 0;
-                let options = (libc::WNOHANG | libc::__WALL) as usize;
+                let options = (libc::WNOHANG | libc::__WALL | stops) as usize;
                 let ended = raw::call(libc::SYS_wait4, [usize::MAX, &raw mut status as usize, options, 0, 0, 0]);
                 match ended {
+                    Ok(pid) if pid == command as usize && libc::WIFSTOPPED(status) => {
+                        plan.stopped.store(true, Ordering::Release);
+                    }
                     Ok(pid) if pid == command as usize => {
                         plan.status.store(status, Ordering::Release);
                         return 0;
@@ -452,7 +468,7 @@ unsafe fn arrange_descriptors(plan: &Plan) {
     let mut pairs = [
         (order.input.as_raw_fd(), 0, 0),
         (order.output.as_raw_fd(), 1, 0),
-        (order.output.as_raw_fd(), 2, 0),
+        (order.attended.as_ref().unwrap_or(&order.output).as_raw_fd(), 2, 0),
         (plan.socket, SOCKET, libc::O_CLOEXEC as usize),
     ];
     for (from, to, flags) in &mut pairs {
@@ -468,11 +484,18 @@ extern "C" fn command(plan: *mut c_void) -> c_int {
     let plan = unsafe { &*plan.cast::<Plan>() };
     // SAFETY: every pointer leads into the plan or to values of the functions called, and the kernel only reads what it is to read.
     unsafe {
-        if plan.order.world.is_some() {
+        if plan.order.world.is_some() && plan.order.attended.is_none() {
             let _ = raw::call(libc::SYS_setsid, [0; 6]);
         } else {
             let _ = raw::call(libc::SYS_setpgid, [0; 6]);
+        }
+        if plan.order.world.is_none() {
             arrange_descriptors(plan);
+            if plan.order.attended.is_some() {
+                // Nobody looks after it in place of an init.
+                let _ =
+                    raw::call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0]);
+            }
         }
         close_all(plan, SOCKET + 1, libc::CLOSE_RANGE_CLOEXEC as usize);
         let _ = raw::call(libc::SYS_umask, [0o022, 0, 0, 0, 0, 0]);

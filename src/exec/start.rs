@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::Scope;
 
@@ -12,6 +13,7 @@ use rustix::process::Pid;
 use super::family::{Family, First, Identity};
 use super::members::Members;
 use super::observer::Observer;
+use super::terminal::Terminal;
 use super::world::{PLACE, World};
 use super::{Command, ExecError, Job};
 
@@ -73,8 +75,45 @@ pub(super) fn start<'scope>(job: &Job<'scope>, scope: &'scope Scope<'scope, '_>)
     let (directory, path) = places(job)?;
     // One pipe for both, so that the order of arrival is the order of writing.
     let (printed, writer) = io::pipe().map_err(failed)?;
-    let (members, observer) = processes(job, &directory, path, &printed, writer, scope)?;
+    let input = std::fs::File::open("/dev/null").map_err(failed)?.into();
+    let streams = Streams { input, output: writer.into(), attended: None };
+    let (members, observer) = processes(job, &directory, path, &printed, streams, scope)?;
     Ok(Running { members, printed, observer })
+}
+
+/// Starts `job` with the streams of this process, before the user, who sits at `terminal`. Nothing is observed.
+///
+/// # Errors
+///
+/// [`ExecError`] if it cannot be started; then nothing of it runs.
+pub(super) fn start_attended<'scope>(
+    job: &Job<'scope>,
+    terminal: &Terminal,
+    scope: &'scope Scope<'scope, '_>,
+) -> Result<Members, ExecError> {
+    let failed = |source| ExecError::Start { program: job.command.program().to_owned(), source };
+    let (directory, path) = places(job)?;
+    let own = |stream: io::Result<OwnedFd>| -> Result<OwnedFd, ExecError> {
+        // One that is closed is as good as an empty one.
+        let nothing = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        stream.or_else(|_| nothing()).map_err(failed)
+    };
+    let streams = Streams {
+        input: own(io::stdin().as_fd().try_clone_to_owned())?,
+        output: own(io::stdout().as_fd().try_clone_to_owned())?,
+        attended: Some((own(io::stderr().as_fd().try_clone_to_owned())?, terminal)),
+    };
+    // Nobody writes to it, so nobody is known by it.
+    let (unused, _) = io::pipe().map_err(failed)?;
+    Ok(processes(job, &directory, path, &unused, streams, scope)?.0)
+}
+
+/// What a job reads from and prints to.
+struct Streams<'t> {
+    input: OwnedFd,
+    output: OwnedFd,
+    /// Where it prints errors if that is elsewhere, and the terminal that it gets.
+    attended: Option<(OwnedFd, &'t Terminal)>,
 }
 
 /// Returns the directory and the program as the job's processes see them.
@@ -103,7 +142,7 @@ fn processes<'scope>(
     directory: &Path,
     path: PathBuf,
     printed: &PipeReader,
-    writer: PipeWriter,
+    streams: Streams<'_>,
     scope: &'scope Scope<'scope, '_>,
 ) -> Result<(Members, Observer<'scope>), ExecError> {
     use super::mounts;
@@ -128,14 +167,16 @@ fn processes<'scope>(
         text(&pair)
     };
     let words = std::iter::once(program).chain(arguments(job.command));
+    let (attended, terminal) = streams.attended.unzip();
     let order = Order {
         world,
         directory: text(directory.as_os_str())?,
         program: text(path.as_os_str())?,
         arguments: words.map(|word| text(OsStr::new(word))).collect::<Result<_, _>>()?,
         environment: job.environment.iter().map(pair).collect::<Result<_, _>>()?,
-        input: std::fs::File::open("/dev/null").map_err(failed)?.into(),
-        output: writer.into(),
+        input: streams.input,
+        output: streams.output,
+        attended,
         notify: job.observe,
     };
     let identity = Identity::new(job.environment, printed);
@@ -174,6 +215,10 @@ fn processes<'scope>(
     // From here on they are ended if something goes wrong.
     let mut members = Members::new(members, started);
     let observer = Observer::new(job, command, listener, scope).map_err(failed)?;
+    if let Some(terminal) = terminal {
+        // Before it begins, or it could ask for the terminal too early.
+        terminal.give(command);
+    }
     members.go();
     Ok((members, observer))
 }
@@ -184,7 +229,7 @@ fn processes<'scope>(
     directory: &Path,
     path: PathBuf,
     printed: &PipeReader,
-    writer: PipeWriter,
+    streams: Streams<'_>,
     _scope: &'scope Scope<'scope, '_>,
 ) -> Result<(Members, Observer<'scope>), ExecError> {
     use std::os::unix::process::CommandExt;
@@ -202,10 +247,16 @@ fn processes<'scope>(
         .current_dir(directory)
         .env_clear()
         .envs(job.environment)
-        .process_group(0)
-        .stdin(std::process::Stdio::null())
-        .stdout(writer.try_clone().map_err(failed)?)
-        .stderr(writer);
+        .stdin(streams.input);
+    let errors = match streams.attended {
+        // It stays in our group, and has the terminal as we have it.
+        Some((errors, _)) => errors,
+        None => {
+            command.process_group(0);
+            streams.output.try_clone().map_err(failed)?
+        }
+    };
+    command.stdout(streams.output).stderr(errors);
     let identity = Identity::new(job.environment, printed);
     let spawn = || Ok(First(Pid::from_child(&with_mask(&mut command)?)));
     // `command` holds our ends of the pipe; it goes here, so that the pipe ends with the job.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::RunError;
 use crate::disk::{self, Durability, Lock};
 use crate::exec::Stop;
-use crate::object::{DataRoot, Snapshot};
+use crate::object::{DataRoot, Snapshot, SnapshotId};
 use crate::path::ProjectPath;
 use crate::snapshot::{Change, View, changes, data_entry, lay_out, place_entry};
 
@@ -73,6 +73,24 @@ impl Base {
             source: disk::DiskError::on("lock", &directory)(std::io::ErrorKind::WouldBlock.into()),
         })?;
         Ok(Self { directory, _lock: lock })
+    }
+
+    /// Returns a base below `places` that holds the files of this very snapshot, if there is one. Neither needs the store.
+    ///
+    /// The caller holds the lock under which places are made.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if the bases cannot be listed or locked.
+    pub(super) fn of(snapshot: SnapshotId, places: &Path) -> Result<Option<Self>, RunError> {
+        for directory in list(places)? {
+            if holds(&directory).is_some_and(|held| held.encode().0 == snapshot)
+                && let Some(lock) = Lock::try_shared(&directory.join(LOCK))?
+            {
+                return Ok(Some(Self { directory, _lock: lock }));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the directory with the files.

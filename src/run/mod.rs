@@ -14,6 +14,7 @@ mod grant;
 mod imports;
 mod judge;
 mod keep;
+mod kept;
 mod known;
 mod layer;
 mod leftovers;
@@ -52,6 +53,7 @@ pub use audit::{Audited, Fixed, Found, Seen, Undeclared, audit, declare, fix, ne
 pub use conflicts::{Conflict, Side, conflicts};
 pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
+pub use kept::{Entered, Kept, kept};
 pub use leftovers::Leftovers;
 pub use missing::{Hint, Scene, missing};
 pub use order::learnt_order;
@@ -112,6 +114,38 @@ pub enum RunError {
         /// The step.
         step: String,
         /// What the system said.
+        why: String,
+    },
+    /// Nothing is kept of the step.
+    #[error("nothing is kept of step `{step}`")]
+    NotKept {
+        /// The step, as it was asked for.
+        step: String,
+        /// The steps of which something is kept, sorted.
+        kept: Vec<String>,
+    },
+    /// Something is kept of several combinations of a matrix.
+    #[error("several combinations of step `{step}` are kept")]
+    KeptSeveral {
+        /// The step, as it was asked for.
+        step: String,
+        /// The combinations, sorted.
+        combinations: Vec<String>,
+    },
+    /// Somebody else looks around in what the step left.
+    #[error("what step `{step}` left is in use")]
+    KeptInUse {
+        /// The step.
+        step: String,
+        /// Whether by the run in which it failed, which goes on.
+        by_run: bool,
+    },
+    /// What is written of what the step left is not understood.
+    #[error("`{}` is not understood: {why}", path.display())]
+    KeptUnknown {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         why: String,
     },
     /// The clean place could not be made.

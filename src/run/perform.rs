@@ -11,6 +11,7 @@ use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::Keep;
+use super::kept::{self, Failed};
 use super::leftovers::Leftovers;
 use super::missing::Hint;
 use super::place::{Left, Place, Room};
@@ -19,7 +20,7 @@ use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
 use super::settle::{Settled, Sighting, settle};
 use super::shown::{Around, hints, may_read, shown};
-use super::step::{Executed, Failure, execute};
+use super::step::{Executed, Failure, execute, variables};
 use super::turns::{Results, Shared, Turn};
 use crate::disk::Claim;
 use crate::exec::{Observation, Permission, Rung, Stop};
@@ -243,6 +244,10 @@ pub fn perform(
     let ran = done.iter().filter(|(_, done)| done.verdict == StepVerdict::Ran);
     let ran: Vec<(usize, &[Output])> = ran.map(|(index, done)| (*index, done.outputs.as_slice())).collect();
     let leftovers = place.close(!failed.is_empty(), &ran)?;
+    if !ran.is_empty() {
+        let ran = ran.iter().map(|(index, _)| work.pipeline.steps[*index].name.as_str()).collect();
+        kept::forget(request.places, work.name, &ran);
+    }
     committed?;
     work.remember()?;
     if let Some(error) = error {
@@ -519,6 +524,7 @@ impl Running<'_> {
         match &mut failure {
             Some(failure) => {
                 failure.hints = self.hints(step, &room, &failure.tail, shown.as_ref(), before, &observation);
+                self.note(step, &room, before, grant, &failure.how)?;
             }
             None => {
                 let is_strange = |path: &String| !path.starts_with('/');
@@ -559,6 +565,25 @@ impl Running<'_> {
             done.recorded = self.keep(before, result, claim)?;
         }
         Ok(Outcome::done(done))
+    }
+
+    /// Notes how to come back to a step that has failed.
+    fn note(
+        &self,
+        step: &Step,
+        room: &Room,
+        before: &Before<'_, '_>,
+        grant: &Grant,
+        how: &str,
+    ) -> Result<(), RunError> {
+        kept::note(Failed {
+            pipeline: self.work.name,
+            step,
+            snapshot: self.work.view.snapshot().encode().0,
+            how,
+            variables: variables(&before.asked, grant, &room.home, &room.temporary),
+            room,
+        })
     }
 
     /// Returns what a step that failed looked for in vain and its author has.

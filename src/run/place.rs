@@ -19,6 +19,7 @@ use super::RunError;
 use super::base::{self, Base};
 use super::earlier::Finished;
 use super::keep::{self, Keep};
+use super::kept;
 use super::layer;
 use super::leftovers::Leftovers;
 use super::recipe::outputs_of;
@@ -31,10 +32,10 @@ use crate::snapshot::{View, lay_out, place_entry};
 
 /// How many places of failed runs are kept.
 const KEPT_MAX: usize = 3;
-const KEPT: &str = "kept";
-const LOCK: &str = "lock";
+pub(super) const KEPT: &str = "kept";
+pub(super) const LOCK: &str = "lock";
 /// Held while a place gets its lock, so that one without is known to be left behind.
-const MAKING: &str = "making";
+pub(super) const MAKING: &str = "making";
 /// On so many directories the layers of a run are spread. To make an overlay is to make and remove some files, and some
 /// file systems step over each file that was removed nearby whenever one is made.
 const SHELVES: usize = 16;
@@ -68,6 +69,8 @@ pub(super) struct Room {
     pub(super) world: Option<World>,
     /// What it finds again from an attempt before; `None` if it keeps nothing.
     pub(super) keep: Option<Keep>,
+    /// The file that tells how to come back here after a failure.
+    pub(super) note: PathBuf,
     /// The directories that are its own, to be given to another step.
     own: PathBuf,
     /// The steps whose outputs are in a copy of the files that is its own.
@@ -145,6 +148,9 @@ impl<'a> Place<'a> {
         }
         let place = made.directory.clone();
         let own = self.own_directories(&place, index)?;
+        let note = kept::note_in(&place, index);
+        // Of an attempt before this one nothing is left to come back to.
+        disk::remove_tree(&note)?;
         match &made.ground {
             Ground::Copied(why) => {
                 if shown.is_some() {
@@ -157,7 +163,7 @@ impl<'a> Place<'a> {
                 let keep = self.keep_of(step, &place, &tree)?;
                 let holds = Some(before.clone());
                 let (written, log) = (tree.clone(), own.log);
-                Ok(Room { written, tree, home, temporary, log, world: None, keep, own: own.room, holds })
+                Ok(Room { written, tree, home, temporary, log, world: None, keep, note, own: own.room, holds })
             }
             Ground::Layered(ground) => {
                 let mut lower = self.layers(&place, before, finished)?;
@@ -174,7 +180,7 @@ impl<'a> Place<'a> {
                 disk::make_directory(&upper)?;
                 make_ways(step, &lower, &upper)?;
                 let keep = self.keep_of(step, &place, &upper)?;
-                let scratch = shelf_of(&place, index).join(format!("{index}.overlay"));
+                let scratch = scratch_of(&place, index);
                 disk::remove_tree(&scratch)?;
                 disk::make_directory(&scratch)?;
                 let inside = |path: &Path| path.strip_prefix(self.base).unwrap_or(path).to_owned();
@@ -194,6 +200,7 @@ impl<'a> Place<'a> {
                     log: own.log,
                     world: Some(world),
                     keep,
+                    note,
                     own: own.room,
                     holds: None,
                 })
@@ -459,12 +466,17 @@ struct Own {
 }
 
 /// Returns where what the step at `index` leaves lies.
-fn layer_of(place: &Path, index: usize) -> PathBuf {
+pub(super) fn layer_of(place: &Path, index: usize) -> PathBuf {
     shelf_of(place, index).join(index.to_string())
 }
 
 fn shelf_of(place: &Path, index: usize) -> PathBuf {
     place.join(format!("shelf-{}", index % SHELVES))
+}
+
+/// Returns the directory that the overlay of the step at `index` needs beside its layer.
+pub(super) fn scratch_of(place: &Path, index: usize) -> PathBuf {
+    shelf_of(place, index).join(format!("{index}.overlay"))
 }
 
 /// Makes a layer at `only` in which nothing of the layers `lower` is there but what lies at the paths `shown`.

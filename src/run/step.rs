@@ -73,18 +73,18 @@ pub(super) fn execute(
     stop: &Stop,
 ) -> Result<Executed, RunError> {
     let Room { tree, written, home, temporary, log, world, .. } = room;
-    let directory = match &step.workdir {
-        Some(workdir) => workdir.under(tree),
-        None => tree.clone(),
-    };
+    let directory = directory(step, tree);
     let command = match &step.run {
         Run::Shell(line) => Command::Shell(line.clone()),
         Run::Program(words) => Command::Direct(words.clone()),
     };
+    let environment = variables(recipe, grant, home, temporary);
+    let environment: BTreeMap<_, OsString> =
+        environment.into_iter().map(|(name, value)| (name, value.into())).collect();
     let job = Job {
         command: &command,
         directory: &directory,
-        environment: &variables(recipe, grant, home, temporary),
+        environment: &environment,
         time_limit: step.timeout_s.map(Duration::from_secs),
         memory: grant.memory(),
         log,
@@ -112,7 +112,10 @@ pub(super) fn execute(
     how = grant.excess().filter(|_| !interrupted).or(how);
     let mut writes = BTreeSet::new();
     if how.is_none() && !interrupted {
-        writes = strip()?;
+        // What it wrote in place of an output is left for its author to see.
+        if outputs_of(step).all(|path| fs::symlink_metadata(path.under(written)).is_ok()) {
+            writes = strip()?;
+        }
         let mut missing = Vec::new();
         for path in outputs_of(step).collect::<BTreeSet<_>>() {
             match capture_path(&path.under(written), None, store)?.and_then(|entry| Output::of(path.clone(), &entry)) {
@@ -157,8 +160,13 @@ fn not_started(error: &ExecError, directory: PathBuf) -> Executed {
     }
 }
 
-/// The step's variables: the clean set, what `pv` tells it, and what its definition says.
-fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: &Path) -> BTreeMap<String, OsString> {
+/// Returns where a step is executed, given where its project is.
+pub(super) fn directory(step: &Step, tree: &Path) -> PathBuf {
+    step.workdir.as_ref().map_or_else(|| tree.to_owned(), |workdir| workdir.under(tree))
+}
+
+/// Returns the step's variables: the clean set, what `pv` tells it, and what its definition says.
+pub(super) fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: &Path) -> BTreeMap<String, String> {
     let mut variables = environment::variables(home, temporary);
     if let Some(home) = host::variable("HOME").filter(|_| recipe.home.is_some()) {
         variables.insert("HOME".to_owned(), home);
@@ -171,7 +179,7 @@ fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: &Path) -> B
     }
     variables.extend(grant.variables());
     variables.extend(recipe.env.clone());
-    variables.into_iter().map(|(name, value)| (name, value.into())).collect()
+    variables
 }
 
 /// Returns the last lines of a log.

@@ -33,6 +33,7 @@ mod run;
 mod run_together;
 mod sandbox;
 mod schedule;
+mod shell;
 mod stat_cache;
 mod status;
 mod store;

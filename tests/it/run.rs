@@ -289,7 +289,8 @@ fn a_step_over_its_time_is_ended_with_all_that_it_started() {
     slow: runs, it has not run before
     slow | started
     error: step `slow` failed: it took longer than [TIME]
-      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/0
+      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/shelf-0/0
+      look around in it: pv shell slow
     the last lines of `slow`:
       started
     --- exit 3
@@ -341,7 +342,8 @@ fn a_failed_step_is_told_with_its_last_lines_and_its_directory_and_the_rest_is_s
     bad | trying
     bad | it broke
     error: step `bad` failed: it exited with code 7
-      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/1
+      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/shelf-1/1
+      look around in it: pv shell bad
     the last lines of `bad`:
       trying
       it broke
@@ -399,7 +401,8 @@ fn a_step_that_exits_with_zero_but_leaves_an_output_out_has_failed() {
     --- stderr
     lazy: runs, it has not run before
     error: step `lazy` failed: it did not write `m.json`, `not/made`
-      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/0
+      what it wrote is kept: [ROOT]/cache/pv/work/[PLACE]/shelf-0/0
+      look around in it: pv shell lazy
     --- exit 3
     ");
     assert_eq!(project.json(&["run"]).0["steps"][0]["verdict"], "failed", "not reused");

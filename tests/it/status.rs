@@ -451,6 +451,7 @@ Commands:
   status       Show which steps would run and why, and which data changed
   audit        Compare what steps declare with what they were seen to do
   why          Show why a step would run: everything that is not what it was
+  shell        Open a shell where a step has failed, with all that it had and had written
   diff         Show what changed between two versions, and what that did to the results
   log          List snapshots and runs, newest first
   show         Show a snapshot, a run, a step's log, or an object
@@ -637,6 +638,41 @@ Options:
       --exit-code
           End with 1 if there is a difference
 
+  -h, --help
+          Print help (see a summary with '-h')
+");
+}
+
+#[test]
+fn a_shell_where_a_step_failed_explains_itself() {
+    insta::assert_snapshot!(helps(&["shell"]), @"
+$ pv shell --help
+Open a shell where a step has failed, with all that it had and had written
+
+The shell is in the step's directory and sees what the step saw: the files of the snapshot that was
+run, what the steps before it wrote, what it had written itself. It has the same namespaces and
+exactly the step's variables, and besides: `PV_SHELL` (the step's name), `TERM`, and in an
+interactive shell the prompt `PS1`. What you change stays there: it reaches neither the working tree
+nor the store, and the next run of the step begins without it.
+
+The shell is the one that `SHELL` names, else `/bin/sh`; it reads no startup files of yours, which
+would change the variables. With `-- COMMAND` that is executed instead. With `--json` nothing is
+executed: the answer says what would be entered.
+
+Exit codes: that of the shell or the command, 128 plus the number of the signal that ended it, 126
+or 127 if the command cannot be executed or is not found, 2 if nothing is kept of the step or
+another `pv shell` is in it.
+
+Usage: pv shell [OPTIONS] <STEP> [-- <COMMAND>...]
+
+Arguments:
+  <STEP>
+          The step that failed
+
+  [COMMAND]...
+          What to execute instead of a shell
+
+Options:
   -h, --help
           Print help (see a summary with '-h')
 ");

@@ -1,5 +1,6 @@
 //! Saying what happens in a run while it happens.
 
+use crate::cli::DEFAULT_PIPELINE;
 use crate::cli::answer::seconds;
 use crate::cli::fail::CliError;
 use crate::cli::ui::{BAD, FAINT, NAME, NOTE, Running, Ui, paint};
@@ -13,12 +14,15 @@ use crate::run::{Event, StepDone};
 pub(super) struct Teller<'a> {
     ui: &'a mut Ui,
     running: Running,
+    /// What commands about a step of this pipeline begin with.
+    about: String,
 }
 
 impl<'a> Teller<'a> {
-    pub(super) fn new(ui: &'a mut Ui) -> Self {
+    pub(super) fn new(ui: &'a mut Ui, pipeline: &str) -> Self {
         let running = ui.running();
-        Self { ui, running }
+        let about = if pipeline == DEFAULT_PIPELINE { "pv".to_owned() } else { format!("pv --pipeline {pipeline}") };
+        Self { ui, running, about }
     }
 
     /// Tells of one event.
@@ -89,10 +93,11 @@ impl<'a> Teller<'a> {
                 let attempts =
                     if done.attempts > 1 { format!(" in {} attempts", done.attempts) } else { String::new() };
                 let how = &failure.how;
-                let ui = &*self.ui;
+                let (ui, about) = (&*self.ui, &self.about);
                 self.running.beside(|| {
                     ui.warn(format!("{} step `{}` failed{attempts}: {how}", paint(BAD, "error:"), done.step));
                     ui.warn(format!("  what it wrote is kept: {}", failure.kept.display()));
+                    ui.warn(format!("  look around in it: {about} shell {}", done.step));
                     for hint in &failure.hints {
                         let place = hint.step().map_or("at the top".to_owned(), |step| format!("to step `{step}`"));
                         ui.warn(format!("  it looked in vain: {hint}"));
