@@ -10,6 +10,7 @@ use super::RunError;
 use super::grant::Grant;
 use super::missing::Hint;
 use super::place::Room;
+use super::python;
 use super::recipe::outputs_of;
 use crate::disk::DiskError;
 use crate::environment;
@@ -77,6 +78,11 @@ pub(super) fn execute(
         Some(workdir) => workdir.under(tree),
         None => tree.clone(),
     };
+    let mut variables = variables(recipe, grant, home, temporary);
+    if world.is_some() {
+        let given = recipe.env.get(python::VARIABLE).map(String::as_str);
+        variables.insert(python::VARIABLE.to_owned(), python::search_path(given).into());
+    }
     let command = match &step.run {
         Run::Shell(line) => Command::Shell(line.clone()),
         Run::Program(words) => Command::Direct(words.clone()),
@@ -84,7 +90,7 @@ pub(super) fn execute(
     let job = Job {
         command: &command,
         directory: &directory,
-        environment: &variables(recipe, grant, home, temporary),
+        environment: &variables,
         time_limit: step.timeout_s.map(Duration::from_secs),
         memory: grant.memory(),
         log,
