@@ -19,6 +19,7 @@ mod gc;
 mod git_link;
 mod hooks;
 mod identity;
+mod imports;
 mod incremental;
 mod isolation;
 mod keep;
