@@ -12,9 +12,10 @@ use crate::exec::PLACE;
 
 /// The directory of the module in a step's place.
 const DIRECTORY: &str = "python";
-const FILE: &str = "sitecustomize.py";
-/// Python executes it when it starts. It depends on where it lies: beside the working place.
-const MODULE: &str = include_str!("python/sitecustomize.py");
+/// The module, under the name of the first that Python loads, and of one that it loads before it runs a program.
+const FILES: [&str; 2] = ["encodings.py", "sitecustomize.py"];
+/// It depends on where it lies: beside the working place.
+const MODULE: &str = include_str!("python/probe.py");
 
 /// The variable that leads Python to it.
 pub(super) const VARIABLE: &str = "PYTHONPATH";
@@ -25,15 +26,19 @@ pub(super) const VARIABLE: &str = "PYTHONPATH";
 ///
 /// [`DiskError`] if it cannot be written.
 pub(super) fn lay(room: &Path) -> Result<(), DiskError> {
-    disk::write_whole(&room.join(DIRECTORY).join(FILE), MODULE.as_bytes(), Durability::Deferred)
+    let directory = room.join(DIRECTORY);
+    FILES.iter().try_for_each(|name| disk::write_whole(&directory.join(name), MODULE.as_bytes(), Durability::Deferred))
 }
 
 /// Returns whether what was put there is there as it was, and nothing beside it.
 pub(super) fn is_as_laid(room: &Path) -> bool {
     let directory = room.join(DIRECTORY);
-    fs::read_dir(&directory).is_ok_and(|entries| entries.count() == 1)
-        && fs::symlink_metadata(directory.join(FILE)).is_ok_and(|found| found.is_file())
-        && fs::read(directory.join(FILE)).is_ok_and(|bytes| bytes == MODULE.as_bytes())
+    let is_whole = |name: &&str| {
+        fs::symlink_metadata(directory.join(name)).is_ok_and(|found| found.is_file())
+            && fs::read(directory.join(name)).is_ok_and(|bytes| bytes == MODULE.as_bytes())
+    };
+    fs::read_dir(&directory).is_ok_and(|entries| entries.count() == FILES.len())
+        && FILES.iter().all(|name| is_whole(&name))
 }
 
 /// Returns where the module lies, as a step sees it.

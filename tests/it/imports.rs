@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The module, as a step finds it.
-const MODULE: &str = include_str!("../../src/run/python/sitecustomize.py");
+const MODULE: &str = include_str!("../../src/run/python/probe.py");
+
+/// The names under which it is there.
+const NAMES: [&str; 2] = ["encodings.py", "sitecustomize.py"];
 
 /// A place as that of a step, with modules in a project and others outside of it.
 struct Tree {
@@ -18,7 +21,7 @@ struct Tree {
 impl Tree {
     fn new() -> Self {
         let tree = Self { top: tempfile::tempdir().unwrap() };
-        tree.write("python/sitecustomize.py", MODULE);
+        tree.lay(MODULE, &NAMES);
         for (path, text) in [
             ("steps/helper.py", "NAME = 'helper'\n"),
             ("steps/pkg/__init__.py", "from . import sub\n"),
@@ -49,6 +52,16 @@ impl Tree {
         symlink("nowhere.py", tree.path("work/steps/dangling.py")).unwrap();
         symlink("steps", tree.path("work/way")).unwrap();
         tree
+    }
+
+    fn lay(&self, text: &str, names: &[&str]) {
+        for name in NAMES {
+            let path = self.path("python").join(name);
+            if path.exists() {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        names.iter().for_each(|name| self.write(&format!("python/{name}"), text));
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -203,10 +216,14 @@ const PROGRAMS: [(&str, &str); 24] = [
 #[test]
 fn a_program_does_the_same_with_our_module_as_without() {
     let tree = Tree::new();
-    for (about, program) in PROGRAMS {
-        let told = tree.script(program);
-        assert!(told.contains("--- stderr\n--- Some(0)"), "{about}: {told}");
-        assert!(!told.starts_with("---"), "{about}: it says nothing");
+    // Where what Python loads first is built into it, the other one has to do.
+    for names in [&NAMES[..], &NAMES[1..]] {
+        tree.lay(MODULE, names);
+        for (about, program) in PROGRAMS {
+            let told = tree.script(program);
+            assert!(told.contains("--- stderr\n--- Some(0)"), "{about}: {told}");
+            assert!(!told.starts_with("---"), "{about}: it says nothing");
+        }
     }
 }
 
@@ -309,7 +326,7 @@ fn a_module_that_fails_leaves_python_as_it_was() {
     let failing = MODULE.replace("external.FileFinder,", "external.NoSuchFinder,");
     assert_ne!(failing, MODULE);
     for text in [unknown, failing] {
-        tree.write("python/sitecustomize.py", &text);
+        tree.lay(&text, &NAMES);
         tree.write(
             "work/steps/main.py",
             "import sys, helper, pkg.sub\nfinder = sys.path_importer_cache[sys.path[0]]\n\

@@ -4,8 +4,10 @@ An import system that lists a directory depends on every name in it; one that as
 for a module by name depends on that name alone. The answers are the same. What is
 outside of the project, or of a Python that is not known, is left as it is.
 
-This directory is the first on the path, so that this is executed when Python
-starts. It then takes itself out of the way, for the `sitecustomize` that it hides.
+It lies in the first directory on the path, under the name of the first module that
+Python loads when it starts, before it has listed anything else, and under that of one that it
+loads before it runs a program, should the first be built into it. Executed under
+either name it takes its directory off the path, and loads the module that it hides.
 """
 
 import sys
@@ -88,6 +90,6 @@ except Exception:
 if _directory() in sys.path:
     sys.path.remove(_directory())
 sys.path_importer_cache.pop(_directory(), None)
-_hidden = sys.modules.pop(__name__, None)
+_self = sys.modules.pop(__name__, None)
 # If there is none, that is what Python expects to be told.
-import sitecustomize
+__import__(__name__)
