@@ -12,6 +12,7 @@ mod damaged_records;
 mod data;
 mod depends;
 mod diff;
+mod environments;
 mod examples;
 mod fault;
 mod fsck;
