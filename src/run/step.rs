@@ -14,7 +14,7 @@ use super::python;
 use super::recipe::outputs_of;
 use crate::disk::DiskError;
 use crate::environment;
-use crate::exec::{self, Command, End, ExecError, Job, Observation, Permission, Stop};
+use crate::exec::{self, Command, End, ExecError, Job, Observation, PLACE, Permission, Stop};
 use crate::host;
 use crate::object::BlobId;
 use crate::path::ProjectPath;
@@ -78,11 +78,6 @@ pub(super) fn execute(
         Some(workdir) => workdir.under(tree),
         None => tree.clone(),
     };
-    let mut variables = variables(recipe, grant, home, temporary);
-    if world.is_some() {
-        let given = recipe.env.get(python::VARIABLE).map(String::as_str);
-        variables.insert(python::VARIABLE.to_owned(), python::search_path(given).into());
-    }
     let command = match &step.run {
         Run::Shell(line) => Command::Shell(line.clone()),
         Run::Program(words) => Command::Direct(words.clone()),
@@ -90,7 +85,7 @@ pub(super) fn execute(
     let job = Job {
         command: &command,
         directory: &directory,
-        environment: &variables,
+        environment: &variables(recipe, grant, home, temporary),
         time_limit: step.timeout_s.map(Duration::from_secs),
         memory: grant.memory(),
         log,
@@ -177,6 +172,10 @@ fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: &Path) -> B
     }
     variables.extend(grant.variables());
     variables.extend(recipe.env.clone());
+    if temporary.parent() == Some(Path::new(PLACE)) {
+        let given = recipe.env.get(python::VARIABLE).map(String::as_str);
+        variables.insert(python::VARIABLE.to_owned(), python::search_path(given));
+    }
     variables.into_iter().map(|(name, value)| (name, value.into())).collect()
 }
 

@@ -36,7 +36,14 @@ const UNRELATED: [Change; 6] = [
     Write("other/json.py", "raise SystemExit\n", &[]),
 ];
 
-const EXAMPLES: [Example; 12] = [
+const EXAMPLES: [Example; 13] = [
+    Example {
+        about: "a step that sees only what it declares",
+        steps: "  only:\n    run: python3 steps/only.py > out.txt\n    outputs: [out.txt]\n    \
+                  inputs: [src/lone.py]\n    isolate: strict\n    env: {PYTHONPATH: src}\n",
+        files: &[("steps/only.py", "import lone\nprint(lone.NAME)\n"), ("src/lone.py", "NAME = 1\n")],
+        changes: &[Write("src/lone.py", "NAME = 2\n", &["only"])],
+    },
     Example {
         about: "a module beside the script, whose change goes through to the next step",
         steps: "  clean: {run: python3 steps/clean.py, outputs: [out/clean.txt]}\n  \
