@@ -164,9 +164,7 @@ impl<'a> Place<'a> {
                     show_only(shown, &lower, &only)?;
                     lower = vec![only];
                 }
-                if !python::is_as_laid(&own.room) {
-                    python::lay(&own.room)?;
-                }
+                python::lay(&own.room)?;
                 let upper = layer_of(&place, index);
                 // A step that is tried again begins anew.
                 disk::remove_tree(&upper)?;

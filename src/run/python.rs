@@ -20,25 +20,28 @@ const MODULE: &str = include_str!("python/probe.py");
 /// The variable that leads Python to it.
 pub(super) const VARIABLE: &str = "PYTHONPATH";
 
-/// Puts the module into what becomes the place of a step.
+/// Puts the module into what becomes the place of a step, unless it is there already. Costs one look if it is.
 ///
 /// # Errors
 ///
 /// [`DiskError`] if it cannot be written.
 pub(super) fn lay(room: &Path) -> Result<(), DiskError> {
     let directory = room.join(DIRECTORY);
+    if directory.is_dir() {
+        return Ok(());
+    }
     FILES.iter().try_for_each(|name| disk::write_whole(&directory.join(name), MODULE.as_bytes(), Durability::Deferred))
 }
 
-/// Returns whether what was put there is there as it was, and nothing beside it.
+/// Returns whether what was put there is there as it was, and nothing beside it. A place of which this is not true is used by one step only.
 pub(super) fn is_as_laid(room: &Path) -> bool {
     let directory = room.join(DIRECTORY);
-    let is_whole = |name: &&str| {
+    let is_whole = |name: &str| {
         fs::symlink_metadata(directory.join(name)).is_ok_and(|found| found.is_file())
             && fs::read(directory.join(name)).is_ok_and(|bytes| bytes == MODULE.as_bytes())
     };
     fs::read_dir(&directory).is_ok_and(|entries| entries.count() == FILES.len())
-        && FILES.iter().all(|name| is_whole(&name))
+        && FILES.iter().all(|name| is_whole(name))
 }
 
 /// Returns where the module lies, as a step sees it.
