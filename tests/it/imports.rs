@@ -206,7 +206,7 @@ const PROGRAMS: [(&str, &str); 24] = [
     ),
     (
         "the finder itself",
-        "import sys, helper, copy, importlib.machinery as machinery, inspect, pkgutil\nfinder = sys.path_importer_cache[sys.path[0]]\nprint(finder, type(finder) is machinery.FileFinder, finder.find_spec('helper'), finder.find_spec('nothing'), finder.path)\nprint([str(hook).split(' at ')[0] for hook in sys.path_hooks], sys.path_hooks[1].__doc__, pkgutil.get_importer('src'), sys.path_hooks[1]('src'))\ntry: sys.path_hooks[1]('steps/helper.py')\nexcept ImportError as error: print(repr(error), error.path)\nprint(inspect.getsourcefile(helper), inspect.getmodule(helper))",
+        "import sys, helper, copy, importlib.machinery as machinery, inspect, pkgutil\nfinder = sys.path_importer_cache[sys.path[0]]\nprint(finder, type(finder) is machinery.FileFinder, finder.find_spec('helper'), finder.find_spec('nothing'), finder.path)\nprint([str(hook).split(' at ')[0] for hook in sys.path_hooks], sys.path_hooks[1].__doc__, pkgutil.get_importer('src'), sys.path_hooks[1]('src'))\ntry: sys.path_hooks[1]('steps/helper.py')\nexcept ImportError as error: print(repr(error), error.path)\nprint(inspect.getsourcefile(helper), inspect.getmodule(helper))\nimport pickle; again = pickle.loads(pickle.dumps(finder)); print(again.find_spec('helper'), copy.copy(finder).find_spec('pkg'), sorted(vars(finder)))\nprint(machinery.FileFinder(sys.path[0], (machinery.SourceFileLoader, ['.txt', 'er.py'])).find_spec('help'))\nclass Mine(machinery.FileFinder):\n    def names(self): self._fill_cache(); return sorted(self._path_cache)\nprint(Mine('src').names(), inspect.signature(machinery.FileFinder._fill_cache), machinery.FileFinder._fill_cache.__qualname__, machinery.FileFinder._fill_cache.__doc__)",
     ),
     (
         "a directory that may not be listed",
@@ -333,7 +333,7 @@ fn a_module_that_fails_leaves_python_as_it_was() {
         tree.write(
             "work/steps/main.py",
             "import sys, helper, pkg.sub\nfinder = sys.path_importer_cache[sys.path[0]]\n\
-             print(sys.path, type(finder._path_cache), sys.path_hooks[1].__code__.co_name)\n",
+             print(sys.path, type(finder._path_cache), finder._fill_cache.__code__.co_filename)\n",
         );
         let told = tree.compare(None, &["steps/main.py"]);
         assert!(told.contains("class 'set'"), "{told}");

@@ -13,7 +13,7 @@ either name it takes its directory off the path, and loads the module that it hi
 import sys
 
 
-def _install(place):
+def _install(work):
     if sys.version_info < (3, 7) or sys.version_info >= (3, 15) or sys.implementation.name != "cpython":
         return
     external = sys.modules["_frozen_importlib_external"]
@@ -21,75 +21,58 @@ def _install(place):
     asked = finders.find_spec.__code__.co_names
     if "_fill_cache" not in asked or "_path_cache" not in asked:
         return
-    work = place + "/work"
 
     class Names:
-        """The names in the directory of a finder, each looked for when it is asked for."""
+        """The names in a directory, each looked for when it is asked for."""
 
-        __slots__ = ("finder",)
+        __slots__ = ("path",)
 
-        def __init__(self, finder):
-            self.finder = finder
+        def __init__(self, path):
+            self.path = path
 
         def __contains__(self, name):
             if not name or "/" in name:
                 return False
             try:
-                system.stat(join(self.finder.path, name))
+                system.stat(join(self.path, name))
             except (OSError, ValueError):
                 return False
             return True
 
-    def probing(finder):
-        """Returns the finder, which lists nothing from now on if its directory is the project's."""
-        path = finder.path
-        if path == work or path.startswith(work + "/"):
-            names = Names(finder)
+        def __reduce__(self):
+            # Another process may have no such class.
+            return set, (system.listdir(self.path),)
 
-            def fill():
-                # What may not be listed has no names.
-                finder._path_cache = names if system.access(path, system.R_OK) else ()
+    list_names = finders._fill_cache
 
-            finder._fill_cache = fill
-            finder._path_mtime = -1
-        return finder
+    def _fill_cache(self):
+        path = self.path
+        # Others than Python's own may do more with names than to ask for one.
+        if type(self) is finders and (path == work or path.startswith(work + "/")):
+            # What may not be listed has no names.
+            self._path_cache = Names(path) if system.access(path, system.R_OK) else set()
+        else:
+            list_names(self)
 
-    def around(hook):
-        def path_hook_for_FileFinder(path):
-            """Path hook for importlib.machinery.FileFinder."""
-            return probing(hook(path))
-
-        path_hook_for_FileFinder.__module__ = hook.__module__
-        path_hook_for_FileFinder.__qualname__ = hook.__qualname__
-        return path_hook_for_FileFinder
-
-    hooks = [around(hook) if _is_stock(hook, finders) else hook for hook in sys.path_hooks]
-    known = [finder for finder in sys.path_importer_cache.values() if type(finder) is finders]
-    for finder in known:
-        probing(finder)
-    sys.path_hooks[:] = hooks
+    _fill_cache.__doc__ = list_names.__doc__
+    _fill_cache.__module__ = list_names.__module__
+    _fill_cache.__qualname__ = list_names.__qualname__
+    finders._fill_cache = _fill_cache
+    for finder in sys.path_importer_cache.values():
+        if type(finder) is finders:
+            finder.invalidate_caches()
 
 
-def _is_stock(hook, finders):
-    """Returns whether this hook makes plain finders of files."""
-    cells = getattr(hook, "__closure__", None) or ()
-    made = getattr(hook, "__name__", "") == "path_hook_for_FileFinder"
-    return made and any(cell.cell_contents is finders for cell in cells)
-
-
-def _directory():
-    return __file__.rpartition("/")[0]
-
-
+_directory = __file__.rpartition("/")[0]
 try:
-    _install(_directory().rpartition("/")[0])
+    _install(_directory.rpartition("/")[0] + "/work")
 except Exception:
     # Python's own way is as good, only coarser.
     pass
 
-if _directory() in sys.path:
-    sys.path.remove(_directory())
-sys.path_importer_cache.pop(_directory(), None)
+if _directory in sys.path:
+    sys.path.remove(_directory)
+sys.path_importer_cache.pop(_directory, None)
 _self = sys.modules.pop(__name__, None)
 # If there is none, that is what Python expects to be told.
 __import__(__name__)
