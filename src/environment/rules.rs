@@ -11,6 +11,8 @@ use crate::path::Pattern;
 const HOME: &str = "/pv/home";
 /// The directory of an isolated step for temporary files, as it sees it.
 const TEMPORARY: &str = "/pv/tmp";
+/// What an isolated step finds there is given to its Python by us.
+const PYTHON: &str = "/pv/python";
 
 /// One rule: what a path is that its pattern covers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +53,7 @@ impl Rules {
     /// Returns the built-in rules, with `~` for the home directory of this user and for that of an isolated step.
     pub fn of_this_user() -> Self {
         let homes = host::variable("HOME").map(PathBuf::from).into_iter().chain([PathBuf::from(HOME)]);
-        Self::new(homes.collect()).with_private(vec![PathBuf::from(HOME), PathBuf::from(TEMPORARY)])
+        Self::new(homes.collect()).with_private([HOME, TEMPORARY, PYTHON].map(PathBuf::from).to_vec())
     }
 
     /// Adds directories that a step has for itself, empty when it starts: its home, its temporary files.

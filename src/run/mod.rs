@@ -23,6 +23,7 @@ mod missing;
 mod order;
 mod perform;
 mod place;
+mod python;
 mod reads;
 mod reason;
 mod recipe;

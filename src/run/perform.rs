@@ -15,6 +15,7 @@ use super::kept::{self, Failed};
 use super::leftovers::Leftovers;
 use super::missing::Hint;
 use super::place::{Left, Place, Room};
+use super::python;
 use super::reason::Reason;
 use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
@@ -498,7 +499,8 @@ impl Running<'_> {
         if interrupted {
             return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
         }
-        let private = [room.home.as_path(), room.temporary.as_path(), Path::new(SHARED_MEMORY)];
+        let python = python::directory();
+        let private = [room.home.as_path(), room.temporary.as_path(), Path::new(SHARED_MEMORY), &python];
         let sighting = Sighting { observation: &observation, workplace: &room.tree, private: &private };
         let Settled { recipe, mut observed, too_early } = settle(self.work, index, before, Some(sighting))?;
         if let Some(observed) = observed.as_mut().filter(|observed| observed.isolated) {

@@ -22,6 +22,7 @@ use super::keep::{self, Keep};
 use super::kept;
 use super::layer;
 use super::leftovers::Leftovers;
+use super::python;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::exec::{self, ExecError, PLACE, Stop, WORKPLACE, World};
@@ -174,6 +175,7 @@ impl<'a> Place<'a> {
                     show_only(shown, &lower, &only)?;
                     lower = vec![only];
                 }
+                python::lay(&own.room)?;
                 let upper = layer_of(&place, index);
                 // A step that is tried again begins anew.
                 disk::remove_tree(&upper)?;
@@ -251,6 +253,10 @@ impl<'a> Place<'a> {
             disk::make_directory(&temporary)?;
         }
         let is_clean = ["home", "tmp", "work"].iter().all(|name| is_as_made(&room.own.join(name)));
+        let (is_clean, names) = match room.world {
+            Some(_) => (is_clean && python::is_as_laid(&room.own), 4),
+            None => (is_clean, 3),
+        };
         if let (Some(_), Left::Unknown) = (&room.holds, left) {
             disk::remove_tree(&room.tree)?;
         }
@@ -259,7 +265,7 @@ impl<'a> Place<'a> {
             holds.insert(index);
             spare.trees.push((room.tree, holds));
         }
-        if is_clean && fs::read_dir(&room.own).is_ok_and(|entries| entries.count() == 3) {
+        if is_clean && fs::read_dir(&room.own).is_ok_and(|entries| entries.count() == names) {
             spare.rooms.push(room.own);
         }
         spare.logs.push(room.log);

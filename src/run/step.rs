@@ -10,10 +10,11 @@ use super::RunError;
 use super::grant::Grant;
 use super::missing::Hint;
 use super::place::Room;
+use super::python;
 use super::recipe::outputs_of;
 use crate::disk::DiskError;
 use crate::environment;
-use crate::exec::{self, Command, End, ExecError, Job, Observation, Permission, Stop};
+use crate::exec::{self, Command, End, ExecError, Job, Observation, PLACE, Permission, Stop};
 use crate::host;
 use crate::object::BlobId;
 use crate::path::ProjectPath;
@@ -179,6 +180,10 @@ pub(super) fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: 
     }
     variables.extend(grant.variables());
     variables.extend(recipe.env.clone());
+    if temporary.parent() == Some(Path::new(PLACE)) {
+        let given = recipe.env.get(python::VARIABLE).map(String::as_str);
+        variables.insert(python::VARIABLE.to_owned(), python::search_path(given));
+    }
     variables
 }
 

@@ -95,6 +95,7 @@ fn a_step_gets_exactly_the_variables_that_are_promised() {
     PV_VERSION=v7
     PYTHONDONTWRITEBYTECODE=1
     PYTHONHASHSEED=983085955
+    PYTHONPATH=/pv/python
     PYTHONUNBUFFERED=1
     TZ=UTC
     VIRTUAL_ENV=/venv

@@ -1,0 +1,84 @@
+//! What every Python of an isolated step is given: a module that lets it probe the project's directories for other modules.
+//!
+//! Python lists a directory to find a module in it, so a step would depend on every name beside its script. With this it
+//! asks for each module by name, and depends on the names that it asked for, found or not. It reaches Python and
+//! all that it starts by `PYTHONPATH`; where that is ignored the listing stays in what the step depends on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::disk::{self, DiskError, Durability};
+use crate::exec::PLACE;
+
+/// The directory of the module in a step's place.
+const DIRECTORY: &str = "python";
+/// The module, under the name of the first that Python loads, and of one that it loads before it runs a program.
+const FILES: [&str; 2] = ["encodings.py", "sitecustomize.py"];
+/// It depends on where it lies: beside the working place.
+const MODULE: &str = include_str!("python/probe.py");
+
+/// The variable that leads Python to it.
+pub(super) const VARIABLE: &str = "PYTHONPATH";
+
+/// Puts the module into what becomes the place of a step, unless it is there already. Costs one look if it is.
+///
+/// # Errors
+///
+/// [`DiskError`] if it cannot be written.
+pub(super) fn lay(room: &Path) -> Result<(), DiskError> {
+    let directory = room.join(DIRECTORY);
+    if directory.is_dir() {
+        return Ok(());
+    }
+    FILES.iter().try_for_each(|name| disk::write_whole(&directory.join(name), MODULE.as_bytes(), Durability::Deferred))
+}
+
+/// Returns whether what was put there is there as it was, and nothing beside it. A place of which this is not true is used by one step only.
+pub(super) fn is_as_laid(room: &Path) -> bool {
+    let directory = room.join(DIRECTORY);
+    let is_whole = |name: &str| {
+        fs::symlink_metadata(directory.join(name)).is_ok_and(|found| found.is_file())
+            && fs::read(directory.join(name)).is_ok_and(|bytes| bytes == MODULE.as_bytes())
+    };
+    fs::read_dir(&directory).is_ok_and(|entries| entries.count() == FILES.len())
+        && FILES.iter().all(|name| is_whole(name))
+}
+
+/// Returns where the module lies, as a step sees it.
+pub(super) fn directory() -> PathBuf {
+    Path::new(PLACE).join(DIRECTORY)
+}
+
+/// Returns the search path of Python that has the module first, and then what the step's definition says.
+pub(super) fn search_path(given: Option<&str>) -> String {
+    let own = directory().display().to_string();
+    match given {
+        // An empty path is none; as a part of a longer one it would be the present directory.
+        None | Some("") => own,
+        Some(given) => format!("{own}:{given}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_comes_before_what_the_definition_says() {
+        assert_eq!(search_path(None), "/pv/python");
+        assert_eq!(search_path(Some("")), "/pv/python");
+        assert_eq!(search_path(Some("src::lib")), "/pv/python:src::lib");
+    }
+
+    #[test]
+    fn a_changed_module_or_another_file_beside_it_is_noticed() {
+        let room = tempfile::tempdir().unwrap();
+        lay(room.path()).unwrap();
+        assert!(is_as_laid(room.path()));
+        disk::write_whole(&room.path().join("python/other.py"), b"", Durability::Deferred).unwrap();
+        assert!(!is_as_laid(room.path()));
+        fs::remove_file(room.path().join("python/other.py")).unwrap();
+        disk::write_whole(&room.path().join("python/sitecustomize.py"), b"#", Durability::Deferred).unwrap();
+        assert!(!is_as_laid(room.path()));
+    }
+}
