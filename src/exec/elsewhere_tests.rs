@@ -91,6 +91,20 @@ fn where_no_users_can_be_made_a_world_is_refused_with_a_reason_and_a_job_is_stil
     assert!(observation.touched[&bench.base().join("in.txt")].read);
 }
 
+#[test]
+fn a_job_without_users_of_its_own_cannot_look_into_this_process_either() {
+    let stranger = Stranger::new();
+    let program = stranger.program();
+    let drop = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let words = ["unshare", "--user", "--map-root-user", "sh", "-c", drop, "sh"];
+    if let Err(why) = stranger.run(&[&words[..], &["true"]].concat(), None) {
+        return not_tested("where no users can be made", &why);
+    }
+    let test = "exec::isolated_tests::what_this_process_knows_is_closed_to_the_job";
+    let all = [&words[..], &[program.to_str().unwrap(), "--exact", test]].concat();
+    stranger.run(&all, None).unwrap_or_else(|printed| panic!("{printed}"));
+}
+
 /// Does something on a thread of its own, which may lose what it can do.
 fn apart(test: impl FnOnce() + Send) {
     std::thread::scope(|scope| {

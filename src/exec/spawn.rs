@@ -483,6 +483,9 @@ extern "C" fn command(plan: *mut c_void) -> c_int {
         if let Err(error) = raw::call(libc::SYS_chdir, [plan.order.directory.as_ptr() as usize, 0, 0, 0, 0, 0]) {
             return plan.fail(Stage::Directory, error);
         }
+        if plan.order.world.is_some() {
+            lose_sight_of_the_init();
+        }
         let _ = raw::call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0]);
         let listener = listen(plan);
         if report(listener).is_err() {
@@ -536,6 +539,31 @@ unsafe fn forget_handlers() {
             if now[0] != libc::SIG_DFL && (now[0] != libc::SIG_IGN || signal == libc::SIGPIPE as usize) {
                 let _ = raw::call(libc::SYS_rt_sigaction, [signal, &raw const default as usize, 0, length, 0, 0]);
             }
+        }
+    }
+}
+
+/// Gives up, for good, the right to look into processes that have more rights than the own.
+///
+/// The init has all of them, and lives in the memory of the process that started the job, where the variables of its
+/// caller lie. A process may look into one of its own users with as many rights as itself or fewer, so what the
+/// command starts stays open to it. Sources: ptrace(2), "Ptrace access mode checking"; capabilities(7).
+unsafe fn lose_sight_of_the_init() {
+    const CAP_SYS_PTRACE: usize = 19;
+    /// The kernel's `_LINUX_CAPABILITY_VERSION_3`.
+    const VERSION: u32 = 0x2008_0522;
+    let head: [u32; 2] = [VERSION, 0];
+    // Effective, permitted and inheritable rights, the low halves first.
+    let mut rights = [0_u32; 6];
+    // SAFETY: both are as long as the kernel's structures and live until the calls return.
+    unsafe {
+        let _ = raw::call(libc::SYS_prctl, [libc::PR_CAPBSET_DROP as usize, CAP_SYS_PTRACE, 0, 0, 0, 0]);
+        let (head, own) = ((&raw const head) as usize, (&raw mut rights) as usize);
+        if raw::call(libc::SYS_capget, [head, own, 0, 0, 0, 0]).is_ok() {
+            for low in &mut rights[..3] {
+                *low &= !(1 << CAP_SYS_PTRACE);
+            }
+            let _ = raw::call(libc::SYS_capset, [head, (&raw const rights) as usize, 0, 0, 0, 0]);
         }
     }
 }
