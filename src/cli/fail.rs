@@ -385,6 +385,13 @@ impl From<RunError> for CliError {
             RunError::NoWorkdir { .. } => {
                 (USAGE, Some("Git keeps no empty directories; put a file into it".to_owned()))
             }
+            RunError::Kept { found, .. } => (
+                USAGE,
+                Some(format!(
+                    "what is kept begins with nothing: keep another path, or, if that is no part of the project, \
+                     add it to `.gitignore`, and `git rm -r --cached {found}` if Git has it"
+                )),
+            ),
             RunError::Shortage { shortage: Shortage::Cpus { wanted, .. }, .. } => (
                 ENVIRONMENT,
                 Some(format!("`--jobs {wanted}` lets it run all the same; to ask for less, change its `resources`")),

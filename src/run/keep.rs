@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::RunError;
 use crate::disk::{self, Durability, Lock};
 use crate::hash::Digest;
+use crate::object::Entry;
 use crate::path::ProjectPath;
+use crate::pipeline::Step;
+use crate::snapshot::View;
 
 /// The directory beside the places that holds what is kept.
 const KEEP: &str = "keep";
@@ -110,6 +113,31 @@ impl Keep {
         }
         Ok(())
     }
+}
+
+/// Refuses a step that keeps what the snapshot has: that is there at every attempt, so it cannot be what an earlier one left.
+///
+/// Costs one look into the snapshot for each part of a path.
+///
+/// # Errors
+///
+/// [`RunError::Kept`] if it does, or [`RunError::Snapshot`] if the snapshot cannot be read.
+pub(super) fn refuse_taken(view: &View<'_>, step: &Step) -> Result<(), RunError> {
+    for kept in &step.keep {
+        let taken =
+            |found: &ProjectPath| RunError::Kept { step: step.name.clone(), kept: kept.clone(), found: found.clone() };
+        if view.entry(kept)?.is_some() {
+            return Err(taken(kept));
+        }
+        let mut above = kept.parent();
+        while let Some(path) = above {
+            if !matches!(view.entry(&path)?, None | Some(Entry::Directory { .. })) {
+                return Err(taken(&path));
+            }
+            above = path.parent();
+        }
+    }
+    Ok(())
 }
 
 /// Saves what steps kept in the place of a run that died, before that is removed. The caller holds the place's lock.

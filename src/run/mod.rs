@@ -79,6 +79,16 @@ pub enum RunError {
         /// Its `workdir`.
         workdir: ProjectPath,
     },
+    /// A step keeps between its attempts what the snapshot has.
+    #[error("step `{step}` keeps `{kept}`, {} the snapshot", if kept == found { "which is in".to_owned() } else { format!("but `{found}` is a file in") })]
+    Kept {
+        /// The step.
+        step: String,
+        /// One of the paths in its `keep`.
+        kept: ProjectPath,
+        /// What is there: that, or a file where a directory on the way to it should be.
+        found: ProjectPath,
+    },
     /// A variable that a step passes through cannot be passed.
     #[error("variable `{name}` of step `{step}` is not UTF-8 text")]
     Variable {

@@ -10,7 +10,7 @@ use super::commit::Committer;
 use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
-use super::keep::Keep;
+use super::keep::{self, Keep};
 use super::missing::Hint;
 use super::place::{Left, Place, Room};
 use super::reason::Reason;
@@ -633,6 +633,7 @@ impl Outcome {
 fn refuse_impossible(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunError> {
     let (selection, capacity) = (request.selection, request.capacity);
     let steps = work.pipeline.steps.iter().enumerate().filter(|(index, _)| selection.is_told(*index));
+    steps.clone().try_for_each(|(_, step)| keep::refuse_taken(&work.view, step))?;
     let short: Vec<_> = steps.filter_map(|(index, step)| Some((index, capacity.shortage(&step.resources)?))).collect();
     if short.is_empty() && !selection.relies_on_known() {
         return Ok(());
