@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::ui::{BAD, GOOD, paint};
 use crate::damage::DamageError;
 use crate::disk::DiskError;
-use crate::exec::ExecError;
+use crate::exec::{Cause, ExecError, Obstacle};
 use crate::git::GitError;
 use crate::pipeline::DefinitionError;
 use crate::project::ProjectError;
@@ -376,6 +376,32 @@ impl From<RevisionError> for CliError {
     }
 }
 
+/// Returns how steps could be isolated although something is in the way, where that is known.
+pub(super) fn obstacle_hint(obstacle: &Obstacle) -> Option<String> {
+    match obstacle.cause {
+        Cause::Setting(name, value) => {
+            let wanted = match name {
+                "user.max_user_namespaces" => 10_000,
+                _ => 1 - value,
+            };
+            Some(format!("`sudo sysctl -w {name}={wanted}` switches them on, until the next start of the machine"))
+        }
+        Cause::UsedUp => Some("`sudo sysctl -w user.max_user_namespaces=` with a higher number allows more".to_owned()),
+        Cause::Filter => Some(
+            "start the container with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, \
+             or with a profile that permits `clone` and `mount` in user namespaces"
+                .to_owned(),
+        ),
+        Cause::Overlay => {
+            Some("set `XDG_CACHE_HOME` to a directory on a disk of this machine: ext4, xfs, btrfs or tmpfs".to_owned())
+        }
+        Cause::Forbidden => Some(
+            "look for what restricts it: SELinux or AppArmor, a `chroot`, or the settings of a container".to_owned(),
+        ),
+        Cause::System | Cause::Kernel | Cause::Other => None,
+    }
+}
+
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         let (code, hint) = match &error {
@@ -424,8 +450,10 @@ impl From<RunError> for CliError {
                 (USAGE, disk_hint(error).map(str::to_owned))
             }
             RunError::Exec(_) => (STEP_FAILED, None),
-            RunError::NotStrict { .. } => {
-                (ENVIRONMENT, Some("`isolate: observe` runs it without, and tells what it read".to_owned()))
+            RunError::NotStrict { why, .. } => {
+                let otherwise = "`isolate: observe` runs it without, and tells what it read";
+                let hint = obstacle_hint(why).map(|hint| format!("{hint}; or else, {otherwise}"));
+                (ENVIRONMENT, hint.or_else(|| Some(otherwise.to_owned())))
             }
             RunError::Variable { .. } | RunError::UnknownStep(_) => (USAGE, None),
         };

@@ -56,6 +56,8 @@ pub(super) enum Stage {
     Users,
     /// The world could not be made.
     World,
+    /// The overlay could not be laid.
+    Overlay,
     /// The working directory could not be entered.
     Directory,
     /// The program could not be executed.
@@ -200,8 +202,9 @@ impl Plan {
             1 => Stage::Process,
             2 => Stage::Users,
             3 => Stage::World,
-            4 => Stage::Directory,
-            5 => Stage::Execute,
+            4 => Stage::Overlay,
+            5 => Stage::Directory,
+            6 => Stage::Execute,
             _ => return None,
         };
         Some((stage, io::Error::from_raw_os_error(self.error.load(Ordering::Acquire))))
@@ -252,7 +255,7 @@ fn clone(plan: &mut Plan) -> io::Result<(i32, OwnedFd, bool)> {
     let entry = if plan.order.world.is_some() { init } else { command };
     // No signal may run a handler of ours over there.
     let before = block_signals();
-    let mut made = Err(io::Error::from(io::ErrorKind::Unsupported));
+    let (mut made, mut refusal) = (None, None);
     for users in [libc::CLONE_NEWUSER, 0] {
         if spaces == 0 && users != 0 {
             continue;
@@ -264,13 +267,14 @@ fn clone(plan: &mut Plan) -> io::Result<(i32, OwnedFd, bool)> {
         let pid = unsafe { libc::clone(entry, top, flags, ptr::from_mut(plan).cast(), ptr::from_mut(&mut pidfd)) };
         if pid > 0 {
             // SAFETY: the kernel has just opened it for us.
-            made = Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }, users != 0));
+            made = Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }, users != 0));
             break;
         }
-        made = Err(io::Error::last_os_error());
+        // Without users of its own it takes rights that few have, so the first error tells more.
+        refusal.get_or_insert_with(io::Error::last_os_error);
     }
     restore_signals(before);
-    made
+    made.ok_or_else(|| refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
 }
 
 fn stack_top(stack: &mut Vec<u8>) -> *mut c_void {
@@ -398,8 +402,8 @@ extern "C" fn init(plan: *mut c_void) -> c_int {
         }
         let _ = raw::call(libc::SYS_close, [GATE, 0, 0, 0, 0, 0]);
         let Some((ops, _)) = &plan.order.world else { return 127 };
-        if let Err((_, error)) = mounts::make(ops) {
-            return plan.fail(Stage::World, error);
+        if let Err((index, error)) = mounts::make(ops) {
+            return plan.fail(if ops[index].is_overlay() { Stage::Overlay } else { Stage::World }, error);
         }
         let top = stack_top_of(&plan.command_stack);
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;

@@ -41,7 +41,7 @@ mod tests;
 use std::path::PathBuf;
 
 use crate::disk::DiskError;
-use crate::exec::ExecError;
+use crate::exec::{ExecError, Obstacle};
 use crate::path::ProjectPath;
 use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
@@ -119,8 +119,8 @@ pub enum RunError {
     NotStrict {
         /// The step.
         step: String,
-        /// What the system said.
-        why: String,
+        /// Why not.
+        why: Obstacle,
     },
     /// The clean place could not be made.
     #[error("no place to run in at `{}`", path.display())]

@@ -21,7 +21,7 @@ use super::shown::{Around, hints, may_read, shown};
 use super::step::{Executed, Failure, execute};
 use super::turns::{Results, Shared, Turn};
 use crate::disk::Lock;
-use crate::exec::{Observation, Permission, Rung, Stop};
+use crate::exec::{Observation, Obstacle, Permission, Rung, Stop};
 use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{BlobId, StepKey, TaskKey};
@@ -86,7 +86,7 @@ pub enum Event<'a> {
     /// Steps cannot be isolated from one another here. Told once in a run.
     NotIsolated {
         /// Why not.
-        why: &'a str,
+        why: &'a Obstacle,
     },
     /// A step waits for another run that executes it.
     Waiting {

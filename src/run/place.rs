@@ -22,7 +22,7 @@ use super::keep::{self, Keep};
 use super::layer;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError, Durability, Lock};
-use crate::exec::{self, ExecError, PLACE, Stop, WORKPLACE, World};
+use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
 use crate::path::ProjectPath;
 use crate::pipeline::Step;
 use crate::snapshot::{View, lay_out, place_entry};
@@ -104,7 +104,7 @@ pub(super) enum Left {
 /// What the steps of a run stand on.
 enum Ground {
     /// A copy for each of them, and why nothing better can be had.
-    Copied(String),
+    Copied(Obstacle),
     /// A base below an overlay for each.
     Layered(Base),
 }
@@ -294,7 +294,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns why the steps of this run cannot be isolated, if so, the first time that it is asked for.
-    pub(super) fn untold_reason(&self) -> Option<String> {
+    pub(super) fn untold_reason(&self) -> Option<Obstacle> {
         match &mut self.made.lock().expect("no holder panics").as_mut()? {
             Made { ground: Ground::Copied(why), is_told, .. } if !*is_told => {
                 *is_told = true;
@@ -419,7 +419,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns why steps can have no overlays here, if they cannot, found out by making one.
-    fn why_not_layered(&self, directory: &Path) -> Result<Option<String>, RunError> {
+    fn why_not_layered(&self, directory: &Path) -> Result<Option<Obstacle>, RunError> {
         let trial = directory.join("trial");
         for name in ["below", "upper", "overlay", "room/work"] {
             disk::make_directory(&trial.join(name))?;
@@ -436,7 +436,7 @@ impl<'a> Place<'a> {
         let tried = exec::try_world(&world);
         disk::remove_tree(&trial)?;
         Ok(match tried {
-            Err(ExecError::World { source }) => Some(source.to_string()),
+            Err(ExecError::World(obstacle)) => Some(obstacle),
             _ => None,
         })
     }
