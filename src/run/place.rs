@@ -23,6 +23,7 @@ use super::layer;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
+use crate::host::Time;
 use crate::path::ProjectPath;
 use crate::pipeline::Step;
 use crate::snapshot::{View, lay_out, place_entry};
@@ -30,9 +31,11 @@ use crate::snapshot::{View, lay_out, place_entry};
 /// How many places of failed runs are kept.
 const KEPT_MAX: usize = 3;
 const KEPT: &str = "kept";
+/// What the name of a place begins with.
+const PREFIX: &str = "run-";
 const LOCK: &str = "lock";
 /// Held while a place gets its lock, so that one without is known to be left behind.
-const MAKING: &str = "making";
+pub(super) const MAKING: &str = "making";
 /// So many layers become one where a step has more: an overlay takes only some hundreds, and each costs time at every lookup.
 const BUNDLE: usize = 64;
 
@@ -379,7 +382,7 @@ impl<'a> Place<'a> {
         let made = self.made.into_inner().expect("no holder panics");
         let Some(made) = made else { return Ok(()) };
         if keep {
-            disk::write_whole(&made.directory.join(KEPT), b"", Durability::Deferred)?;
+            disk::write_whole(&made.directory.join(KEPT), base::now().as_bytes(), Durability::Deferred)?;
             Ok(())
         } else {
             Ok(disk::remove_tree(&made.directory)?)
@@ -393,7 +396,7 @@ impl<'a> Place<'a> {
         let making = Lock::exclusive(&self.base.join(MAKING)).map_err(failed)?;
         sweep(self.base);
         let directory = tempfile::Builder::new()
-            .prefix("run-")
+            .prefix(PREFIX)
             .tempdir_in(self.base)
             .map_err(DiskError::on("make a directory in", self.base))
             .map_err(failed)?
@@ -440,6 +443,30 @@ impl<'a> Place<'a> {
             _ => None,
         })
     }
+}
+
+/// Returns the places that no run is at work in, each with the lock that keeps it so and the time when it was kept;
+/// `None` if it was not kept but left behind.
+///
+/// The caller holds the lock under which places are made.
+///
+/// # Errors
+///
+/// [`RunError::Disk`] if they cannot be listed, locked or read.
+pub(super) fn idle(base: &Path) -> Result<Vec<(PathBuf, Lock, Option<Time>)>, RunError> {
+    let mut idle = Vec::new();
+    for entry in fs::read_dir(base).map_err(DiskError::on("list", base))? {
+        let entry = entry.map_err(DiskError::on("list", base))?;
+        let directory = entry.path();
+        let is_place = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if is_place && matches!(disk::look(&directory)?, Some(disk::Found::Directory)) {
+            if let Some(lock) = Lock::try_exclusive(&directory.join(LOCK))? {
+                let kept = disk::read_if_there(&directory.join(KEPT))?;
+                idle.push((directory, lock, kept.map(|noted| base::time_in(&noted))));
+            }
+        }
+    }
+    Ok(idle)
 }
 
 struct Own {
@@ -509,7 +536,7 @@ fn sweep(base: &Path) {
     base::sweep(base);
     let Ok(entries) = fs::read_dir(base) else { return };
     let mut kept = Vec::new();
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("run-")) {
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
         let directory = entry.path();
         if !matches!(disk::look(&directory), Ok(Some(disk::Found::Directory))) {
             continue;
