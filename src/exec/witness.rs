@@ -490,7 +490,7 @@ fn opened(path: Vec<u8>, flags: u64, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
             }
             facts.push(Fact::Written(path));
         }
-        Lies::Nothing | Lies::Directory => facts.push(Fact::Examined(path)),
+        Lies::Nothing | Lies::Nowhere | Lies::Directory => facts.push(Fact::Examined(path)),
         _ if exclusive => facts.push(Fact::Examined(path)),
         _ if !writes => facts.push(Fact::Read(path)),
         Lies::File { writable: true } if flag(libc::O_TRUNC) => {
@@ -543,7 +543,7 @@ fn removed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact
     let found = lies(&path);
     facts.push(Fact::Examined(path.clone()));
     match found {
-        Lies::Nothing => {}
+        Lies::Nothing | Lies::Nowhere => {}
         Lies::File { .. } => facts.push(Fact::Written(path)),
         Lies::Directory | Lies::Unknown => facts.push(Fact::Changed(path)),
     }
@@ -552,7 +552,7 @@ fn removed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact
 /// What changing something at a path means that leaves its content, or a part of it.
 fn changed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
     match lies(&path) {
-        Lies::Nothing => facts.push(Fact::Examined(path)),
+        Lies::Nothing | Lies::Nowhere => facts.push(Fact::Examined(path)),
         Lies::Directory => {
             facts.push(Fact::Examined(path.clone()));
             facts.push(Fact::Changed(path));
@@ -571,11 +571,15 @@ fn changed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact
 fn moved(from: Vec<u8>, to: Vec<u8>, is_own: bool, lies: impl Fn(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
     let (source, target) = (lies(&from), lies(&to));
     let is_file = matches!(source, Lies::File { .. });
-    if source == Lies::Nothing {
+    if matches!(source, Lies::Nothing | Lies::Nowhere) {
         facts.push(Fact::Examined(from));
         return;
     }
     facts.push(Fact::Read(from.clone()));
+    if target == Lies::Nowhere {
+        facts.push(Fact::Examined(to));
+        return;
+    }
     if matches!(target, Lies::Nothing | Lies::File { .. }) && (is_file || is_own) {
         facts.push(Fact::Renamed(from.clone(), to));
     } else {
@@ -715,7 +719,7 @@ mod tests {
 
     #[test]
     fn what_an_opening_depends_on_follows_from_its_flags_and_what_lies_there() {
-        use Lies::{Directory, Nothing};
+        use Lies::{Directory, Nothing, Nowhere};
         use libc::{O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY};
         let locked = Lies::File { writable: false };
         assert_eq!(flags(O_RDONLY, FILE), "read");
@@ -726,6 +730,8 @@ mod tests {
         assert_eq!(flags(afresh, FILE), "written");
         assert_eq!(flags(afresh, Nothing), "written");
         assert_eq!(flags(afresh, Directory), "examined");
+        assert_eq!(flags(afresh, Nowhere), "examined");
+        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nowhere), "examined");
         assert_eq!(flags(afresh, locked), "read, changed");
         assert_eq!(flags(O_WRONLY | O_TRUNC, FILE), "examined, written");
         assert_eq!(flags(O_WRONLY | O_TRUNC, Nothing), "examined");
@@ -748,6 +754,7 @@ mod tests {
         let a = || b"/d/a".to_vec();
         assert_eq!(of(&|facts| made(a(), |_| Lies::Directory, facts)), "examined /d/a");
         assert_eq!(of(&|facts| made(a(), |_| Lies::Nothing, facts)), "examined /d/a, written /d/a");
+        assert_eq!(of(&|facts| made(a(), |_| Lies::Nowhere, facts)), "examined /d/a");
         assert_eq!(of(&|facts| removed(a(), |_| Lies::Directory, facts)), "examined /d/a, changed /d/a");
         assert_eq!(of(&|facts| removed(a(), |_| FILE, facts)), "examined /d/a, written /d/a");
         assert_eq!(of(&|facts| changed(a(), |_| FILE, facts)), "read /d/a, changed /d/a");
@@ -759,6 +766,7 @@ mod tests {
         let (file, nothing, directory) = (FILE, Lies::Nothing, Lies::Directory);
         assert_eq!(moves(file, nothing, false), "read /d/a, renamed, written /d/a");
         assert_eq!(moves(nothing, file, false), "examined /d/a");
+        assert_eq!(moves(file, Lies::Nowhere, false), "read /d/a, examined /b");
         assert_eq!(moves(directory, nothing, false), "read /d/a, examined /b, changed /b, changed /d/a");
         assert_eq!(moves(directory, nothing, true), "read /d/a, renamed, changed /d/a");
         assert_eq!(moves(file, directory, true), "read /d/a, examined /b, changed /b, written /d/a");

@@ -270,3 +270,21 @@ fn a_module_that_is_imported_by_a_computed_name_runs_exactly_who_imported_it() {
     machine.project.write("other/json.py", "\n");
     assert_eq!(machine.ran(), Vec::<String>::new());
 }
+
+#[test]
+fn what_a_step_could_not_make_for_want_of_a_directory_is_not_its_own() {
+    // It was taken for written, so that what was read there afterwards counted as the step's own, and a file that
+    // came to be there later ran nothing again.
+    let machine = sandbox_of(&[
+        ("adds", "", "echo more >> adds/a; cat adds/a"),
+        ("moves", "", "echo x > x; mv x moves/a; cat moves/a"),
+        ("links", "", "ln -s links/a to-a; echo more >> to-a; cat links/a"),
+        ("makes", "", "mkdir makes/a; ls makes"),
+    ]);
+    assert_eq!(machine.ran().len(), 4);
+    for step in ["adds", "moves", "links", "makes"] {
+        machine.project.write(&format!("{step}/a"), "0\n");
+        assert_eq!(machine.ran(), [step]);
+        assert_ne!(machine.project.read(&format!("{step}.txt")), "", "{step}");
+    }
+}

@@ -8,7 +8,7 @@ use crate::sandbox::Sandbox;
 
 /// Returns a `pv` command in the project that can make no namespaces; `None`, after saying so, where that cannot be had.
 #[expect(clippy::print_stderr, reason = "what is not tested must be seen")]
-fn confined(test: &str, project: &Sandbox, arguments: &[&str]) -> Option<Command> {
+pub(crate) fn confined(test: &str, project: &Sandbox, arguments: &[&str]) -> Option<Command> {
     let confine = |program: &str| {
         let drop = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all \
                     --securebits=+noroot \"$@\"";
