@@ -484,11 +484,13 @@ fn opened(path: Vec<u8>, flags: u64, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
     let exclusive = flag(libc::O_EXCL) && creates;
     match found {
         Lies::Nothing if creates => {
-            // Emptied or only added to, it would have been the same had there been something.
-            if exclusive || (reads && !flag(libc::O_TRUNC)) {
+            // Emptied, it would have been the same had there been something.
+            let is_begun = exclusive || flag(libc::O_TRUNC);
+            if exclusive || (reads && !is_begun) {
                 facts.push(Fact::Examined(path.clone()));
             }
-            facts.push(Fact::Written(path));
+            // Who only adds to it makes nothing of what is there, but who reads it later depends on there having been nothing.
+            facts.push(if is_begun || reads { Fact::Written(path) } else { Fact::Changed(path) });
         }
         Lies::Nothing | Lies::Nowhere | Lies::Directory => facts.push(Fact::Examined(path)),
         _ if exclusive => facts.push(Fact::Examined(path)),
@@ -738,7 +740,7 @@ mod tests {
         assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL, Nothing), "examined, written");
         assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL, FILE), "examined");
         assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, FILE), "changed");
-        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nothing), "written");
+        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nothing), "changed");
         assert_eq!(flags(O_RDWR, FILE), "read, written");
         assert_eq!(flags(O_RDONLY | O_CREAT, FILE), "read");
         assert_eq!(flags(O_RDONLY | O_CREAT, Nothing), "examined, written");

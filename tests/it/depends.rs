@@ -272,7 +272,7 @@ fn a_module_that_is_imported_by_a_computed_name_runs_exactly_who_imported_it() {
 }
 
 #[test]
-fn what_a_step_could_not_make_for_want_of_a_directory_is_not_its_own() {
+fn what_a_step_only_wanted_to_make_or_adds_to_is_not_its_own() {
     // It was taken for written, so that what was read there afterwards counted as the step's own, and a file that
     // came to be there later ran nothing again.
     let machine = sandbox_of(&[
@@ -280,9 +280,10 @@ fn what_a_step_could_not_make_for_want_of_a_directory_is_not_its_own() {
         ("moves", "", "echo x > x; mv x moves/a; cat moves/a"),
         ("links", "", "ln -s links/a to-a; echo more >> to-a; cat links/a"),
         ("makes", "", "mkdir makes/a; ls makes"),
+        ("begins", "", "mkdir -p begins; echo more >> begins/a; cat begins/a"),
     ]);
-    assert_eq!(machine.ran().len(), 4);
-    for step in ["adds", "moves", "links", "makes"] {
+    assert_eq!(machine.ran().len(), 5);
+    for step in ["adds", "moves", "links", "makes", "begins"] {
         machine.project.write(&format!("{step}/a"), "0\n");
         assert_eq!(machine.ran(), [step]);
         assert_ne!(machine.project.read(&format!("{step}.txt")), "", "{step}");
