@@ -135,6 +135,10 @@ fn files_of_the_project_that_nobody_declared_run_exactly_who_read_them() {
         case("list", "file", "parts", |machine| machine.project.write("parts/b", "2\n")),
         case("size", "file", "notes.md", |machine| machine.project.write("notes.md", "")),
         case("link", "file", "v1", |machine| machine.project.write("v1", "another\n")),
+        case("link", "file", "current", |machine| {
+            std::fs::remove_file(machine.project.path("current")).unwrap();
+            symlink("v2", machine.project.path("current")).unwrap();
+        }),
         case("rights", "file", "tool.sh", |machine| {
             std::fs::set_permissions(machine.project.path("tool.sh"), PermissionsExt::from_mode(0o755)).unwrap();
         }),
@@ -151,7 +155,7 @@ fn files_of_the_project_that_nobody_declared_run_exactly_who_read_them() {
         machine.project.write("more/other.ini", "on\n");
         machine.project.write("models/b", "other\n");
         machine.project.write("models/c", "other\n");
-        machine.project.write("v2", "other\n");
+        machine.project.write("v1", "other\n");
         // Nor does it count that a file was written again.
         machine.project.write("settings.ini", "4\n");
     });
@@ -280,12 +284,15 @@ fn what_a_step_only_wanted_to_make_or_adds_to_is_not_its_own() {
         ("moves", "", "echo x > x; mv x moves/a; cat moves/a"),
         ("links", "", "ln -s links/a to-a; echo more >> to-a; cat links/a"),
         ("makes", "", "mkdir makes/a; ls makes"),
-        ("begins", "", "mkdir -p begins; echo more >> begins/a; cat begins/a"),
+        ("begins", "", "echo more >> begun; cat begun"),
     ]);
     assert_eq!(machine.ran().len(), 5);
-    for step in ["adds", "moves", "links", "makes", "begins"] {
-        machine.project.write(&format!("{step}/a"), "0\n");
+    let files =
+        [("adds", "adds/a"), ("moves", "moves/a"), ("links", "links/a"), ("makes", "makes/a"), ("begins", "begun")];
+    for (step, file) in files {
+        machine.project.write(file, "0\n");
         assert_eq!(machine.ran(), [step]);
         assert_ne!(machine.project.read(&format!("{step}.txt")), "", "{step}");
     }
+    assert_eq!(machine.project.read("begins.txt"), "0\nmore\n");
 }
