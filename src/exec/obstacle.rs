@@ -66,17 +66,15 @@ impl Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
-            Cause::System => f.write_str("only Linux has namespaces")?,
-            Cause::Kernel => f.write_str("this kernel has no user namespaces")?,
-            Cause::Setting(name, value) => write!(f, "user namespaces are switched off, `{name}` being {value}")?,
-            Cause::UsedUp => f.write_str("there may be no more user namespaces, or none nested as deep")?,
-            Cause::Filter => {
-                f.write_str("a filter of system calls, such as that of a container, forbids namespaces")?
-            }
-            Cause::Forbidden => f.write_str("the system does not permit namespaces")?,
-            Cause::Overlay => f.write_str("no overlay can be mounted in the directory where steps run")?,
-            Cause::Other => f.write_str("namespaces cannot be made")?,
-        }
+            Cause::System => f.write_str("only Linux has namespaces"),
+            Cause::Kernel => f.write_str("this kernel has no user namespaces"),
+            Cause::Setting(name, value) => write!(f, "user namespaces are switched off, `{name}` being {value}"),
+            Cause::UsedUp => f.write_str("there may be no more user namespaces, or none nested as deep"),
+            Cause::Filter => f.write_str("a filter of system calls, such as that of a container, forbids namespaces"),
+            Cause::Forbidden => f.write_str("the system does not permit namespaces"),
+            Cause::Overlay => f.write_str("no overlay can be mounted in the directory where steps run"),
+            Cause::Other => f.write_str("namespaces cannot be made"),
+        }?;
         write!(f, " ({})", self.said)
     }
 }
@@ -121,6 +119,7 @@ fn is_filtered() -> bool {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
+    use super::Stopped::{Elsewhere, Mounts, Namespaces, Overlay};
     use super::*;
 
     #[test]
@@ -130,7 +129,6 @@ mod tests {
             let setting = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
             assert_eq!(cause(stopped, &error, &setting, filtered), wanted, "{stopped:?} {error} {settings:?}");
         };
-        use Stopped::{Elsewhere, Mounts, Namespaces, Overlay};
         let none = ("user.max_user_namespaces", 0);
         let debian = ("kernel.unprivileged_userns_clone", 0);
         let ubuntu = ("kernel.apparmor_restrict_unprivileged_userns", 1);

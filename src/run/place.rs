@@ -459,11 +459,12 @@ pub(super) fn idle(base: &Path) -> Result<Vec<(PathBuf, Lock, Option<Time>)>, Ru
         let entry = entry.map_err(DiskError::on("list", base))?;
         let directory = entry.path();
         let is_place = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        if is_place && matches!(disk::look(&directory)?, Some(disk::Found::Directory)) {
-            if let Some(lock) = Lock::try_exclusive(&directory.join(LOCK))? {
-                let kept = disk::read_if_there(&directory.join(KEPT))?;
-                idle.push((directory, lock, kept.map(|noted| base::time_in(&noted))));
-            }
+        if is_place
+            && matches!(disk::look(&directory)?, Some(disk::Found::Directory))
+            && let Some(lock) = Lock::try_exclusive(&directory.join(LOCK))?
+        {
+            let kept = disk::read_if_there(&directory.join(KEPT))?;
+            idle.push((directory, lock, kept.map(|noted| base::time_in(&noted))));
         }
     }
     Ok(idle)

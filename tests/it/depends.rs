@@ -135,10 +135,6 @@ fn files_of_the_project_that_nobody_declared_run_exactly_who_read_them() {
         case("list", "file", "parts", |machine| machine.project.write("parts/b", "2\n")),
         case("size", "file", "notes.md", |machine| machine.project.write("notes.md", "")),
         case("link", "file", "v1", |machine| machine.project.write("v1", "another\n")),
-        case("link", "file", "current", |machine| {
-            std::fs::remove_file(machine.project.path("current")).unwrap();
-            symlink("v2", machine.project.path("current")).unwrap();
-        }),
         case("rights", "file", "tool.sh", |machine| {
             std::fs::set_permissions(machine.project.path("tool.sh"), PermissionsExt::from_mode(0o755)).unwrap();
         }),
@@ -155,7 +151,7 @@ fn files_of_the_project_that_nobody_declared_run_exactly_who_read_them() {
         machine.project.write("more/other.ini", "on\n");
         machine.project.write("models/b", "other\n");
         machine.project.write("models/c", "other\n");
-        machine.project.write("v1", "other\n");
+        machine.project.write("v2", "other\n");
         // Nor does it count that a file was written again.
         machine.project.write("settings.ini", "4\n");
     });
@@ -273,6 +269,21 @@ fn a_module_that_is_imported_by_a_computed_name_runs_exactly_who_imported_it() {
     machine.project.write("README.md", "# Modules\n");
     machine.project.write("other/json.py", "\n");
     assert_eq!(machine.ran(), Vec::<String>::new());
+}
+
+#[test]
+fn a_link_that_leads_elsewhere_runs_who_went_through_it() {
+    let machine = sandbox_of(&[("link", "", "cat current"), ("directly", "", "cat v1")]);
+    let project = &machine.project;
+    project.write("v1", "1\n");
+    project.write("v2", "2\n");
+    symlink("v1", project.path("current")).unwrap();
+    assert_eq!(machine.ran().len(), 2);
+    std::fs::remove_file(project.path("current")).unwrap();
+    symlink("v2", project.path("current")).unwrap();
+    assert!(machine.why("link").contains(&"file current".to_owned()));
+    assert_eq!(machine.ran(), ["link"]);
+    assert_eq!(project.read("link.txt"), "2\n");
 }
 
 #[test]
