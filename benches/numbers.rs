@@ -20,6 +20,7 @@ use common::report::{Report, directory};
 use common::row::{Hold, Row, Series, table};
 use common::scratch::Scratch;
 use common::size::Size;
+use steps::Step;
 
 #[expect(dead_code, reason = "some of it serves the store alone")]
 mod common;
@@ -42,13 +43,14 @@ fn main() {
     ];
     let observed = observed::measure(&scratch, size);
     rows.extend(observed.rows);
-    let steps = steps::measure(&scratch, size, &chain);
+    let wide = rows.iter_mut().find(|row| row.name == "wide").expect("it is one of them");
+    let steps = steps::measure(&scratch, size, &chain, wide);
     rows.extend(steps.rows);
     let mut out = std::io::stdout().lock();
     out.write_all(table(&rows).as_bytes()).unwrap();
     let mut report = Report::of(rows, size, start.elapsed().as_secs());
     let versions = ["git", "make"].map(|program| (program.to_owned(), version_of(program)));
-    report.versions.extend(versions);
+    report.versions.extend(versions.into_iter().chain(steps.versions));
     report.not_measured.extend(observed.missing.into_iter().chain(steps.missing));
     writeln!(out, "\nwritten to {}", report.keep(&directory(size), "numbers").display()).unwrap();
 }
@@ -139,24 +141,31 @@ fn chain(scratch: &Scratch) -> PathBuf {
 
 /// Each step copies the file of the one before. Nothing has run yet.
 fn chain_of(scratch: &Scratch, name: &str, count: usize) -> PathBuf {
-    let steps =
-        (1..=count).map(|n| (format!("cp f{}.txt f{n}.txt", n - 1), format!("f{}.txt", n - 1), format!("f{n}.txt")));
-    project(scratch, name, steps)
+    project(scratch, name, &chain_steps(count))
+}
+
+fn chain_steps(count: usize) -> Vec<Step> {
+    let step = |n| (format!("cp f{}.txt f{n}.txt", n - 1), format!("f{}.txt", n - 1), format!("f{n}.txt"));
+    (1..=count).map(step).collect()
+}
+
+fn wide_steps() -> Vec<Step> {
+    (1..=WIDE_STEPS).map(|n| (format!("echo x > o{n}.txt"), String::new(), format!("o{n}.txt"))).collect()
 }
 
 /// Each step writes one file and reads none. A place for `pv` and one for `make`.
 fn wide_places(scratch: &Scratch, round: usize) -> (PathBuf, PathBuf) {
-    let steps = || (1..=WIDE_STEPS).map(|n| (format!("echo x > o{n}.txt"), String::new(), format!("o{n}.txt")));
-    (project(scratch, &format!("wide-{round}"), steps()), project(scratch, &format!("make-{round}"), steps()))
+    let place = |name: &str| project(scratch, &format!("{name}-{round}"), &wide_steps());
+    (place("wide"), place("make"))
 }
 
 /// Makes a repository with the same steps for `pv` and for `make`: (command, input, output).
-fn project(scratch: &Scratch, name: &str, steps: impl Iterator<Item = (String, String, String)>) -> PathBuf {
+fn project(scratch: &Scratch, name: &str, steps: &[Step]) -> PathBuf {
     let place = scratch.root.join(name);
     let mut pipeline = String::from("steps:\n");
     let (mut all, mut rules, mut ignored) = (String::from("all:"), String::new(), String::from("/.ninja_*\n"));
     let mut edges = String::from("rule run\n  command = $do\n");
-    for (number, (command, input, output)) in steps.enumerate() {
+    for (number, (command, input, output)) in steps.iter().enumerate() {
         write!(pipeline, "  s{number}:\n    run: {command}\n    inputs: [{input}]\n    outputs: [{output}]\n").unwrap();
         write!(all, " {output}").unwrap();
         write!(rules, "{output}: {input}\n\t@sh -c '{command}'\n").unwrap();

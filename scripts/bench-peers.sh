@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the programs that `make bench` measures beside pv: scripts/bench-peers.sh DIRECTORY [xvc]
 #
-# DVC goes into DIRECTORY/dvc, by pip; restic and git are taken from the system, by
+# DVC, Snakemake and ninja go into directories below DIRECTORY, by pip; restic and git are taken from the system, by
 # apt-get where they are missing; Xvc only if asked for, because it is built from source for
 # many minutes. What to set for the benchmark is said at the end.
 set -eu
@@ -10,6 +10,8 @@ mkdir -p "$1"
 place=$(cd "$1" && pwd)
 python=${PYTHON:-python3}
 dvc_version=3.67.1
+snakemake_version=9.27.1
+ninja_version=1.13.2
 xvc_version=0.7.0
 
 say() { echo "bench-peers: $*" >&2; }
@@ -17,6 +19,12 @@ say() { echo "bench-peers: $*" >&2; }
 if ! "$place/dvc/bin/dvc" --version 2>/dev/null | grep -qx "$dvc_version"; then
     "$python" -m venv "$place/dvc"
     "$place/dvc/bin/pip" install --quiet --disable-pip-version-check "dvc==$dvc_version"
+fi
+
+# Of their own: DVC and Snakemake ask for different versions of the same packages.
+if ! "$place/steps/bin/snakemake" --version 2>/dev/null | grep -qx "$snakemake_version"; then
+    "$python" -m venv "$place/steps"
+    "$place/steps/bin/pip" install --quiet --disable-pip-version-check "snakemake==$snakemake_version" "ninja==$ninja_version"
 fi
 
 missing=
@@ -39,4 +47,4 @@ if [ "${2:-}" = xvc ]; then
     cargo install xvc --version "$xvc_version" --locked --no-default-features --features bundled-sqlite --root "$place/xvc"
 fi
 
-say "now: PV_BENCH_PEERS_PATH=$place/dvc/bin:$place/xvc/bin make bench"
+say "now: PV_BENCH_PEERS_PATH=$place/dvc/bin:$place/steps/bin:$place/xvc/bin make bench"

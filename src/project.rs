@@ -10,10 +10,11 @@ use crate::environment::Rules;
 use crate::git::{GitError, Repository};
 use crate::host::{self, Time};
 use crate::path::ProjectPath;
-use crate::pipeline::{DefinitionError, SETTINGS, Settings, read_settings};
+use crate::pipeline::{DefinitionError, SETTINGS, SETTINGS_NAME, Settings, read_settings};
 use crate::record::Journal;
 use crate::retention::User;
 use crate::revision::Names;
+use crate::run::Named;
 use crate::snapshot::Site;
 use crate::stat_cache::StatCache;
 use crate::store::{LocalStore, StoreError};
@@ -187,6 +188,29 @@ impl Project {
     pub fn places(&self) -> PathBuf {
         let name = crate::hash::Digest::of(self.directory.as_os_str().as_encoded_bytes()).short();
         host::cache_directory().join("work").join(name)
+    }
+
+    /// Returns the steps that pipelines of this repository have: at the heads of branches, at tags, in working trees.
+    ///
+    /// Costs a look at each tree of those.
+    ///
+    /// # Errors
+    ///
+    /// [`GitError`] if one of them cannot be read. A definition with a mistake in it is no error.
+    pub fn named_steps(&self) -> Result<Named, GitError> {
+        let mut named = Named::default();
+        for (name, text) in self.repository.files_at_heads(DEFINITIONS)? {
+            let Some(pipeline) = name.strip_suffix(".yaml").filter(|pipeline| *pipeline != SETTINGS_NAME) else {
+                continue;
+            };
+            match crate::pipeline::read(&text, &name) {
+                Ok(definition) => {
+                    definition.pipeline.steps.iter().for_each(|step| named.add(pipeline, &step.name));
+                }
+                Err(_) => named.add_unreadable(pipeline),
+            }
+        }
+        Ok(named)
     }
 
     /// Returns the file of this worktree that remembers which outputs were put where.

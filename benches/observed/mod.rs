@@ -118,5 +118,5 @@ pub(crate) fn measure(scratch: &Scratch, size: Size) -> Measured {
         missing.push("an import, observed: numpy, pandas or scikit-learn is not installed for `python3`".to_owned());
     }
     both("20,000 files being opened", &["python3", "-c", OPEN], 1.5);
-    Measured { rows, missing }
+    Measured { rows, versions: Vec::new(), missing }
 }

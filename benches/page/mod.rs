@@ -43,10 +43,11 @@ pub(crate) fn text(numbers: &Report, store: &Report) -> String {
     if count(None) > 0 {
         verdict += &format!("; of {} it could not be told", count(None));
     }
-    let peers = match peers_table(&store.rows) {
+    let peers = |what: &str, rows: &[Row]| match peers_table(rows) {
         none if none.is_empty() => "None was measured this time.".to_owned(),
-        table => format!("The same data, in the same job, one round each; *1.0x* is what `pv` takes.\n\n{table}"),
+        table => format!("{what}; *1.0x* is what `pv` takes.\n\n{table}"),
     };
+    let of_steps = "The same steps, in the same job: one round cold, three with nothing to do";
     let quick = "A quick run: everything is smaller, few rounds are taken, and no number says anything about speed.\n\
                  It only shows that the benchmark works.\n\n";
     let quick = if store.size == "full" { "" } else { quick };
@@ -57,7 +58,8 @@ pub(crate) fn text(numbers: &Report, store: &Report) -> String {
         ("{machine}", store.machine.join(", ")),
         ("{versions}", versions(numbers, store)),
         ("{store}", table(&store.rows)),
-        ("{peers}", peers),
+        ("{peers}", peers("The same data, in the same job, one round each", &store.rows)),
+        ("{step peers}", peers(of_steps, &numbers.rows)),
         ("{numbers}", table(&numbers.rows)),
         ("{not measured}", list(store.not_measured.iter().chain(&numbers.not_measured))),
     ];

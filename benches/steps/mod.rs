@@ -1,7 +1,6 @@
 //! What many steps cost together: with nothing to do, cold, and after one edit among many files.
 
 use std::cell::Cell;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,21 +10,27 @@ use crate::common::row::{Hold, Row, Series};
 use crate::common::scratch::Scratch;
 use crate::common::size::Size;
 
+mod peers;
+
+pub(crate) use peers::Step;
+
 const MANY_STEPS: usize = 1000;
+const IDLE: &str = "`pv run`, 100 chained steps, nothing to do";
 const FILES: usize = 100_000;
 const FILES_PER_DIRECTORY: usize = 250;
 
 /// The other program that runs steps, and how it is told to bring everything up to date.
 const NINJA: &[&str] = &["ninja", "--quiet"];
 
-/// The rows, and what was not measured.
+/// The rows, what was not measured, and the versions of other programs.
 pub(crate) struct Measured {
     pub(crate) rows: Vec<Row>,
+    pub(crate) versions: Vec<(String, String)>,
     pub(crate) missing: Vec<String>,
 }
 
-/// Measures all of it. `chain` is a place whose 100 chained steps are done.
-pub(crate) fn measure(scratch: &Scratch, size: Size, chain: &Path) -> Measured {
+/// Measures all of it. `chain` is a place whose 100 chained steps are done; `wide` is the row of the 200 independent ones.
+pub(crate) fn measure(scratch: &Scratch, size: Size, chain: &Path, wide: &mut Row) -> Measured {
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     if is_there(NINJA[0]) {
         rows.push(nothing_to_do(scratch, size, chain));
@@ -33,16 +38,27 @@ pub(crate) fn measure(scratch: &Scratch, size: Size, chain: &Path) -> Measured {
         missing.push("`pv run` of 100 steps with nothing to do: its floor, ninja, is not installed".to_owned());
     }
     rows.push(ten_times_as_many(scratch, size, chain));
-    rows.push(cold(scratch, size));
+    let mut of_cold = cold(scratch, size);
     rows.push(one_edit(scratch, size));
-    Measured { rows, missing }
+    let (peers, absent) = peers::installed();
+    missing.extend(absent.iter().map(|name| format!("{name}, running the same steps: it is not installed")));
+    let mut versions = Vec::new();
+    for (peer, version) in peers {
+        let needed = peer.measure(scratch, size, &super::chain_steps(super::CHAIN_STEPS), "start\n");
+        of_cold.peers.push(needed.cold);
+        rows.iter_mut().filter(|row| row.what == IDLE).for_each(|row| row.peers.push(needed.idle.clone()));
+        wide.peers.push(peer.measure(scratch, size, &super::wide_steps(), "x\n").cold);
+        versions.push((peer.name.to_owned(), version));
+    }
+    rows.push(of_cold);
+    Measured { rows, versions, missing }
 }
 
 fn nothing_to_do(scratch: &Scratch, size: Size, chain: &Path) -> Row {
     peer(scratch, chain, NINJA);
     let (subject, floor) = in_turns(size.rounds(20), |_| scratch.pv(chain, &["run"]), |_| peer(scratch, chain, NINJA));
     let floor = Series::times("`ninja`, nothing to do", &floor);
-    row("`pv run`, 100 chained steps, nothing to do", Series::times("pv", &subject), floor, 5.0)
+    row(IDLE, Series::times("pv", &subject), floor, 5.0)
 }
 
 fn ten_times_as_many(scratch: &Scratch, size: Size, chain: &Path) -> Row {
@@ -111,18 +127,9 @@ fn row(what: &str, measured: Series, floor: Series, most: f64) -> Row {
 }
 
 fn peer(scratch: &Scratch, place: &Path, words: &[&str]) -> Cost {
-    child::run(scratch.command(place, words[0]).args(&words[1..]).env("PATH", path())).0
+    child::run(scratch.command(place, words[0]).args(&words[1..]).env("PATH", peers::path())).0
 }
 
 fn is_there(program: &str) -> bool {
-    first_line(Command::new(program).arg("--version").env("PATH", path())).is_some()
-}
-
-/// Where peers are looked for: first in the directories of `PV_BENCH_PEERS_PATH`, which only they see.
-fn path() -> OsString {
-    let own = std::env::var_os("PATH").unwrap();
-    let Some(mut path) = std::env::var_os("PV_BENCH_PEERS_PATH") else { return own };
-    path.push(":");
-    path.push(own);
-    path
+    first_line(Command::new(program).arg("--version").env("PATH", peers::path())).is_some()
 }

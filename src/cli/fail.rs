@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::ui::{BAD, GOOD, paint};
 use crate::damage::DamageError;
 use crate::disk::DiskError;
-use crate::exec::ExecError;
+use crate::exec::{Cause, ExecError, Obstacle};
 use crate::git::GitError;
 use crate::pipeline::DefinitionError;
 use crate::project::ProjectError;
@@ -386,6 +386,32 @@ fn listed(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns how steps could be isolated although something is in the way, where that is known.
+pub(super) fn obstacle_hint(obstacle: &Obstacle) -> Option<String> {
+    match obstacle.cause {
+        Cause::Setting(name, value) => {
+            let wanted = match name {
+                "user.max_user_namespaces" => 10_000,
+                _ => 1 - value,
+            };
+            Some(format!("`sudo sysctl -w {name}={wanted}` switches them on, until the next start of the machine"))
+        }
+        Cause::UsedUp => Some("`sudo sysctl -w user.max_user_namespaces=` with a higher number allows more".to_owned()),
+        Cause::Filter => Some(
+            "start the container with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, \
+             or with a profile that permits `clone` and `mount` in user namespaces"
+                .to_owned(),
+        ),
+        Cause::Overlay => {
+            Some("set `XDG_CACHE_HOME` to a directory on a disk of this machine: ext4, xfs, btrfs or tmpfs".to_owned())
+        }
+        Cause::Forbidden => Some(
+            "look for what restricts it: SELinux or AppArmor, a `chroot`, or the settings of a container".to_owned(),
+        ),
+        Cause::System | Cause::Kernel | Cause::Other => None,
+    }
+}
+
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         let (code, hint) = match &error {
@@ -395,6 +421,13 @@ impl From<RunError> for CliError {
             RunError::NoWorkdir { .. } => {
                 (USAGE, Some("Git keeps no empty directories; put a file into it".to_owned()))
             }
+            RunError::Kept { found, .. } => (
+                USAGE,
+                Some(format!(
+                    "what is kept begins with nothing: keep another path, or, if that is no part of the project, \
+                     add it to `.gitignore`, and `git rm -r --cached {found}` if Git has it"
+                )),
+            ),
             RunError::Shortage { shortage: Shortage::Cpus { wanted, .. }, .. } => (
                 ENVIRONMENT,
                 Some(format!("`--jobs {wanted}` lets it run all the same; to ask for less, change its `resources`")),
@@ -446,8 +479,10 @@ impl From<RunError> for CliError {
                 (USAGE, disk_hint(error).map(str::to_owned))
             }
             RunError::Exec(_) => (STEP_FAILED, None),
-            RunError::NotStrict { .. } => {
-                (ENVIRONMENT, Some("`isolate: observe` runs it without, and tells what it read".to_owned()))
+            RunError::NotStrict { why, .. } => {
+                let otherwise = "`isolate: observe` runs it without, and tells what it read";
+                let hint = obstacle_hint(why).map(|hint| format!("{hint}; or else, {otherwise}"));
+                (ENVIRONMENT, hint.or_else(|| Some(otherwise.to_owned())))
             }
             RunError::Variable { .. } | RunError::UnknownStep(_) => (USAGE, None),
         };

@@ -14,6 +14,7 @@ use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{Kind, SnapshotId};
 use crate::retention::{self, Lost, RetentionError};
+use crate::run::{self, Idle};
 use crate::store::{self, Collected, Live, Terms};
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
@@ -25,6 +26,8 @@ const SHOWN: usize = 10;
 /// Kept is: every version; what a commit determines that Git still has; data pointers in any branch, tag, reflog,
 /// index or working tree; and what was taken or run within the last days. To keep a snapshot for good, name it:
 /// `pv snapshot --tag NAME`. What goes lies in the trash for some days and comes back with `--undo`.
+/// Beside the store go, for good: checkouts and places of failed runs that nobody has used for as many days, and
+/// what steps kept between attempts that no branch, tag or working tree names any more.
 /// Others may work meanwhile; what one of them may rely on stays for the next time.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -37,7 +40,7 @@ pub(super) struct Args {
     /// Keep what was taken or run within so many days
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
     keep_days: u32,
-    /// Keep what goes in the trash for so many days; 0 removes it at once
+    /// Keep what goes in the trash, and what runs left, for so many days; 0 removes it at once
     #[arg(long, value_name = "DAYS", default_value_t = 7)]
     undo_days: u32,
     /// Put back what is in the trash
@@ -58,6 +61,7 @@ struct Answer {
     removed_bytes: u64,
     put_back: u64,
     waiting_for: BTreeSet<String>,
+    places: Places,
     #[serde(skip)]
     undo_days: u32,
 }
@@ -72,6 +76,23 @@ struct Gone {
 #[derive(Serialize)]
 struct GoneFile {
     path: String,
+    bytes: u64,
+}
+
+/// What runs left beside the store.
+#[derive(Serialize)]
+struct Places {
+    checkouts: u64,
+    failed_runs: u64,
+    kept: Vec<Kept>,
+    bytes: u64,
+}
+
+/// What a step kept.
+#[derive(Serialize)]
+struct Kept {
+    pipeline: Option<String>,
+    step: Option<String>,
     bytes: u64,
 }
 
@@ -109,11 +130,13 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         let mark = |also: &Live| retention::mark(&project.store, &project.roots(since)?, also);
         store::collect::<RetentionError>(&project.store, terms, &mark, &mut gone)?
     };
-    ui.show(&answer(args, lost, collected))?;
+    let until = Time { epoch_ms: now.epoch_ms - i64::from(args.undo_days) * day_ms };
+    let idle = run::reclaim::<CliError>(&project.places(), until, args.dry_run, &|| Ok(project.named_steps()?))?;
+    ui.show(&answer(args, lost, collected, idle))?;
     Ok(0)
 }
 
-fn answer(args: &Args, lost: Vec<Lost>, collected: Collected) -> Answer {
+fn answer(args: &Args, lost: Vec<Lost>, collected: Collected, idle: Idle) -> Answer {
     let of_blobs: Vec<&(Kind, Digest, u64)> =
         collected.objects.iter().filter(|(kind, ..)| *kind == Kind::Blob).collect();
     Answer {
@@ -125,8 +148,19 @@ fn answer(args: &Args, lost: Vec<Lost>, collected: Collected) -> Answer {
         removed_bytes: collected.removed_bytes,
         put_back: collected.put_back,
         waiting_for: collected.waiting_for,
+        places: Places {
+            checkouts: idle.checkouts,
+            failed_runs: idle.places,
+            kept: idle.kept.into_iter().map(kept).collect(),
+            bytes: idle.bytes,
+        },
         undo_days: args.undo_days,
     }
+}
+
+fn kept(kept: run::Orphan) -> Kept {
+    let (pipeline, step) = kept.owner.unzip();
+    Kept { pipeline, step, bytes: kept.bytes }
 }
 
 fn gone(lost: Lost) -> Gone {
@@ -140,7 +174,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let goes = if self.dry_run { "would go" } else { "gone" };
         if self.files == 0 && self.snapshots.is_empty() && self.freed_bytes == 0 {
-            if self.waiting_for.is_empty() {
+            if self.waiting_for.is_empty() && self.places.is_empty() {
                 writeln!(f, "nothing to give back")?;
             }
         } else {
@@ -161,6 +195,9 @@ impl fmt::Display for Answer {
         if !self.dry_run && self.freed_bytes > 0 && self.undo_days > 0 {
             writeln!(f, "`pv gc --undo` brings it back for {}", count(self.undo_days.into(), "day"))?;
         }
+        if !self.places.is_empty() {
+            writeln!(f, "{goes} for good beside the store: {}", self.places)?;
+        }
         if self.removed_bytes > 0 {
             writeln!(f, "removed for good: {} of the trash", bytes(self.removed_bytes))?;
         }
@@ -170,6 +207,31 @@ impl fmt::Display for Answer {
             writeln!(f, "waiting for process {}: run `pv gc` again when it has ended", processes.join(", "))?;
         }
         Ok(())
+    }
+}
+
+impl Places {
+    fn is_empty(&self) -> bool {
+        self.checkouts == 0 && self.failed_runs == 0 && self.kept.is_empty()
+    }
+}
+
+impl fmt::Display for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if self.checkouts > 0 {
+            parts.push(count(self.checkouts, "idle checkout"));
+        }
+        if self.failed_runs > 0 {
+            parts.push(format!("what {} left", count(self.failed_runs, "failed run")));
+        }
+        for kept in &self.kept {
+            parts.push(match &kept.step {
+                Some(step) => format!("what step {} kept", paint(NAME, format!("`{step}`"))),
+                None => "what some step kept".to_owned(),
+            });
+        }
+        write!(f, "{} ({})", parts.join(", "), bytes(self.bytes))
     }
 }
 

@@ -81,14 +81,28 @@ fn where_no_users_can_be_made_a_world_is_refused_with_a_reason_and_a_job_is_stil
         return stranger.run(&all, Some("PV_TEST_WITHOUT_USERS")).unwrap_or_else(|printed| panic!("{printed}"));
     }
     let bench = Bench::new();
-    let Err(ExecError::World { source }) = try_world(&bench.world()) else { panic!("a world was made") };
-    assert!(matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EPERM)), "{source}");
+    let Err(ExecError::World(obstacle)) = try_world(&bench.world()) else { panic!("a world was made") };
+    assert_eq!(obstacle.cause, Cause::Setting("user.max_user_namespaces", 0), "{obstacle}");
     bench.file("in.txt", "x\n");
     let ran = bench.run_in_the_open("cat in.txt");
     assert_eq!((ran.outcome.end, ran.printed.as_str()), (End::Exited(0), "x\n"));
     let observation = &ran.outcome.observation;
     assert_eq!((observation.rung, observation.isolated), (Rung::Notify, false));
     assert!(observation.touched[&bench.base().join("in.txt")].read);
+}
+
+#[test]
+fn a_job_without_users_of_its_own_cannot_look_into_this_process_either() {
+    let stranger = Stranger::new();
+    let program = stranger.program();
+    let drop = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let words = ["unshare", "--user", "--map-root-user", "sh", "-c", drop, "sh"];
+    if let Err(why) = stranger.run(&[&words[..], &["true"]].concat(), None) {
+        return not_tested("where no users can be made", &why);
+    }
+    let test = "exec::isolated_tests::what_this_process_knows_is_closed_to_the_job";
+    let all = [&words[..], &[program.to_str().unwrap(), "--exact", test]].concat();
+    stranger.run(&all, None).unwrap_or_else(|printed| panic!("{printed}"));
 }
 
 /// Does something on a thread of its own, which may lose what it can do.

@@ -57,13 +57,15 @@ pub(super) fn opened(path: Vec<u8>, flags: u64, lies: impl FnOnce(&[u8]) -> Lies
     let exclusive = flag(libc::O_EXCL) && creates;
     match found {
         Lies::Nothing if creates => {
-            // Emptied or only added to, it would have been the same had there been something.
-            if exclusive || (reads && !flag(libc::O_TRUNC)) {
+            // Emptied, it would have been the same had there been something.
+            let is_begun = exclusive || flag(libc::O_TRUNC);
+            if exclusive || (reads && !is_begun) {
                 facts.push(Fact::Examined(path.clone()));
             }
-            facts.push(Fact::Written(path));
+            // Who only adds to it makes nothing of what is there, but who reads it later depends on there having been nothing.
+            facts.push(if is_begun || reads { Fact::Written(path) } else { Fact::Changed(path) });
         }
-        Lies::Nothing | Lies::Directory => facts.push(Fact::Examined(path)),
+        Lies::Nothing | Lies::Nowhere | Lies::Directory => facts.push(Fact::Examined(path)),
         _ if exclusive => facts.push(Fact::Examined(path)),
         _ if !writes => facts.push(Fact::Read(path)),
         Lies::File { writable: true } if flag(libc::O_TRUNC) => {
@@ -116,7 +118,7 @@ pub(super) fn removed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
     let found = lies(&path);
     facts.push(Fact::Examined(path.clone()));
     match found {
-        Lies::Nothing => {}
+        Lies::Nothing | Lies::Nowhere => {}
         Lies::File { .. } => facts.push(Fact::Written(path)),
         Lies::Directory | Lies::Unknown => facts.push(Fact::Changed(path)),
     }
@@ -125,7 +127,7 @@ pub(super) fn removed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
 /// What changing something at a path means that leaves its content, or a part of it.
 pub(super) fn changed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
     match lies(&path) {
-        Lies::Nothing => facts.push(Fact::Examined(path)),
+        Lies::Nothing | Lies::Nowhere => facts.push(Fact::Examined(path)),
         Lies::Directory => {
             facts.push(Fact::Examined(path.clone()));
             facts.push(Fact::Changed(path));
@@ -144,11 +146,15 @@ pub(super) fn changed(path: Vec<u8>, lies: impl FnOnce(&[u8]) -> Lies, facts: &m
 pub(super) fn moved(from: Vec<u8>, to: Vec<u8>, is_own: bool, lies: impl Fn(&[u8]) -> Lies, facts: &mut Vec<Fact>) {
     let (source, target) = (lies(&from), lies(&to));
     let is_file = matches!(source, Lies::File { .. });
-    if source == Lies::Nothing {
+    if matches!(source, Lies::Nothing | Lies::Nowhere) {
         facts.push(Fact::Examined(from));
         return;
     }
     facts.push(Fact::Read(from.clone()));
+    if target == Lies::Nowhere {
+        facts.push(Fact::Examined(to));
+        return;
+    }
     if matches!(target, Lies::Nothing | Lies::File { .. }) && (is_file || is_own) {
         facts.push(Fact::Renamed(from.clone(), to));
     } else {
@@ -282,7 +288,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_an_opening_depends_on_follows_from_its_flags_and_what_lies_there() {
-        use Lies::{Directory, Nothing};
+        use Lies::{Directory, Nothing, Nowhere};
         use libc::{O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY};
         let locked = Lies::File { writable: false };
         assert_eq!(flags(O_RDONLY, FILE), "read");
@@ -293,13 +299,15 @@ pub(super) mod tests {
         assert_eq!(flags(afresh, FILE), "written");
         assert_eq!(flags(afresh, Nothing), "written");
         assert_eq!(flags(afresh, Directory), "examined");
+        assert_eq!(flags(afresh, Nowhere), "examined");
+        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nowhere), "examined");
         assert_eq!(flags(afresh, locked), "read, changed");
         assert_eq!(flags(O_WRONLY | O_TRUNC, FILE), "examined, written");
         assert_eq!(flags(O_WRONLY | O_TRUNC, Nothing), "examined");
         assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL, Nothing), "examined, written");
         assert_eq!(flags(O_RDWR | O_CREAT | O_EXCL, FILE), "examined");
         assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, FILE), "changed");
-        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nothing), "written");
+        assert_eq!(flags(O_WRONLY | O_CREAT | O_APPEND, Nothing), "changed");
         assert_eq!(flags(O_RDWR, FILE), "read, written");
         assert_eq!(flags(O_RDONLY | O_CREAT, FILE), "read");
         assert_eq!(flags(O_RDONLY | O_CREAT, Nothing), "examined, written");
@@ -315,6 +323,7 @@ pub(super) mod tests {
         let a = || b"/d/a".to_vec();
         assert_eq!(of(&|facts| made(a(), |_| Lies::Directory, facts)), "examined /d/a");
         assert_eq!(of(&|facts| made(a(), |_| Lies::Nothing, facts)), "examined /d/a, written /d/a");
+        assert_eq!(of(&|facts| made(a(), |_| Lies::Nowhere, facts)), "examined /d/a");
         assert_eq!(of(&|facts| removed(a(), |_| Lies::Directory, facts)), "examined /d/a, changed /d/a");
         assert_eq!(of(&|facts| removed(a(), |_| FILE, facts)), "examined /d/a, written /d/a");
         assert_eq!(of(&|facts| changed(a(), |_| FILE, facts)), "read /d/a, changed /d/a");
@@ -326,6 +335,7 @@ pub(super) mod tests {
         let (file, nothing, directory) = (FILE, Lies::Nothing, Lies::Directory);
         assert_eq!(moves(file, nothing, false), "read /d/a, renamed, written /d/a");
         assert_eq!(moves(nothing, file, false), "examined /d/a");
+        assert_eq!(moves(file, Lies::Nowhere, false), "read /d/a, examined /b");
         assert_eq!(moves(directory, nothing, false), "read /d/a, examined /b, changed /b, changed /d/a, moves");
         assert_eq!(moves(directory, nothing, true), "read /d/a, renamed, changed /d/a, moves");
         assert_eq!(moves(file, directory, true), "read /d/a, examined /b, changed /b, written /d/a, moves");

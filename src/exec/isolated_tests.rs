@@ -207,6 +207,26 @@ fn the_user_inside_is_the_user_outside() {
 }
 
 #[test]
+fn what_this_process_knows_is_closed_to_the_job() {
+    // The init of a job lives in the memory of this process, in which the variables of its caller lie, and with them
+    // tokens and passwords.
+    let look = "for place in /proc/[0-9]* /proc/self/../1 /proc/1/task/1; do
+        test $(readlink /proc/self/../$$/exe) = \"$(readlink $place/exe)\" && continue
+        for name in environ mem maps smaps auxv pagemap; do : < $place/$name && echo $place/$name; done
+        for name in cwd root exe fd/0 map_files; do readlink $place/$name > /dev/null && echo $place/$name; done
+        ls $place/fd $place/map_files > /dev/null && echo $place/fd
+    done 2> /dev/null; true";
+    let bench = Bench::new();
+    assert_eq!(bench.run(look).printed, "");
+    // Seen by a process that has taken all rights over users of its own, where that is possible.
+    let printed = bench.run("unshare --user --map-root-user sh -c 'cat /proc/1/environ' 2> /dev/null").printed;
+    assert_eq!(printed, "");
+    // Its own processes stay open to it: this reads what the shell above it was given.
+    let ran = bench.run("tr '\\0' '\\n' < /proc/$$/environ | grep ^HOME");
+    assert_eq!(ran.printed, "HOME=/pv/home\n");
+}
+
+#[test]
 fn a_time_limit_and_a_stop_end_everything_below_the_init() {
     let bench = Bench::new();
     let daemon = "setsid sh -c 'trap \"\" TERM; while :; do sleep 0.05; done' & ";

@@ -20,9 +20,9 @@
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod directories;
+mod enter;
 #[cfg(target_os = "linux")]
 mod facts;
-mod enter;
 mod family;
 #[cfg(target_os = "linux")]
 mod filter;
@@ -35,6 +35,7 @@ mod memory;
 mod mounts;
 mod observation;
 mod observer;
+mod obstacle;
 mod output;
 #[cfg(target_os = "linux")]
 mod peers;
@@ -87,6 +88,7 @@ use crate::host::Stopwatch;
 pub use cgroup::Limit;
 pub use enter::enter;
 pub use observation::{Gap, Observation, Rung, Touch};
+pub use obstacle::{Cause, Obstacle};
 pub use output::MAX_LINE_BYTES;
 pub use stop::Stop;
 pub use watch::GRACE;
@@ -188,11 +190,8 @@ pub enum ExecError {
         source: io::Error,
     },
     /// The system does not let us make the view of the file system that it was to get.
-    #[error("cannot isolate a command here")]
-    World {
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("cannot isolate a command here: {0}")]
+    World(Obstacle),
     /// It was started, but the system lost its end or its output.
     #[error("cannot follow `{program}`")]
     Follow {

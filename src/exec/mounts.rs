@@ -50,6 +50,17 @@ pub(super) enum Op {
     Loopback,
 }
 
+impl Op {
+    /// Returns whether this lays the overlay.
+    pub(super) fn is_overlay(&self) -> bool {
+        match self {
+            Self::Mount { kind, .. } => kind.as_c_str() == c"overlay",
+            Self::OrElse(op) => op.is_overlay(),
+            _ => false,
+        }
+    }
+}
+
 /// A top-level name of the machine's tree.
 #[derive(Clone, Debug)]
 pub(super) enum Top {

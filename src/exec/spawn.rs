@@ -56,6 +56,8 @@ pub(super) enum Stage {
     Users,
     /// The world could not be made.
     World,
+    /// The overlay could not be laid.
+    Overlay,
     /// The working directory could not be entered.
     Directory,
     /// The program could not be executed.
@@ -210,8 +212,9 @@ impl Plan {
             1 => Stage::Process,
             2 => Stage::Users,
             3 => Stage::World,
-            4 => Stage::Directory,
-            5 => Stage::Execute,
+            4 => Stage::Overlay,
+            5 => Stage::Directory,
+            6 => Stage::Execute,
             _ => return None,
         };
         Some((stage, io::Error::from_raw_os_error(self.error.load(Ordering::Acquire))))
@@ -262,7 +265,7 @@ fn clone(plan: &mut Plan) -> io::Result<(i32, OwnedFd, bool)> {
     let entry = if plan.order.world.is_some() { init } else { command };
     // No signal may run a handler of ours over there.
     let before = block_signals();
-    let mut made = Err(io::Error::from(io::ErrorKind::Unsupported));
+    let (mut made, mut refusal) = (None, None);
     for users in [libc::CLONE_NEWUSER, 0] {
         if spaces == 0 && users != 0 {
             continue;
@@ -274,13 +277,14 @@ fn clone(plan: &mut Plan) -> io::Result<(i32, OwnedFd, bool)> {
         let pid = unsafe { libc::clone(entry, top, flags, ptr::from_mut(plan).cast(), ptr::from_mut(&mut pidfd)) };
         if pid > 0 {
             // SAFETY: the kernel has just opened it for us.
-            made = Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }, users != 0));
+            made = Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }, users != 0));
             break;
         }
-        made = Err(io::Error::last_os_error());
+        // Without users of its own it takes rights that few have, so the first error tells more.
+        refusal.get_or_insert_with(io::Error::last_os_error);
     }
     restore_signals(before);
-    made
+    made.ok_or_else(|| refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
 }
 
 fn stack_top(stack: &mut Vec<u8>) -> *mut c_void {
@@ -410,8 +414,8 @@ extern "C" fn init(plan: *mut c_void) -> c_int {
         }
         let _ = raw::call(libc::SYS_close, [GATE, 0, 0, 0, 0, 0]);
         let Some((ops, _)) = &plan.order.world else { return 127 };
-        if let Err((_, error)) = mounts::make(ops) {
-            return plan.fail(Stage::World, error);
+        if let Err((index, error)) = mounts::make(ops) {
+            return plan.fail(if ops[index].is_overlay() { Stage::Overlay } else { Stage::World }, error);
         }
         let top = stack_top_of(&plan.command_stack);
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
@@ -506,6 +510,9 @@ extern "C" fn command(plan: *mut c_void) -> c_int {
         if let Err(error) = raw::call(libc::SYS_chdir, [plan.order.directory.as_ptr() as usize, 0, 0, 0, 0, 0]) {
             return plan.fail(Stage::Directory, error);
         }
+        if plan.order.world.is_some() {
+            lose_sight_of_the_init();
+        }
         let _ = raw::call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0]);
         let listener = listen(plan);
         if report(listener).is_err() {
@@ -559,6 +566,31 @@ unsafe fn forget_handlers() {
             if now[0] != libc::SIG_DFL && (now[0] != libc::SIG_IGN || signal == libc::SIGPIPE as usize) {
                 let _ = raw::call(libc::SYS_rt_sigaction, [signal, &raw const default as usize, 0, length, 0, 0]);
             }
+        }
+    }
+}
+
+/// Gives up, for good, the right to look into processes that have more rights than the own.
+///
+/// The init has all of them, and lives in the memory of the process that started the job, where the variables of its
+/// caller lie. A process may look into one of its own users with as many rights as itself or fewer, so what the
+/// command starts stays open to it. Sources: ptrace(2), "Ptrace access mode checking"; capabilities(7).
+unsafe fn lose_sight_of_the_init() {
+    const CAP_SYS_PTRACE: usize = 19;
+    /// The kernel's `_LINUX_CAPABILITY_VERSION_3`.
+    const VERSION: u32 = 0x2008_0522;
+    let head: [u32; 2] = [VERSION, 0];
+    // Effective, permitted and inheritable rights, the low halves first.
+    let mut rights = [0_u32; 6];
+    // SAFETY: both are as long as the kernel's structures and live until the calls return.
+    unsafe {
+        let _ = raw::call(libc::SYS_prctl, [libc::PR_CAPBSET_DROP as usize, CAP_SYS_PTRACE, 0, 0, 0, 0]);
+        let (head, own) = ((&raw const head) as usize, (&raw mut rights) as usize);
+        if raw::call(libc::SYS_capget, [head, own, 0, 0, 0, 0]).is_ok() {
+            for low in &mut rights[..3] {
+                *low &= !(1 << CAP_SYS_PTRACE);
+            }
+            let _ = raw::call(libc::SYS_capset, [head, (&raw const rights) as usize, 0, 0, 0, 0]);
         }
     }
 }

@@ -13,6 +13,7 @@ use rustix::process::Pid;
 use super::family::{Family, First, Identity};
 use super::members::Members;
 use super::observer::Observer;
+use super::obstacle::{Obstacle, Stopped};
 use super::terminal::Terminal;
 use super::world::{PLACE, World};
 use super::{Command, ExecError, Job};
@@ -42,7 +43,7 @@ pub(super) fn try_world(world: &World) -> Result<(), ExecError> {
     };
     std::thread::scope(|scope| match start(&job, scope)?.members.end() {
         Ok(_) => Ok(()),
-        Err(source) => Err(ExecError::World { source }),
+        Err(error) => Err(ExecError::World(Obstacle::new(Stopped::Elsewhere, &error))),
     })
 }
 
@@ -154,8 +155,9 @@ fn processes<'scope>(
     let world = match job.world {
         None => None,
         Some(wanted) => {
-            let tops = mounts::tops().map_err(|source| ExecError::World { source })?;
-            let ops = mounts::plan(wanted, &tops).map_err(|source| ExecError::World { source })?;
+            let failed = |error| ExecError::World(Obstacle::new(Stopped::Elsewhere, &error));
+            let tops = mounts::tops().map_err(failed)?;
+            let ops = mounts::plan(wanted, &tops).map_err(failed)?;
             Some((ops, wanted.offline))
         }
     };
@@ -181,7 +183,9 @@ fn processes<'scope>(
     };
     let identity = Identity::new(job.environment, printed);
     let refused = |(stage, source): (Stage, io::Error)| match stage {
-        Stage::Process | Stage::Users | Stage::World if is_isolated => ExecError::World { source },
+        Stage::Process | Stage::Users if is_isolated => ExecError::World(Obstacle::new(Stopped::Namespaces, &source)),
+        Stage::World if is_isolated => ExecError::World(Obstacle::new(Stopped::Mounts, &source)),
+        Stage::Overlay if is_isolated => ExecError::World(Obstacle::new(Stopped::Overlay, &source)),
         Stage::Directory => ExecError::NoDirectory { path: job.directory.to_owned() },
         _ => ExecError::Start { program: program.to_owned(), source },
     };
@@ -237,7 +241,7 @@ fn processes<'scope>(
     let program = job.command.program();
     let failed = |source| ExecError::Start { program: program.to_owned(), source };
     if job.world.is_some() {
-        return Err(ExecError::World { source: io::ErrorKind::Unsupported.into() });
+        return Err(ExecError::World(Obstacle::new(Stopped::Namespaces, &io::ErrorKind::Unsupported.into())));
     }
     #[expect(clippy::disallowed_methods, reason = "the one place that starts the commands of users")]
     let mut command = std::process::Command::new(path);

@@ -14,8 +14,10 @@ use rustix::io::Errno;
 /// What lies at a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lies {
-    /// Nothing.
+    /// Nothing, but something can be made there.
     Nothing,
+    /// Nothing, and nothing can be made there: the directory is missing that it would lie in.
+    Nowhere,
     /// A directory.
     Directory,
     /// Something else.
@@ -26,6 +28,9 @@ pub(super) enum Lies {
     /// Nobody knows: it may not be looked at.
     Unknown,
 }
+
+/// A path that leads through more links that lead nowhere is given up.
+const LINKS_MAX: usize = 40;
 
 /// The tree that one process sees.
 pub(super) struct View {
@@ -44,7 +49,7 @@ impl View {
         let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
         let found = match self.open(path, flags) {
             Ok(found) => found,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Lies::Nothing,
+            Err(Errno::NOENT | Errno::NOTDIR) => return self.absent(path, follow),
             Err(_) => return Lies::Unknown,
         };
         match rustix::fs::fstat(&found).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
@@ -56,6 +61,30 @@ impl View {
             }
             Err(_) => Lies::Unknown,
         }
+    }
+
+    /// Returns what it means that nothing lies at `path`, which may be a link that leads nowhere.
+    fn absent(&self, path: &[u8], follow: bool) -> Lies {
+        let mut path = path.to_vec();
+        for _ in 0..LINKS_MAX {
+            let link = self.open(&path, OFlags::PATH | OFlags::NOFOLLOW);
+            let target =
+                link.ok().filter(|_| follow).and_then(|link| rustix::fs::readlinkat(&link, "", Vec::new()).ok());
+            let end = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+            path.truncate(end);
+            match target.map(std::ffi::CString::into_bytes) {
+                Some(target) if target.first() == Some(&b'/') => path = target,
+                Some(target) => path.extend_from_slice(&target),
+                None => {
+                    return match self.open(&path, OFlags::PATH | OFlags::DIRECTORY) {
+                        Ok(_) => Lies::Nothing,
+                        Err(Errno::NOENT | Errno::NOTDIR) => Lies::Nowhere,
+                        Err(_) => Lies::Unknown,
+                    };
+                }
+            }
+        }
+        Lies::Unknown
     }
 
     /// Returns where `path` leads once its last `..` is gone; `None` if there is none in it or nothing is there.
@@ -118,8 +147,12 @@ mod tests {
         assert_eq!(view.lies(&path("link"), true), Lies::Directory);
         assert_eq!(view.lies(&path("link"), false), Lies::File { writable: true });
         assert_eq!(view.lies(&path("dangling"), true), Lies::Nothing);
-        assert_eq!(view.lies(&path("file/below"), true), Lies::Nothing);
-        assert_eq!(View::of(i32::MAX).lies(&path("file"), true), Lies::Nothing);
+        std::os::unix::fs::symlink("no/where", root.path().join("lost")).unwrap();
+        assert_eq!(view.lies(&path("none"), true), Lies::Nothing);
+        assert_eq!(view.lies(&path("lost"), true), Lies::Nowhere);
+        assert_eq!(view.lies(&path("file/below"), true), Lies::Nowhere);
+        assert_eq!(view.lies(&path("none/below"), false), Lies::Nowhere);
+        assert_eq!(View::of(i32::MAX).lies(&path("file"), true), Lies::Nowhere);
         let canonical = root.path().canonicalize().unwrap().join("file").as_os_str().as_bytes().to_vec();
         assert_eq!(view.without_dots(&path("link/../file")), Some(canonical));
         assert_eq!(view.without_dots(&path("..file")), None);

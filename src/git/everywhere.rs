@@ -76,7 +76,7 @@ impl Repository {
     }
 
     /// Returns all working trees that are there.
-    fn working_directories(&self) -> Result<BTreeSet<PathBuf>, GitError> {
+    pub(super) fn working_directories(&self) -> Result<BTreeSet<PathBuf>, GitError> {
         let mut directories: BTreeSet<_> = self.work_directory().map(Path::to_owned).into_iter().collect();
         let local = self.local();
         let main = local.main_repo().map_err(GitError::on("open the main working tree"))?;

@@ -14,6 +14,7 @@ mod durable;
 mod encoding;
 mod error;
 mod everywhere;
+mod heads;
 pub mod hooks;
 mod ident;
 mod message;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::RunError;
 use crate::disk::{self, Durability, Lock};
 use crate::exec::Stop;
+use crate::host::Time;
 use crate::object::{DataRoot, Snapshot, SnapshotId};
 use crate::path::ProjectPath;
 use crate::snapshot::{Change, View, changes, data_entry, lay_out, place_entry};
@@ -46,6 +47,7 @@ impl Base {
             if holds(directory).is_some_and(|held| is_same(&held, wanted))
                 && let Some(lock) = Lock::try_shared(&directory.join(LOCK))?
             {
+                lock.note(now().as_bytes())?;
                 return Ok(Self { directory: directory.clone(), _lock: lock });
             }
         }
@@ -72,6 +74,7 @@ impl Base {
             path: directory.clone(),
             source: disk::DiskError::on("lock", &directory)(std::io::ErrorKind::WouldBlock.into()),
         })?;
+        lock.note(now().as_bytes())?;
         Ok(Self { directory, _lock: lock })
     }
 
@@ -115,6 +118,35 @@ pub(super) fn sweep(places: &Path) {
     for (_, directory) in idle.drain(..surplus) {
         drop(disk::remove_tree(&directory));
     }
+}
+
+/// Returns the bases that nobody uses, each with the lock that keeps it so and the time when somebody last began to.
+///
+/// The caller holds the lock under which places are made.
+///
+/// # Errors
+///
+/// [`RunError::Disk`] if they cannot be listed or locked.
+pub(super) fn idle(places: &Path) -> Result<Vec<(PathBuf, Lock, Time)>, RunError> {
+    let mut idle = Vec::new();
+    for directory in list(places)? {
+        if let Some(lock) = Lock::try_exclusive(&directory.join(LOCK))? {
+            let since = time_in(&lock.noted()?);
+            idle.push((directory, lock, since));
+        }
+    }
+    Ok(idle)
+}
+
+/// Returns the time now as it is noted.
+pub(super) fn now() -> String {
+    Time::now().epoch_ms.to_string()
+}
+
+/// Returns the time that was noted; where none was, one long ago.
+pub(super) fn time_in(noted: &[u8]) -> Time {
+    let epoch_ms = std::str::from_utf8(noted).ok().and_then(|text| text.parse().ok());
+    Time { epoch_ms: epoch_ms.unwrap_or(i64::MIN) }
 }
 
 /// Returns the bases, the one that was brought up to date last first.

@@ -5,6 +5,8 @@
 //! it is meanwhile: if `pv` is killed, the next run that makes a place moves it out. After a success it
 //! is removed, or a training that has ended would be taken up again for ever.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +15,17 @@ use serde::{Deserialize, Serialize};
 use super::RunError;
 use crate::disk::{self, Durability, Lock};
 use crate::hash::Digest;
+use crate::host::Time;
+use crate::object::Entry;
 use crate::path::ProjectPath;
+use crate::pipeline::Step;
+use crate::snapshot::View;
 
 /// The directory beside the places that holds what is kept.
 const KEEP: &str = "keep";
+/// What the names of files beside what is kept end with: whose it is, and the lock.
+const OWNER: &str = "json";
+const LOCK: &str = "lock";
 /// What notes in a place end with.
 const NOTE: &str = "checkpoints";
 
@@ -32,6 +41,15 @@ pub(super) struct Keep {
     lock: Option<Lock>,
     /// Whether there was something from an earlier attempt.
     pub(super) resumed: bool,
+}
+
+/// Whose something kept is, in a file beside it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Owner {
+    pub(super) pipeline: String,
+    pub(super) step: String,
+    /// When it was last executed, in milliseconds since 1970.
+    pub(super) used_ms: i64,
 }
 
 /// Where something kept is while its step is executed.
@@ -56,10 +74,10 @@ impl Keep {
         step: &str,
         paths: &[ProjectPath],
     ) -> Result<Self, RunError> {
-        let name = Digest::of(format!("{pipeline}\0{step}").as_bytes()).short();
+        let name = name_of(pipeline, step);
         let directory = places.join(KEEP).join(&name);
         let note = place.join(format!("{name}.{NOTE}"));
-        let lock = Lock::try_exclusive(&directory.with_extension("lock"))?;
+        let lock = Lock::try_exclusive(&directory.with_extension(LOCK))?;
         let mut keep = Self { directory, note, tree: tree.to_owned(), paths: paths.to_vec(), lock, resumed: false };
         for path in paths {
             disk::remove_tree(&path.under(tree))?;
@@ -68,6 +86,10 @@ impl Keep {
             }
         }
         if keep.lock.is_some() {
+            let used_ms = Time::now().epoch_ms;
+            let owner = Owner { pipeline: pipeline.to_owned(), step: step.to_owned(), used_ms };
+            let text = serde_json::to_vec(&owner).expect("an owner has text keys only");
+            disk::write_whole(&keep.directory.with_extension(OWNER), &text, Durability::Deferred)?;
             let (directory, tree, paths) = (keep.directory.clone(), keep.tree.clone(), keep.paths.clone());
             let text = serde_json::to_vec(&Note { directory, tree, paths }).expect("a note has text keys only");
             // Before anything moves: what the note names and is not there does no harm.
@@ -107,9 +129,87 @@ impl Keep {
     pub(super) fn forget(&self) -> Result<(), RunError> {
         if self.lock.is_some() {
             disk::remove_tree(&self.directory)?;
+            disk::remove_tree(&self.directory.with_extension(OWNER))?;
         }
         Ok(())
     }
+}
+
+/// Returns the name of the directory of what a step keeps.
+pub(super) fn name_of(pipeline: &str, step: &str) -> String {
+    Digest::of(format!("{pipeline}\0{step}").as_bytes()).short()
+}
+
+/// Something that is kept, in nobody's use for as long as this is alive.
+pub(super) struct Idle {
+    /// Where it lies, if there is any.
+    pub(super) directory: PathBuf,
+    /// Whose it is; `None` if that is not known.
+    pub(super) owner: Option<Owner>,
+    lock: Lock,
+}
+
+impl Idle {
+    /// Removes what is beside it, once it is gone itself.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if it cannot be removed.
+    pub(super) fn close(self) -> Result<(), RunError> {
+        disk::remove_tree(&self.directory.with_extension(OWNER))?;
+        self.lock.remove();
+        Ok(())
+    }
+}
+
+/// Returns everything kept beside the `places` that no execution has, sorted by name.
+///
+/// # Errors
+///
+/// [`RunError::Disk`] if it cannot be listed or read.
+pub(super) fn idle(places: &Path) -> Result<Vec<Idle>, RunError> {
+    let keep = places.join(KEEP);
+    if disk::look(&keep)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(&keep).map_err(disk::DiskError::on("list", &keep))? {
+        names.extend(entry.map_err(disk::DiskError::on("list", &keep))?.path().file_stem().map(OsStr::to_owned));
+    }
+    let mut idle = Vec::new();
+    for name in names {
+        let directory = keep.join(name);
+        if let Some(lock) = Lock::try_exclusive(&directory.with_extension(LOCK))? {
+            let text = disk::read_if_there(&directory.with_extension(OWNER))?.unwrap_or_default();
+            idle.push(Idle { directory, owner: serde_json::from_slice(&text).ok(), lock });
+        }
+    }
+    Ok(idle)
+}
+
+/// Refuses a step that keeps what the snapshot has: that is there at every attempt, so it cannot be what an earlier one left.
+///
+/// Costs one look into the snapshot for each part of a path.
+///
+/// # Errors
+///
+/// [`RunError::Kept`] if it does, or [`RunError::Snapshot`] if the snapshot cannot be read.
+pub(super) fn refuse_taken(view: &View<'_>, step: &Step) -> Result<(), RunError> {
+    for kept in &step.keep {
+        let taken =
+            |found: &ProjectPath| RunError::Kept { step: step.name.clone(), kept: kept.clone(), found: found.clone() };
+        if view.entry(kept)?.is_some() {
+            return Err(taken(kept));
+        }
+        let mut above = kept.parent();
+        while let Some(path) = above {
+            if !matches!(view.entry(&path)?, None | Some(Entry::Directory { .. })) {
+                return Err(taken(&path));
+            }
+            above = path.parent();
+        }
+    }
+    Ok(())
 }
 
 /// Saves what steps kept in the place of a run that died, before that is removed. The caller holds the place's lock.
@@ -126,7 +226,7 @@ pub(super) fn save(place: &Path) -> Result<(), RunError> {
         // One that was cut short was written before anything moved.
         let Ok(Note { directory, tree, paths }) = serde_json::from_slice(&text) else { continue };
         // Whoever has the lock began without it, and will leave something newer.
-        if let Some(_lock) = Lock::try_exclusive(&directory.with_extension("lock"))? {
+        if let Some(_lock) = Lock::try_exclusive(&directory.with_extension(LOCK))? {
             carry(&tree, &directory, &paths)?;
         }
     }

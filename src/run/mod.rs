@@ -11,6 +11,7 @@ mod conflicts;
 mod earlier;
 mod explain;
 mod grant;
+mod idle;
 mod imports;
 mod judge;
 mod keep;
@@ -44,7 +45,7 @@ mod tests;
 use std::path::PathBuf;
 
 use crate::disk::DiskError;
-use crate::exec::ExecError;
+use crate::exec::{ExecError, Obstacle};
 use crate::path::ProjectPath;
 use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
@@ -53,6 +54,7 @@ use crate::store::StoreError;
 pub use audit::{Audited, Fixed, Found, Seen, Undeclared, audit, declare, fix, newest};
 pub use conflicts::{Conflict, Side, conflicts};
 pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
+pub use idle::{Idle, Named, Orphan, reclaim};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
 pub use kept::{Entered, Kept, kept};
 pub use leftovers::Leftovers;
@@ -84,6 +86,16 @@ pub enum RunError {
         /// Its `workdir`.
         workdir: ProjectPath,
     },
+    /// A step keeps between its attempts what the snapshot has.
+    #[error("step `{step}` keeps `{kept}`, {} the snapshot", if kept == found { "which is in".to_owned() } else { format!("but `{found}` is a file in") })]
+    Kept {
+        /// The step.
+        step: String,
+        /// One of the paths in its `keep`.
+        kept: ProjectPath,
+        /// What is there: that, or a file where a directory on the way to it should be.
+        found: ProjectPath,
+    },
     /// A variable that a step passes through cannot be passed.
     #[error("variable `{name}` of step `{step}` is not UTF-8 text")]
     Variable {
@@ -114,8 +126,8 @@ pub enum RunError {
     NotStrict {
         /// The step.
         step: String,
-        /// What the system said.
-        why: String,
+        /// Why not.
+        why: Obstacle,
     },
     /// Nothing is kept of the step.
     #[error("nothing is kept of step `{step}`")]

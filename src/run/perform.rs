@@ -10,7 +10,7 @@ use super::commit::Committer;
 use super::earlier::Finished;
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
-use super::keep::Keep;
+use super::keep::{self, Keep};
 use super::kept::{self, Failed};
 use super::leftovers::Leftovers;
 use super::missing::Hint;
@@ -24,7 +24,7 @@ use super::shown::{Around, hints, may_read, shown};
 use super::step::{Executed, Failure, execute, variables};
 use super::turns::{Results, Shared, Turn};
 use crate::disk::Claim;
-use crate::exec::{Observation, Permission, Rung, Stop};
+use crate::exec::{Observation, Obstacle, Permission, Rung, Stop};
 use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{BlobId, StepKey, TaskKey};
@@ -92,7 +92,7 @@ pub enum Event<'a> {
     /// Steps cannot be isolated from one another here. Told once in a run.
     NotIsolated {
         /// Why not.
-        why: &'a str,
+        why: &'a Obstacle,
     },
     /// A step waits for another run that executes it.
     Waiting {
@@ -665,6 +665,7 @@ impl Outcome {
 fn refuse_impossible(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunError> {
     let (selection, capacity) = (request.selection, request.capacity);
     let steps = work.pipeline.steps.iter().enumerate().filter(|(index, _)| selection.is_told(*index));
+    steps.clone().try_for_each(|(_, step)| keep::refuse_taken(&work.view, step))?;
     let short: Vec<_> = steps.filter_map(|(index, step)| Some((index, capacity.shortage(&step.resources)?))).collect();
     if short.is_empty() && !selection.relies_on_known() {
         return Ok(());

@@ -25,7 +25,8 @@ use super::leftovers::Leftovers;
 use super::python;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError, Durability, Lock};
-use crate::exec::{self, ExecError, PLACE, Stop, WORKPLACE, World};
+use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
+use crate::host::Time;
 use crate::path::ProjectPath;
 use crate::pipeline::Step;
 use crate::record::Output;
@@ -34,6 +35,8 @@ use crate::snapshot::{View, lay_out, place_entry};
 /// How many places of failed runs are kept.
 const KEPT_MAX: usize = 3;
 pub(super) const KEPT: &str = "kept";
+/// What the name of a place begins with.
+const PREFIX: &str = "run-";
 pub(super) const LOCK: &str = "lock";
 /// Held while a place gets its lock, so that one without is known to be left behind.
 pub(super) const MAKING: &str = "making";
@@ -113,7 +116,7 @@ pub(super) enum Left {
 /// What the steps of a run stand on.
 enum Ground {
     /// A copy for each of them, and why nothing better can be had.
-    Copied(String),
+    Copied(Obstacle),
     /// A base below an overlay for each.
     Layered(Base),
 }
@@ -312,7 +315,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns why the steps of this run cannot be isolated, if so, the first time that it is asked for.
-    pub(super) fn untold_reason(&self) -> Option<String> {
+    pub(super) fn untold_reason(&self) -> Option<Obstacle> {
         match &mut self.made.lock().expect("no holder panics").as_mut()? {
             Made { ground: Ground::Copied(why), is_told, .. } if !*is_told => {
                 *is_told = true;
@@ -397,7 +400,7 @@ impl<'a> Place<'a> {
         let made = self.made.into_inner().expect("no holder panics");
         let Some(made) = made else { return Ok(Leftovers::default()) };
         if keep {
-            disk::write_whole(&made.directory.join(KEPT), b"", Durability::Deferred)?;
+            disk::write_whole(&made.directory.join(KEPT), base::now().as_bytes(), Durability::Deferred)?;
             return Ok(Leftovers::default());
         }
         let mut files = BTreeMap::new();
@@ -416,7 +419,7 @@ impl<'a> Place<'a> {
         let making = Lock::exclusive(&self.base.join(MAKING)).map_err(failed)?;
         sweep(self.base);
         let directory = tempfile::Builder::new()
-            .prefix("run-")
+            .prefix(PREFIX)
             .tempdir_in(self.base)
             .map_err(DiskError::on("make a directory in", self.base))
             .map_err(failed)?
@@ -443,7 +446,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns why steps can have no overlays here, if they cannot, found out by making one.
-    fn why_not_layered(&self, directory: &Path) -> Result<Option<String>, RunError> {
+    fn why_not_layered(&self, directory: &Path) -> Result<Option<Obstacle>, RunError> {
         let trial = directory.join("trial");
         for name in ["below", "upper", "overlay", "room/work"] {
             disk::make_directory(&trial.join(name))?;
@@ -460,10 +463,35 @@ impl<'a> Place<'a> {
         let tried = exec::try_world(&world);
         disk::remove_tree(&trial)?;
         Ok(match tried {
-            Err(ExecError::World { source }) => Some(source.to_string()),
+            Err(ExecError::World(obstacle)) => Some(obstacle),
             _ => None,
         })
     }
+}
+
+/// Returns the places that no run is at work in, each with the lock that keeps it so and the time when it was kept;
+/// `None` if it was not kept but left behind.
+///
+/// The caller holds the lock under which places are made.
+///
+/// # Errors
+///
+/// [`RunError::Disk`] if they cannot be listed, locked or read.
+pub(super) fn idle(base: &Path) -> Result<Vec<(PathBuf, Lock, Option<Time>)>, RunError> {
+    let mut idle = Vec::new();
+    for entry in fs::read_dir(base).map_err(DiskError::on("list", base))? {
+        let entry = entry.map_err(DiskError::on("list", base))?;
+        let directory = entry.path();
+        let is_place = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if is_place
+            && matches!(disk::look(&directory)?, Some(disk::Found::Directory))
+            && let Some(lock) = Lock::try_exclusive(&directory.join(LOCK))?
+        {
+            let kept = disk::read_if_there(&directory.join(KEPT))?;
+            idle.push((directory, lock, kept.map(|noted| base::time_in(&noted))));
+        }
+    }
+    Ok(idle)
 }
 
 struct Own {
@@ -542,7 +570,7 @@ fn sweep(base: &Path) {
     base::sweep(base);
     let Ok(entries) = fs::read_dir(base) else { return };
     let mut kept = Vec::new();
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("run-")) {
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
         let directory = entry.path();
         if !matches!(disk::look(&directory), Ok(Some(disk::Found::Directory))) {
             continue;

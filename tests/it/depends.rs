@@ -270,3 +270,40 @@ fn a_module_that_is_imported_by_a_computed_name_runs_exactly_who_imported_it() {
     machine.project.write("other/json.py", "\n");
     assert_eq!(machine.ran(), Vec::<String>::new());
 }
+
+#[test]
+fn a_link_that_leads_elsewhere_runs_who_went_through_it() {
+    let machine = sandbox_of(&[("link", "", "cat current"), ("directly", "", "cat v1")]);
+    let project = &machine.project;
+    project.write("v1", "1\n");
+    project.write("v2", "2\n");
+    symlink("v1", project.path("current")).unwrap();
+    assert_eq!(machine.ran().len(), 2);
+    std::fs::remove_file(project.path("current")).unwrap();
+    symlink("v2", project.path("current")).unwrap();
+    assert!(machine.why("link").contains(&"file current".to_owned()));
+    assert_eq!(machine.ran(), ["link"]);
+    assert_eq!(project.read("link.txt"), "2\n");
+}
+
+#[test]
+fn what_a_step_only_wanted_to_make_or_adds_to_is_not_its_own() {
+    // It was taken for written, so that what was read there afterwards counted as the step's own, and a file that
+    // came to be there later ran nothing again.
+    let machine = sandbox_of(&[
+        ("adds", "", "echo more >> adds/a; cat adds/a"),
+        ("moves", "", "echo x > x; mv x moves/a; cat moves/a"),
+        ("links", "", "ln -s links/a to-a; echo more >> to-a; cat links/a"),
+        ("makes", "", "mkdir makes/a; ls makes"),
+        ("begins", "", "echo more >> begun; cat begun"),
+    ]);
+    assert_eq!(machine.ran().len(), 5);
+    let files =
+        [("adds", "adds/a"), ("moves", "moves/a"), ("links", "links/a"), ("makes", "makes/a"), ("begins", "begun")];
+    for (step, file) in files {
+        machine.project.write(file, "0\n");
+        assert_eq!(machine.ran(), [step]);
+        assert_ne!(machine.project.read(&format!("{step}.txt")), "", "{step}");
+    }
+    assert_eq!(machine.project.read("begins.txt"), "0\nmore\n");
+}

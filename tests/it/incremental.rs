@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
+use crate::plain::confined;
 use crate::sandbox::Sandbox;
 
 const FILES: [&str; 8] = ["data/a", "data/b", "data/c", "data/d/x", "data/d/y", "cfg/mode", "flag", "link"];
@@ -357,10 +359,13 @@ fn left(root: &Path) -> BTreeMap<String, String> {
     files.collect()
 }
 
+/// Returns a command that runs the project.
+type Way = fn(&Sandbox) -> Command;
+
 /// Runs the project as it lies there, and returns what it left; `None` if `pv` refuses it.
-fn run(sandbox: &Sandbox, model: &Model) -> (Option<BTreeMap<String, String>>, String) {
+fn run(sandbox: &Sandbox, model: &Model, way: Way) -> (Option<BTreeMap<String, String>>, String) {
     model.lay_out(&sandbox.path(""));
-    let output = sandbox.pv_command(&["run"]).output().unwrap();
+    let output = way(sandbox).output().unwrap();
     let told = sandbox.tell(&output);
     match output.status.code() {
         Some(0) => (Some(left(&sandbox.path(""))), told),
@@ -370,28 +375,57 @@ fn run(sandbox: &Sandbox, model: &Model) -> (Option<BTreeMap<String, String>>, S
     }
 }
 
+/// Checks the law after each edit.
+fn holds(mut model: Model, edits: &[Edit], way: Way) -> Result<(), TestCaseError> {
+    let project = Sandbox::new();
+    let mut earlier = vec![model.clone()];
+    run(&project, &model, way);
+    for edit in edits {
+        model.edit(edit, &earlier);
+        earlier.push(model.clone());
+        let anew = Sandbox::new();
+        let ((incremental, told), (expected, told_anew)) = (run(&project, &model, way), run(&anew, &model, way));
+        let tell = || format!("{edit:?}\n{}\n{told}\n{told_anew}", model.definition());
+        prop_assert_eq!(&incremental, &expected, "{}", tell());
+        if let Some(expected) = expected {
+            prop_assert_eq!(&expected, &model.by_hand(&anew), "by hand: {}", tell());
+        }
+    }
+    Ok(())
+}
+
+fn isolated(sandbox: &Sandbox) -> Command {
+    sandbox.pv_command(&["run"])
+}
+
+fn plain(sandbox: &Sandbox) -> Command {
+    confined("the law", sandbox, &["run"]).expect("it has just been tried")
+}
+
+/// Each case starts `pv` several times. `PV_LAW_CASES` asks for more of them.
+fn cases(few: u32) -> ProptestConfig {
+    let many = std::env::var("PV_LAW_CASES").ok().and_then(|text| text.parse().ok());
+    let cases = many.unwrap_or(few);
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() }
+}
+
 proptest! {
-    // Each case starts `pv` several times.
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(cases(12))]
 
     #[test]
     fn after_any_edit_a_run_leaves_what_a_run_from_nothing_leaves(
         model in model(), edits in prop::collection::vec(edit(), 1..6),
     ) {
-        let mut model = model;
-        let project = Sandbox::new();
-        let mut earlier = vec![model.clone()];
-        run(&project, &model);
-        for edit in &edits {
-            model.edit(edit, &earlier);
-            earlier.push(model.clone());
-            let anew = Sandbox::new();
-            let ((incremental, told), (expected, told_anew)) = (run(&project, &model), run(&anew, &model));
-            let tell = || format!("{edit:?}\n{}\n{told}\n{told_anew}", model.definition());
-            prop_assert_eq!(&incremental, &expected, "{}", tell());
-            if let Some(expected) = expected {
-                prop_assert_eq!(&expected, &model.by_hand(&anew), "by hand: {}", tell());
-            }
-        }
+        holds(model, &edits, isolated)?;
     }
+}
+
+#[test]
+fn after_any_edit_it_is_the_same_where_steps_cannot_be_isolated() {
+    if confined("the law where steps cannot be isolated", &Sandbox::new(), &["run"]).is_none() {
+        return;
+    }
+    let cases = (model(), prop::collection::vec(edit(), 1..6));
+    let told = TestRunner::new(self::cases(4)).run(&cases, |(model, edits)| holds(model, &edits, plain));
+    told.unwrap_or_else(|failure| panic!("{failure}"));
 }

@@ -53,3 +53,37 @@ fn checkpoints_survive_a_run_that_is_killed() {
     assert!(output.status.success(), "{}", project.tell(&output));
     assert_eq!(std::fs::read_to_string(project.path("model")).unwrap(), "half\n");
 }
+
+#[test]
+fn what_the_snapshot_has_cannot_be_kept_and_nothing_runs() {
+    let project = Sandbox::with_pipeline(
+        "steps:\n  before:\n    inputs: []\n    outputs: [early]\n    run: touch early $RAN\n    env: [RAN]\n  \
+         train:\n    needs: [before]\n    inputs: []\n    outputs: [model]\n    keep: [state/ck]\n    run: touch model\n",
+    );
+    let ran = project.beside("ran");
+    let run = || project.pv_command(&["run"]).env("RAN", &ran).output().unwrap();
+    let refused = || project.tell(&run()).split_once("--- stderr\n").unwrap().1.to_owned();
+    project.write("state/ck/epoch-1", "x\n");
+    insta::assert_snapshot!(refused(), @"
+    error: step `train` keeps `state/ck`, which is in the snapshot
+    hint: what is kept begins with nothing: keep another path, or, if that is no part of the project, add it to `.gitignore`, and `git rm -r --cached state/ck` if Git has it
+    --- exit 2
+    ");
+    std::fs::remove_dir_all(project.path("state")).unwrap();
+    // A file where a directory should be.
+    project.write("state", "x\n");
+    insta::assert_snapshot!(refused(), @"
+    error: step `train` keeps `state/ck`, but `state` is a file in the snapshot
+    hint: what is kept begins with nothing: keep another path, or, if that is no part of the project, add it to `.gitignore`, and `git rm -r --cached state` if Git has it
+    --- exit 2
+    ");
+    assert!(!ran.exists(), "nothing ran");
+    // What Git ignores is not in the snapshot, and what lies beside is none of it.
+    std::fs::remove_file(project.path("state")).unwrap();
+    project.write(".gitignore", "/state/ck/\n");
+    project.write("state/ck/epoch-1", "x\n");
+    project.write("state/read-me", "x\n");
+    let output = run();
+    assert!(output.status.success(), "{}", project.tell(&output));
+    assert_eq!(project.read("state/ck/epoch-1"), "x\n", "the user's own is left alone");
+}

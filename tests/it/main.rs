@@ -30,6 +30,7 @@ mod lesson;
 mod network;
 mod observer;
 mod plain;
+mod reclaim;
 mod records;
 mod robustness;
 mod run;

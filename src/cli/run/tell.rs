@@ -2,8 +2,8 @@
 
 use crate::cli::DEFAULT_PIPELINE;
 use crate::cli::answer::seconds;
-use crate::cli::fail::CliError;
-use crate::cli::ui::{BAD, FAINT, NAME, NOTE, Running, Ui, paint};
+use crate::cli::fail::{CliError, obstacle_hint};
+use crate::cli::ui::{BAD, FAINT, GOOD, NAME, NOTE, Running, Ui, paint};
 use crate::record::StepVerdict;
 use crate::run::{Event, StepDone};
 
@@ -60,7 +60,8 @@ impl<'a> Teller<'a> {
             }
             Event::NotIsolated { why } => {
                 let text = format!("{} steps are not isolated here: {why}", paint(NOTE, "warning:"));
-                self.running.beside(|| self.ui.warn(text));
+                let hint = obstacle_hint(why).map(|hint| format!("{} {hint}", paint(GOOD, "hint:")));
+                self.running.beside(|| std::iter::once(text).chain(hint).for_each(|line| self.ui.warn(line)));
             }
             Event::Waiting { step } => self.say(format!("{step}: waits for another run that executes it")),
             Event::WaitingForLock { step, lock } => {
