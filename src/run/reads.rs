@@ -147,6 +147,12 @@ impl Trace {
                     && let Some(full) = ProjectPath::below(standing.workplace, &full)
                     && !standing.own.iter().any(|own| own.overlaps(&full))
                 {
+                    // It could be made because it had a place to be in, unless that is made for the step's outputs anyway.
+                    let above = full.parent().filter(|above| !standing.own.iter().any(|own| own.is_within(above)));
+                    if let Some(above) = above {
+                        let found = world.find(Some(&above))?;
+                        self.mark(Some(above), mark_of(&found, &Touch { by: touch.by.clone(), ..Touch::default() }));
+                    }
                     self.writes.insert(full.to_string());
                 }
                 if is_reading {

@@ -29,9 +29,10 @@ const FLOORS: [(&str, u8); 22] = [
     ("main", 7),
 ];
 
-/// Each dependency that only one room may use, and that room.
+/// Each dependency that only one room may use, and that room. Two have the system's bare calls: what is locked on a disk
+/// is no matter of who executes commands.
 const DOORS: [(&str, &str); 18] = [
-    ("libc", "exec"),
+    ("libc", "exec|disk"),
     ("blake3", "hash"),
     ("walkdir", "disk"),
     ("memmap2", "disk"),
@@ -131,7 +132,7 @@ fn each_heavy_dependency_has_one_door() {
         for (dependency, door) in DOORS {
             let used =
                 source.code.contains(&format!("{dependency}::")) || source.code.contains(&format!("use {dependency};"));
-            if used && source.room != door {
+            if used && !door.split('|').any(|room| source.room == room) {
                 breaches.push(format!("{} uses `{dependency}`, whose door is `{door}`", source.path.display()));
             }
         }

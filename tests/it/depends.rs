@@ -307,3 +307,24 @@ fn what_a_step_only_wanted_to_make_or_adds_to_is_not_its_own() {
     }
     assert_eq!(machine.project.read("begins.txt"), "0\nmore\n");
 }
+
+#[test]
+fn who_makes_a_file_depends_on_there_being_a_place_for_it() {
+    let machine = sandbox_of(&[
+        ("adds", "", "echo more >> data/a; cat data/a"),
+        ("begins", "", "echo new > data/b; cat data/b"),
+        ("elsewhere", "", "mkdir own; echo new > own/a; cat own/a"),
+    ]);
+    let project = &machine.project;
+    project.write("data/other", "\n");
+    assert_eq!(machine.ran().len(), 3);
+    assert_eq!(project.read("adds.txt"), "more\n");
+    project.write("data/another", "\n");
+    assert_eq!(machine.ran(), Vec::<String>::new(), "the place is the same");
+    std::fs::remove_dir_all(project.path("data")).unwrap();
+    assert_eq!(machine.ran(), ["adds", "begins"]);
+    assert_eq!((project.read("adds.txt"), project.read("begins.txt")), (String::new(), String::new()));
+    project.write("data/other", "\n");
+    assert_eq!(machine.ran(), Vec::<String>::new(), "it is known what comes of that");
+    assert_eq!(project.read("adds.txt"), "more\n");
+}
