@@ -4,7 +4,7 @@
 //! what `git reset` left behind can be had back as long as they name it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -211,6 +211,24 @@ fn ids(text: &[u8]) -> impl Iterator<Item = ObjectId> + '_ {
     words.filter_map(|word| ObjectId::from_hex(word).ok()).filter(|id| !id.is_null())
 }
 
+/// Returns what lies in a directory of a working tree, and whether it is a directory: nothing of another repository in it,
+/// and nothing of git's own.
+pub(super) fn own_entries(directory: &Path, is_top: bool) -> Result<Vec<(DirEntry, bool)>, DiskError> {
+    let failed = || DiskError::on("list", directory);
+    let listed = match fs::read_dir(directory) {
+        // A directory can go while others are listed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(failed())?,
+    };
+    let mut entries = listed.collect::<io::Result<Vec<_>>>().map_err(failed())?;
+    if !is_top && entries.iter().any(|entry| entry.file_name() == ".git") {
+        return Ok(Vec::new());
+    }
+    entries.retain(|entry| entry.file_name() != ".git");
+    let with_kind = |entry: DirEntry| entry.file_type().map(|kind| (entry, kind.is_dir()));
+    entries.into_iter().map(with_kind).collect::<io::Result<_>>().map_err(failed())
+}
+
 /// Reads the files below `outer/inner` of a working tree, not of repositories in it.
 fn in_working_tree(
     directory: &Path,
@@ -218,19 +236,9 @@ fn in_working_tree(
     is_top: bool,
     files: &mut BTreeMap<String, Vec<u8>>,
 ) -> Result<(), GitError> {
-    let failed = || DiskError::on("list", directory);
-    let listed = match fs::read_dir(directory) {
-        // A directory can go while others are listed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        listed => listed.map_err(failed())?,
-    };
-    let entries = listed.collect::<io::Result<Vec<_>>>().map_err(failed())?;
-    if !is_top && entries.iter().any(|entry| entry.file_name() == ".git") {
-        return Ok(());
-    }
-    for entry in entries {
+    for (entry, is_directory) in own_entries(directory, is_top)? {
         let path = entry.path();
-        if entry.file_name() == ".git" || !entry.file_type().map_err(failed())?.is_dir() {
+        if !is_directory {
             continue;
         }
         if entry.file_name() == outer && path.join(inner).is_dir() {

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use gix::ObjectId;
 
 use super::commit::find;
+use super::everywhere::own_entries;
 use super::{GitError, Repository};
-use crate::disk::{self, DiskError};
+use crate::disk;
 
 impl Repository {
     /// Returns name and content of every file directly in a directory called `directory` at any depth: of the commits
@@ -75,26 +74,13 @@ fn in_working_tree(
     is_top: bool,
     files: &mut BTreeSet<(String, Vec<u8>)>,
 ) -> Result<(), GitError> {
-    let failed = || DiskError::on("list", directory);
-    let listed = match fs::read_dir(directory) {
-        // A directory can go while others are listed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        listed => listed.map_err(failed())?,
-    };
-    let entries = listed.collect::<io::Result<Vec<_>>>().map_err(failed())?;
-    if !is_top && entries.iter().any(|entry| entry.file_name() == ".git") {
-        return Ok(());
-    }
     let is_it = directory.file_name() == Some(OsStr::new(wanted));
-    for entry in entries {
-        let (name, path) = (entry.file_name(), entry.path());
-        if name == ".git" {
-            continue;
-        }
-        if entry.file_type().map_err(failed())?.is_dir() {
+    for (entry, is_directory) in own_entries(directory, is_top)? {
+        let path = entry.path();
+        if is_directory {
             in_working_tree(&path, wanted, false, files)?;
         } else if is_it && path.is_file() {
-            let name = name.to_string_lossy().into_owned();
+            let name = entry.file_name().to_string_lossy().into_owned();
             files.extend(disk::read_if_there(&path)?.map(|content| (name, content)));
         }
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::RunError;
-use super::perform::{Event, memory_text};
+use super::event::Event;
+use super::perform::memory_text;
 use crate::disk::Lock;
 use crate::exec::{Limit, Stop};
 use crate::pipeline::Step;

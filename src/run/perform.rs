@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::RunError;
 use super::commit::Committer;
 use super::earlier::Finished;
+use super::event::{Event, StepDone, differing};
 use super::grant::Grant;
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::{self, Keep};
@@ -21,13 +22,11 @@ use super::schedule::{Capacity, Schedule};
 use super::select::{Role, Selection, refuse_unknown};
 use super::settle::{Settled, Sighting, settle};
 use super::shown::{Around, hints, may_read, shown};
-use super::step::{Executed, Failure, execute, variables};
+use super::step::{Executed, execute, variables};
 use super::turns::{Results, Shared, Turn};
 use crate::disk::Claim;
-use crate::exec::{Observation, Obstacle, Permission, Rung, Stop};
-use crate::hash::Digest;
+use crate::exec::{Observation, Permission, Stop};
 use crate::host::Time;
-use crate::object::{BlobId, StepKey, TaskKey};
 use crate::path::ProjectPath;
 use crate::pipeline::Step;
 use crate::record::{By, Output, StepResult, StepVerdict};
@@ -70,131 +69,6 @@ pub struct Request<'a> {
     pub by: By,
     /// Whether the user asked to stop.
     pub stop: &'a Stop,
-}
-
-/// What an observer is told while a run goes on; called from several threads.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A step's turn has come. Told in the order in which steps are taken up.
-    Reached {
-        /// The step.
-        step: &'a str,
-        /// Its description.
-        description: Option<&'a str>,
-    },
-    /// A step is executed.
-    Started {
-        /// The step.
-        step: &'a str,
-        /// Why.
-        reason: &'a Reason,
-    },
-    /// Steps cannot be isolated from one another here. Told once in a run.
-    NotIsolated {
-        /// Why not.
-        why: &'a Obstacle,
-    },
-    /// A step waits for another run that executes it.
-    Waiting {
-        /// The step.
-        step: &'a str,
-    },
-    /// A step waits for a lock that a step of another run has.
-    WaitingForLock {
-        /// The step.
-        step: &'a str,
-        /// The lock's name.
-        lock: &'a str,
-    },
-    /// The memory of a step cannot be bounded here.
-    NotBounded {
-        /// The step.
-        step: &'a str,
-        /// Why not.
-        why: &'a std::io::Error,
-    },
-    /// A step failed and is tried again.
-    Retrying {
-        /// The step.
-        step: &'a str,
-        /// How many times it has been tried.
-        attempt: u32,
-        /// How many times it is tried at the most.
-        attempts_max: u32,
-        /// How it failed.
-        failure: &'a Failure,
-    },
-    /// A step printed a line.
-    Line {
-        /// The step.
-        step: &'a str,
-        /// The line, without its end.
-        line: &'a [u8],
-    },
-    /// A step looked for what others write without having waited for them. It is executed again after them.
-    TooEarly {
-        /// The step.
-        step: &'a str,
-        /// The others.
-        others: Vec<&'a str>,
-    },
-    /// A step has written something else than what is known under the same key. Both results are kept.
-    Contradiction {
-        /// The step.
-        step: &'a str,
-        /// The key.
-        key: StepKey,
-        /// The outputs that differ, with their digests on record and now.
-        outputs: Vec<Differing>,
-    },
-    /// A step is done with.
-    Finished(&'a StepDone),
-}
-
-/// An output that is not what is known under the same key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Differing {
-    /// The output.
-    pub path: ProjectPath,
-    /// The digest on record.
-    pub old: Digest,
-    /// The digest now.
-    pub new: Digest,
-}
-
-/// What happened to a step.
-#[derive(Debug, Clone)]
-pub struct StepDone {
-    /// The step's name.
-    pub step: String,
-    /// What happened.
-    pub verdict: StepVerdict,
-    /// Why.
-    pub reason: Reason,
-    /// Its key, where it was reached.
-    pub key: Option<StepKey>,
-    /// What it was asked to do, where it was reached.
-    pub task: Option<TaskKey>,
-    /// How it was observed when it was executed; `None` if it was not.
-    pub rung: Option<Rung>,
-    /// Whether it was executed in namespaces of its own.
-    pub isolated: bool,
-    /// Whether it went on from what an attempt before had left in the paths that it keeps.
-    pub resumed: bool,
-    /// What it wrote.
-    pub outputs: Vec<Output>,
-    /// What it printed, in the store.
-    pub log: Option<BlobId>,
-    /// How long it took, the last attempt alone.
-    pub elapsed: Duration,
-    /// How many times it was executed.
-    pub attempts: u32,
-    /// Whom it talked to without its definition saying so. Then its result is not reused.
-    pub talked: Vec<String>,
-    /// How it failed, if it did.
-    pub failure: Option<Failure>,
-    /// The outputs that were on record under its key before it was executed again.
-    pub recorded: Vec<Output>,
 }
 
 /// What a run did.
@@ -273,28 +147,6 @@ fn why_skipped(work: &Work<'_>, index: usize, failed: &BTreeSet<usize>) -> Reaso
     match failed.iter().find(|other| before.contains(**other)) {
         Some(failed) => Reason::Needs(work.pipeline.steps[*failed].name.clone()),
         None => Reason::Stopped,
-    }
-}
-
-impl StepDone {
-    pub(super) fn skipped(step: &str, reason: Reason) -> Self {
-        Self {
-            step: step.to_owned(),
-            verdict: StepVerdict::Skipped,
-            reason,
-            key: None,
-            task: None,
-            rung: None,
-            isolated: false,
-            resumed: false,
-            talked: Vec::new(),
-            outputs: Vec::new(),
-            log: None,
-            elapsed: Duration::ZERO,
-            attempts: 0,
-            failure: None,
-            recorded: Vec::new(),
-        }
     }
 }
 
@@ -635,14 +487,6 @@ impl Running<'_> {
         let is_compared = self.request.mode == Mode::Replay;
         Ok(known.into_iter().next().filter(|_| is_compared).map(|(_, first)| first.outputs).unwrap_or_default())
     }
-}
-
-fn differing(old: &[Output], new: &[Output]) -> Vec<Differing> {
-    let pairs = new.iter().filter_map(|new| Some((old.iter().find(|old| old.path == new.path)?, new)));
-    pairs
-        .filter(|(old, new)| old != new)
-        .map(|(old, new)| Differing { path: new.path.clone(), old: old.digest, new: new.digest })
-        .collect()
 }
 
 /// What came of a step's turn.

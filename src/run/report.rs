@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::perform::{Performed, StepDone, milliseconds};
+use super::event::StepDone;
+use super::perform::{Performed, milliseconds};
 use super::{RunError, Work};
 use crate::environment;
 use crate::hash::Digest;

@@ -5,8 +5,9 @@ use std::sync::{Condvar, Mutex};
 
 use super::RunError;
 use super::earlier::Finished;
+use super::event::{Event, StepDone};
 use super::judge::Work;
-use super::perform::{Event, Outcome, Running, StepDone};
+use super::perform::{Outcome, Running};
 use super::reason::Reason;
 use super::schedule::Schedule;
 use super::select::{Role, Selection};
