@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -136,6 +136,37 @@ pub fn link_out(from: &Path, path: &Path) -> Result<bool, DiskError> {
             | io::ErrorKind::PermissionDenied => Ok(false),
             _ => Err(DiskError::on("link", path)(error)),
         },
+    }
+}
+
+/// Writes `bytes` to `path`, durably, unless something is there. Returns whether nothing was.
+///
+/// Of several that do so at once, one does. A reader sees all or nothing; on a file system without hard links it may
+/// see a part for a moment. Makes missing directories above, and flushes their names no further than the parent's.
+///
+/// # Errors
+///
+/// [`DiskError`] if it cannot be written.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, DiskError> {
+    make_directory(parent(path))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o666);
+    let failed = || DiskError::on("write", path);
+    let fill = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
+    let (file, temporary) = new_beside(path, |temporary| options.open(temporary)).map_err(failed())?;
+    let linked = fill(file).and_then(|()| fs::hard_link(&temporary, path));
+    // Once it is linked this is one name too many, and else it is of no use.
+    let _ = fs::remove_file(&temporary);
+    let written = match linked {
+        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {
+            options.open(path).and_then(fill)
+        }
+        linked => linked,
+    };
+    match written {
+        Ok(()) => sync_directory(parent(path)).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(failed()(error)),
     }
 }
 

@@ -35,6 +35,7 @@ pub mod run;
 
 // Floor 5
 pub mod project;
+pub mod remote;
 
 // Floor 6
 pub mod cli;

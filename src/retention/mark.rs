@@ -41,6 +41,26 @@ pub fn mark(store: &dyn Store, roots: &Roots, also: &Live) -> Result<Live, Reten
     Ok(marking.live)
 }
 
+/// Returns everything that `roots` lead to, as far as the store tells: what is missing is named, and not looked into.
+///
+/// Costs what [`mark`] does.
+///
+/// # Errors
+///
+/// [`RetentionError`] if a snapshot or tree is damaged, or cannot be read.
+pub fn reachable(store: &dyn Store, roots: &Roots) -> Result<Live, RetentionError> {
+    let mut marking = Marking { store, live: Live::new(), trees: Vec::new() };
+    for id in &roots.snapshots {
+        marking.snapshot(*id)?;
+    }
+    roots.outputs.iter().for_each(|output| marking.entry(output, Need::Perhaps));
+    roots.data.iter().for_each(|data| marking.data(data));
+    marking.live.extend(roots.logs.iter().map(|log| (Kind::Blob, log.digest())));
+    marking.trees.iter_mut().for_each(|(_, need)| *need = Need::Perhaps);
+    marking.follow()?;
+    Ok(marking.live)
+}
+
 /// Whether an object must be there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {

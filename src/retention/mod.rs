@@ -20,7 +20,7 @@ use crate::snapshot::{POINTERS, SnapshotError, pointers_in};
 use crate::store::StoreError;
 
 pub use decide::{Facts, keep};
-pub use mark::{Lost, mark, name};
+pub use mark::{Lost, mark, name, reachable};
 
 /// One who uses a store: a repository with its records.
 #[derive(Clone, Copy)]

@@ -30,7 +30,7 @@ use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 
 /// Blobs below this size are one record; larger ones are kept in pieces, or as files where the file system can share them.
-const SMALL_MAX_BYTES: u64 = 64 * 1024;
+pub(super) const SMALL_MAX_BYTES: u64 = 64 * 1024;
 /// Up to this many things are flushed one by one.
 const FLUSH_EACH_MAX: usize = 64;
 

@@ -40,6 +40,7 @@ mod rewrite;
 mod session;
 mod source;
 mod staging;
+mod transfer;
 mod trash;
 mod usage;
 mod users;
@@ -64,6 +65,9 @@ pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use relocate::{Moving, is_free, sweep_moved};
 pub use source::Source;
+pub use transfer::{
+    INDEX_MAX_BYTES, PARCEL_BYTES, PART_BYTES, PackIndex, Parcel, Part, Parts, Placed, Taken, pieces_of,
+};
 pub use trash::put_back;
 pub use usage::{OfKind, Room, Usage};
 pub use wanted::WantedStore;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; rooms on one floor do not know each other.
-const FLOORS: [(&str, u8); 22] = [
+const FLOORS: [(&str, u8); 23] = [
     ("hash", 0),
     ("path", 0),
     ("disk", 0),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u8); 22] = [
     ("revision", 4),
     ("retention", 4),
     ("project", 5),
+    ("remote", 5),
     ("cli", 6),
     ("main", 7),
 ];

@@ -34,7 +34,7 @@ impl LocalStore {
     }
 
     /// Returns whether the pieces of `recipe` are there and make the blob of this name.
-    pub(super) fn makes(&self, recipe: &Recipe, digest: Digest) -> bool {
+    pub(in crate::store) fn makes(&self, recipe: &Recipe, digest: Digest) -> bool {
         let places = recipe.chunks.iter().map(|(chunk, _)| self.place(*chunk, Tag::Chunk).ok().flatten());
         let Some(places) = places.collect::<Option<Vec<_>>>() else { return false };
         let mut hasher = Hasher::default();

@@ -88,7 +88,7 @@ impl LocalStore {
         }
     }
 
-    pub(super) fn length_of_record(&self, digest: Digest, tag: Tag) -> Result<Option<u64>, StoreError> {
+    pub(in crate::store) fn length_of_record(&self, digest: Digest, tag: Tag) -> Result<Option<u64>, StoreError> {
         if let Some(length) = self.packs.length(digest, tag)? {
             return Ok(Some(length));
         }

@@ -11,11 +11,11 @@ mod record;
 mod scan;
 mod write;
 
-pub(super) use index::{Entry, Index, TRAILER_BYTES, Trailer};
+pub(super) use index::{Entry, FANOUT_BYTES, Index, TRAILER_BYTES, Trailer};
 pub(super) use read::{BadPack, Pack, is_record, read_record, read_stored};
 pub(super) use record::{HEADER_BYTES, Header, RECORD_MAX_BYTES, Tag};
 pub(super) use scan::scan;
-pub(super) use write::{Record, Segment, file_name, is_pack};
+pub(super) use write::{Building, Record, Segment, file_name, is_pack};
 
 /// What a pack begins with.
-const START: [u8; 16] = *b"pv-pack 1\n\0\0\0\0\0\0";
+pub(super) const START: [u8; 16] = *b"pv-pack 1\n\0\0\0\0\0\0";

@@ -59,6 +59,11 @@ impl Pack {
         self.mapped.len() as u64
     }
 
+    /// Returns where the records end and the index begins.
+    pub(in crate::store) fn records_end(&self) -> u64 {
+        self.trailer.at
+    }
+
     /// Returns how many records it has.
     pub(in crate::store) fn count(&self) -> usize {
         self.trailer.count

@@ -50,6 +50,58 @@ pub(in crate::store) struct Record<'a> {
     pub(in crate::store) length: u64,
 }
 
+impl Record<'_> {
+    /// Appends header and stored bytes to `buffer`, which begins at `before` in the pack; returns where they lie.
+    fn append_to(&self, buffer: &mut Vec<u8>, before: u64) -> Entry {
+        let Record { tag, digest, codec, stored, raw, length } = *self;
+        let offset = before + buffer.len() as u64;
+        let stored_bytes = u32::try_from(stored.len()).expect("records are at most 16 MiB");
+        let header = Header { tag, codec, stored: stored_bytes, raw, digest }.encode(stored);
+        buffer.reserve(HEADER_BYTES + stored.len());
+        buffer.extend_from_slice(&header);
+        buffer.extend_from_slice(stored);
+        Entry { digest, tag, codec, offset, stored: stored_bytes, length }
+    }
+}
+
+/// A pack that is made in memory.
+pub(in crate::store) struct Building {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Default for Building {
+    fn default() -> Self {
+        Self { bytes: START.to_vec(), entries: Vec::new() }
+    }
+}
+
+impl Building {
+    /// Appends a record.
+    pub(in crate::store) fn append(&mut self, record: &Record<'_>) {
+        let entry = record.append_to(&mut self.bytes, 0);
+        self.entries.push(entry);
+    }
+
+    /// Returns how many bytes it has, without its index.
+    pub(in crate::store) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Returns how many records it has.
+    pub(in crate::store) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the whole pack, its index alone, and its name.
+    pub(in crate::store) fn finish(mut self) -> (Vec<u8>, Vec<u8>, Digest) {
+        self.entries.sort_unstable_by_key(Entry::key);
+        let (index, name) = index::encode(&self.entries, self.bytes.len() as u64);
+        self.bytes.extend_from_slice(&index);
+        (self.bytes, index, name)
+    }
+}
+
 impl Segment {
     /// Starts a pack in a new file at `path`.
     pub(in crate::store) fn start(disk: &dyn Disk, path: PathBuf) -> Result<Self, DiskError> {
@@ -61,15 +113,8 @@ impl Segment {
 
     /// Appends a record; returns where it lies, and what must be written now if that is due.
     pub(in crate::store) fn append(&mut self, record: &Record<'_>) -> (Entry, Option<Piece>) {
-        let Record { tag, digest, codec, stored, raw, length } = *record;
-        let offset = self.written + self.buffer.len() as u64;
-        let stored_bytes = u32::try_from(stored.len()).expect("records are at most 16 MiB");
-        let header = Header { tag, codec, stored: stored_bytes, raw, digest }.encode(stored);
-        let entry = Entry { digest, tag, codec, offset, stored: stored_bytes, length };
+        let entry = record.append_to(&mut self.buffer, self.written);
         self.entries.push(entry);
-        self.buffer.reserve(HEADER_BYTES + stored.len());
-        self.buffer.extend_from_slice(&header);
-        self.buffer.extend_from_slice(stored);
         let piece = (self.buffer.len() >= BUFFER_BYTES).then(|| self.take_piece());
         (entry, piece)
     }

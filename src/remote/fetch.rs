@@ -1,0 +1,284 @@
+//! Fetching: what is lacking here, out of the packs of a remote.
+//!
+//! Directories come first, level by level, because they tell what else there
+//! is. They are synced together: a directory that is here has everything below
+//! it that is a directory, as everybody expects. Then come the files, each pack
+//! read from its begin to its end, in spans of what is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::bucket::{Bucket, Counted};
+use super::catalog::{self, Catalog};
+use super::{Progress, RemoteError};
+use crate::hash::Digest;
+use crate::object::Kind;
+use crate::store::{Live, LocalStore, Part, Placed, Store, Taken, pieces_of};
+
+/// What is not wanted between two records is read too if it is shorter than a request is worth.
+const GAP_BYTES: u64 = 256 << 10;
+/// No span is longer, unless one record is.
+const SPAN_BYTES: u64 = 8 << 20;
+/// After so many bytes, what has come is kept, so that an interruption costs no more than that.
+const KEPT_EVERY_BYTES: u64 = 64 << 20;
+
+/// What is to be kept of a set of objects: told anew as more of them is here.
+pub type Closure<'a, E> = &'a dyn Fn(&LocalStore) -> Result<Live, E>;
+
+/// What was fetched.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Fetched {
+    /// How many objects were asked for.
+    pub objects: u64,
+    /// How many of them were here already.
+    pub skipped: u64,
+    /// How many are here now and were not before.
+    pub received: u64,
+    /// How many bytes went over the wire.
+    pub bytes: u64,
+    /// How many requests there were.
+    pub requests: u64,
+    /// Objects that are neither here nor in the remote.
+    pub missing: BTreeSet<(Kind, Digest)>,
+}
+
+/// A way to a remote, with what it is known to hold.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// The files of the remote.
+    pub bucket: &'a dyn Bucket,
+    /// What is in them.
+    pub catalog: &'a Catalog,
+    /// So many ways are used at once.
+    pub jobs: usize,
+    /// Told of what has come.
+    pub progress: Progress<'a>,
+}
+
+impl Way<'_> {
+    /// Fetches everything that `closure` leads to and that is not here, or only what tells of it if not `with_files`.
+    ///
+    /// Costs a few requests for each level of directories, then one for some MiB of what is wanted. Takes memory for two spans on each way.
+    ///
+    /// # Errors
+    ///
+    /// [`RemoteError::Wrong`] if the remote holds something else than it says: nothing of it was taken. Else what the remote
+    /// or the store says; what had come before is kept where it is of use.
+    pub fn fetch<E: From<RemoteError>>(
+        &self,
+        store: &LocalStore,
+        closure: Closure<'_, E>,
+        with_files: bool,
+    ) -> Result<Fetched, E> {
+        let bucket = Counted::new(self.bucket);
+        let trip = Trip { bucket: &bucket, store, way: *self, stop: AtomicBool::new(false), unkept: AtomicU64::new(0) };
+        let mut fetched = Fetched::default();
+        let mut asked = BTreeSet::new();
+        let live = loop {
+            let live = closure(store)?;
+            let lacking = lacking(store, &live, |kind| matches!(kind, Kind::Snapshot | Kind::Tree))?;
+            let new: BTreeSet<_> = lacking.difference(&asked).copied().collect();
+            if new.is_empty() {
+                break live;
+            }
+            fetched.received += trip.fetch_objects(&new)?;
+            asked.extend(new);
+        };
+        let lacking = if with_files { lacking(store, &live, |_| true)? } else { BTreeSet::new() };
+        store.sync().map_err(RemoteError::from)?;
+        fetched.received += trip.fetch_objects(&lacking)?;
+        store.sync().map_err(RemoteError::from)?;
+        fetched.objects = live.len() as u64;
+        if with_files {
+            for object in &lacking {
+                if store.length(object.0, object.1).map_err(RemoteError::from)?.is_none() {
+                    fetched.missing.insert(*object);
+                }
+            }
+        }
+        fetched
+            .missing
+            .extend(asked.into_iter().filter(|(kind, digest)| !matches!(store.length(*kind, *digest), Ok(Some(_)))));
+        fetched.skipped = fetched.objects.saturating_sub(fetched.received + fetched.missing.len() as u64);
+        (fetched.bytes, fetched.requests) = (bucket.moved_bytes(), bucket.requests());
+        Ok(fetched)
+    }
+}
+
+fn lacking(
+    store: &LocalStore,
+    live: &Live,
+    of: impl Fn(Kind) -> bool,
+) -> Result<BTreeSet<(Kind, Digest)>, RemoteError> {
+    let mut lacking = BTreeSet::new();
+    for (kind, digest) in live.iter().filter(|(kind, _)| of(*kind)) {
+        if store.length(*kind, *digest)?.is_none() {
+            lacking.insert((*kind, *digest));
+        }
+    }
+    Ok(lacking)
+}
+
+/// One fetch, from begin to end.
+struct Trip<'a> {
+    bucket: &'a Counted<'a>,
+    store: &'a LocalStore,
+    way: Way<'a>,
+    stop: AtomicBool,
+    /// How many bytes have come since they were kept last.
+    unkept: AtomicU64,
+}
+
+/// Some records of one pack that lie near each other.
+struct Stretch {
+    pack: Digest,
+    span: Range<u64>,
+    records: Vec<Placed>,
+}
+
+impl Trip<'_> {
+    /// Fetches what the remote has of these objects; returns how many that were.
+    fn fetch_objects(&self, objects: &BTreeSet<(Kind, Digest)>) -> Result<u64, RemoteError> {
+        let mut parts = BTreeSet::new();
+        let mut lists = BTreeSet::new();
+        for (kind, digest) in objects {
+            let (object, list) = (Part::object(*kind, *digest), Part::list(*digest));
+            if self.way.catalog.has(object) {
+                parts.insert(object);
+            } else if *kind == Kind::Blob && self.way.catalog.has(list) {
+                lists.insert(list);
+            }
+        }
+        // Lists of pieces tell which pieces there are; they are taken once those are here.
+        let listed = self.read_lists(&lists)?;
+        for (_, _, pieces) in &listed {
+            for piece in pieces {
+                if !self.store.has_part(*piece)? {
+                    parts.insert(*piece);
+                }
+            }
+        }
+        let objects = parts.iter().filter(|part| part.as_object().is_some()).count() + listed.len();
+        self.take_all(&parts)?;
+        let mut received = objects as u64;
+        for (placed, bytes, pieces) in listed {
+            let is_whole = pieces.iter().map(|piece| self.store.has_part(*piece)).collect::<Result<Vec<_>, _>>()?;
+            if is_whole.contains(&false) {
+                // The remote does not have all of it; that is for whoever needs the object to tell.
+                received -= 1;
+            } else if self.store.take_record(&placed, &bytes)? == Taken::Wrong {
+                return Err(self.wrong(placed.part()));
+            }
+        }
+        Ok(received)
+    }
+
+    fn read_lists(&self, lists: &BTreeSet<Part>) -> Result<Vec<(Placed, Vec<u8>, Vec<Part>)>, RemoteError> {
+        let listed = Mutex::new(Vec::new());
+        self.visit(lists, &|placed, bytes| {
+            let pieces = pieces_of(placed, bytes).ok_or_else(|| self.wrong(placed.part()))?;
+            listed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((*placed, bytes.to_vec(), pieces));
+            Ok(())
+        })?;
+        Ok(listed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn take_all(&self, parts: &BTreeSet<Part>) -> Result<(), RemoteError> {
+        self.visit(parts, &|placed, bytes| match self.store.take_record(placed, bytes)? {
+            Taken::Wrong => Err(self.wrong(placed.part())),
+            Taken::New | Taken::Known => Ok(()),
+        })
+    }
+
+    fn wrong(&self, part: Part) -> RemoteError {
+        let pack = self.way.catalog.find(part).map(|(pack, _)| catalog::pack_file(pack));
+        RemoteError::Wrong { file: pack.unwrap_or_default() }
+    }
+
+    /// Reads records, those of one pack in their order, over several ways at once.
+    fn visit(
+        &self,
+        parts: &BTreeSet<Part>,
+        visit: &(dyn Fn(&Placed, &[u8]) -> Result<(), RemoteError> + Sync),
+    ) -> Result<(), RemoteError> {
+        let mut by_pack: BTreeMap<Digest, Vec<Placed>> = BTreeMap::new();
+        for part in parts {
+            if let Some((pack, placed)) = self.way.catalog.find(*part) {
+                by_pack.entry(pack).or_default().push(placed);
+            }
+        }
+        let may_keep = parts.iter().all(|part| !matches!(part.as_object(), Some((Kind::Tree | Kind::Snapshot, _))));
+        let stretches: Vec<Stretch> =
+            by_pack.into_iter().flat_map(|(pack, records)| stretches(pack, records)).collect();
+        let next = Mutex::new(stretches.into_iter());
+        let jobs = self.way.jobs.max(1);
+        std::thread::scope(|scope| {
+            let work = || -> Result<(), RemoteError> {
+                loop {
+                    let stretch = next.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+                    let Some(stretch) = stretch else { return Ok(()) };
+                    if self.stop.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    self.visit_stretch(&stretch, visit, may_keep)
+                        .inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?;
+                }
+            };
+            let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            others.fold(own, Result::and)
+        })
+    }
+
+    fn visit_stretch(
+        &self,
+        stretch: &Stretch,
+        visit: &(dyn Fn(&Placed, &[u8]) -> Result<(), RemoteError> + Sync),
+        may_keep: bool,
+    ) -> Result<(), RemoteError> {
+        let bytes = self.bucket.read_span(&catalog::pack_file(stretch.pack), stretch.span.clone())?;
+        if bytes.len() as u64 != stretch.span.end - stretch.span.start {
+            return Err(RemoteError::Wrong { file: catalog::pack_file(stretch.pack) });
+        }
+        for placed in &stretch.records {
+            let span = placed.span();
+            let within = |at: u64| usize::try_from(at - stretch.span.start).expect("a span fits into memory");
+            visit(placed, &bytes[within(span.start)..within(span.end)])?;
+        }
+        if !(self.way.progress)(bytes.len() as u64) {
+            return Err(RemoteError::Interrupted);
+        }
+        let before = self.unkept.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if may_keep && before + bytes.len() as u64 >= KEPT_EVERY_BYTES && self.unkept.swap(0, Ordering::Relaxed) > 0 {
+            self.store.sync()?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns what is read at once, so that little is read in vain and few requests are made.
+fn stretches(pack: Digest, mut records: Vec<Placed>) -> Vec<Stretch> {
+    records.sort_unstable_by_key(|placed| placed.span().start);
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for placed in records {
+        let span = placed.span();
+        match stretches.last_mut() {
+            Some(last)
+                if span.start >= last.span.end
+                    && span.start - last.span.end <= GAP_BYTES
+                    && span.end - last.span.start <= SPAN_BYTES =>
+            {
+                last.span.end = span.end;
+                last.records.push(placed);
+            }
+            // Records that lie over each other are somebody's trick; each is read for itself.
+            _ => stretches.push(Stretch { pack, span, records: vec![placed] }),
+        }
+    }
+    stretches
+}

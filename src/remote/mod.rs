@@ -1,0 +1,72 @@
+//! Remotes: places outside of this machine that hold the same objects.
+//!
+//! A remote is a set of named files ([`Bucket`]): packs that never change, and
+//! their indexes. What it holds is told by the indexes alone, which are
+//! remembered here ([`Catalog`]), so that nobody asks for one object after the
+//! other. Nothing is believed: whatever comes is hashed before it counts.
+//! Data goes first, its index last; so what an index names is there.
+
+mod address;
+mod bucket;
+mod catalog;
+mod directory;
+mod fetch;
+mod fetching;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use crate::disk::DiskError;
+use crate::store::StoreError;
+
+pub use address::{Address, NotAnAddress};
+pub use bucket::{Body, Bucket, BucketError, Listed, Trouble};
+pub use catalog::Catalog;
+pub use directory::Directory;
+pub use fetch::{Closure, Fetched, Way};
+pub use fetching::{Connect, Connection, Fetching, JOBS};
+pub use send::{Sent, Shipment};
+
+/// What the file `FORMAT` of a remote begins with.
+pub const REMOTE_FORMAT: &str = "pv-remote 1";
+
+/// Told of bytes as they have gone either way. Once it returns `false`, nothing further is begun.
+pub type Progress<'a> = &'a (dyn Fn(u64) -> bool + Sync);
+
+/// Why something did not get to a remote, or from it.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The remote has a format that this version does not know.
+    #[error("the remote has the format `{found}`")]
+    Format {
+        /// What its `FORMAT` file begins with.
+        found: String,
+    },
+    /// The remote needs something that this version does not know.
+    #[error("the remote requires `{feature}`")]
+    Feature {
+        /// Its name.
+        feature: String,
+    },
+    /// Something else lies where the remote should be.
+    #[error("other files lie there, and no remote")]
+    Occupied,
+    /// A file of the remote is not what its name says.
+    #[error("`{file}` is not what its name says")]
+    Wrong {
+        /// Its name.
+        file: String,
+    },
+    /// The user wants no more.
+    #[error("the transfer was interrupted")]
+    Interrupted,
+    /// The remote cannot be asked.
+    #[error(transparent)]
+    Bucket(BucketError),
+    /// The store of this machine failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file of this machine cannot be read or written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
