@@ -27,8 +27,10 @@ mod fixture;
 mod model;
 #[cfg(test)]
 mod move_crash;
+mod remotes;
 mod users;
 
+pub use remotes::{Edit, RemoteSetting, Remotes};
 pub use users::MovedStore;
 
 /// The directory that makes a directory a project.

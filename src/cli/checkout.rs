@@ -10,6 +10,7 @@ use super::Global;
 use super::answer::{bytes, count};
 use super::fail::CliError;
 use super::open;
+use super::reach::{Reach, Reaching};
 use super::run::{Committed, restoring};
 use super::ui::{NAME, Ui, paint};
 use crate::hash::Digest;
@@ -48,6 +49,8 @@ pub(super) struct Args {
     /// answer says by how much the store grew.
     #[arg(long)]
     link: bool,
+    #[command(flatten)]
+    reaching: Reaching,
 }
 
 #[derive(Serialize)]
@@ -62,10 +65,19 @@ struct Answer {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
-    let named = open::resolve(&project, &args.revision)?;
-    let opened = open::open(&project, &named)?;
-    let view = View::new(&project.store, &opened.snapshot);
-    let outputs = outputs(&project, named.snapshot, named.run.as_ref().map(|(_, run)| &**run))?;
+    let fetched = ui.progress_of("Fetching", "objects");
+    let reach = Reach::new(&project, args.reaching.offline, &fetched)?;
+    let done = checkout(ui, global, &project, &reach, args);
+    reach.tell(ui);
+    done
+}
+
+fn checkout(ui: &mut Ui, global: &Global, project: &Project, reach: &Reach<'_>, args: &Args) -> Result<u8, CliError> {
+    let named = open::resolve_in(project, reach.store(), &args.revision)?;
+    reach.have(named.snapshot, false)?;
+    let opened = open::open_in(reach.store(), &named)?;
+    let view = View::new(reach.store(), &opened.snapshot);
+    let outputs = outputs(project, named.snapshot, named.run.as_ref().map(|(_, run)| &**run))?;
     let from = open::directory(global)?;
     let is_root = |given: &PathBuf| std::fs::canonicalize(from.join(given)).is_ok_and(|real| real == project.root);
     let wanted = if args.paths.iter().any(is_root) || args.paths.is_empty() {
@@ -80,19 +92,20 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         }
         wanted
     };
+    reach.have_outputs(&wanted)?;
     let memory = project.restored();
     let changed: BTreeSet<ProjectPath> =
         project.repository.changed_paths(project.prefix.as_ref())?.into_iter().collect();
-    let head = Committed::new(&project);
+    let head = Committed::new(project);
     // A tracked file that Git calls unchanged can be had back from Git.
     let known =
         |path: &ProjectPath| -> Option<Digest> { if changed.contains(path) { None } else { head.digest(path) } };
-    let known = |path: &ProjectPath| known(path).or_else(|| kept(&project, &opened.pipeline, path));
+    let known = |path: &ProjectPath| known(path).or_else(|| kept(project, &opened.pipeline, path));
     let restored = {
         let progress = ui.progress("Writing");
         let told = |files, bytes| progress.count(files, bytes);
         let mode = if args.link { CheckoutMode::Link } else { CheckoutMode::Copy };
-        let restoring = restoring(&project, &memory, &known);
+        let restoring = restoring(project, reach.store(), &memory, &known);
         let placing = Placing { mode, progress: &told, ..restoring.placing };
         restore(&Restoring { placing, ..restoring }, &wanted, args.force)
     };
@@ -139,7 +152,7 @@ fn refused(error: RunError) -> CliError {
 }
 
 /// Returns the outputs that are on record for the snapshot: of the run that was named, or the newest good one.
-fn outputs(
+pub(super) fn outputs(
     project: &Project,
     snapshot: SnapshotId,
     named: Option<&crate::record::Run>,
@@ -173,7 +186,7 @@ fn everything(view: &View<'_>, outputs: &BTreeMap<ProjectPath, Output>) -> Resul
     Ok(wanted)
 }
 
-fn find(
+pub(super) fn find(
     view: &View<'_>,
     outputs: &BTreeMap<ProjectPath, Output>,
     path: &ProjectPath,

@@ -10,6 +10,7 @@ use super::Global;
 use super::answer::{bytes, count, short};
 use super::fail::{CliError, DIFFERENCE};
 use super::open;
+use super::reach::{Reach, Reaching};
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
 use crate::diff::{Diff, FieldChange, FileChange, Head, How, Patch, Side, StepChange, StepHow, diff, patches};
 use crate::object::{RecordId, SnapshotId};
@@ -39,6 +40,8 @@ pub(super) struct Args {
     /// End with 1 if there is a difference
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    reaching: Reaching,
 }
 
 /// One side, read.
@@ -54,11 +57,19 @@ struct Read {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
-    let dry = DryStore::over(&project.store);
-    let from = revision(&project, &args.from)?;
+    let fetched = ui.progress_of("Fetching", "objects");
+    let reach = Reach::new(&project, args.reaching.offline, &fetched)?;
+    let done = diff_with(ui, &project, &reach, args);
+    reach.tell(ui);
+    done
+}
+
+fn diff_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> Result<u8, CliError> {
+    let dry = DryStore::over(reach.store());
+    let from = revision(project, reach, &args.from)?;
     let to = match &args.to {
-        Some(text) => revision(&project, text)?,
-        None => working(ui, &project, &dry)?,
+        Some(text) => revision(project, reach, text)?,
+        None => working(ui, project, &dry)?,
     };
     let diff = diff(&dry, &from.side(), &to.side())?;
     let patches = if args.patch { patches(&dry, &diff.files)? } else { Vec::new() };
@@ -83,9 +94,10 @@ impl Read {
     }
 }
 
-fn revision(project: &Project, text: &str) -> Result<Read, CliError> {
-    let named = open::resolve(project, text)?;
-    let opened = open::open(project, &named)?;
+fn revision(project: &Project, reach: &Reach<'_>, text: &str) -> Result<Read, CliError> {
+    let named = open::resolve_in(project, reach.store(), text)?;
+    reach.have(named.snapshot, false)?;
+    let opened = open::open_in(reach.store(), &named)?;
     let run = match named.run {
         Some((id, run)) => Some((id, *run)),
         None => newest_run(project, named.snapshot)?,

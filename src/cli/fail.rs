@@ -7,7 +7,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::ui::{BAD, GOOD, paint};
+use super::reach::OnRemote;
+use super::ui::{BAD, GOOD, NOTE, paint};
 use crate::damage::DamageError;
 use crate::disk::DiskError;
 use crate::exec::{Cause, ExecError, Obstacle};
@@ -15,6 +16,7 @@ use crate::git::GitError;
 use crate::pipeline::DefinitionError;
 use crate::project::ProjectError;
 use crate::record::RecordError;
+use crate::remote::{RemoteError, Trouble};
 use crate::retention::RetentionError;
 use crate::revision::RevisionError;
 use crate::run::{RunError, Shortage};
@@ -94,6 +96,14 @@ impl CliError {
             let _ = write!(text, "\n{} {hint}", paint(GOOD, "hint:"));
         }
         Some(text)
+    }
+
+    /// Returns the text for the terminal, if it is no reason to end.
+    pub(super) fn warning(&self) -> String {
+        let Some(source) = self.source.as_deref() else { return String::new() };
+        let causes = causes(source).into_iter().map(|cause| format!(": {cause}")).collect::<String>();
+        let hint = self.hint.as_ref().map(|hint| format!("\n{} {hint}", paint(GOOD, "hint:"))).unwrap_or_default();
+        format!("{} {source}{causes}{hint}", paint(NOTE, "warning:"))
     }
 
     /// Returns the object for `--json`.
@@ -273,6 +283,51 @@ fn record_advice(error: &RecordError) -> (u8, Option<&'static str>) {
         RecordError::NotUnderstood { .. } => (STORE, Some("a newer `pv` may understand it")),
         RecordError::Disk(error) => (USAGE, disk_hint(error)),
         RecordError::Git(error) => git_advice(error),
+    }
+}
+
+impl From<OnRemote> for CliError {
+    fn from(error: OnRemote) -> Self {
+        let (code, hint) = remote_advice(&error);
+        Self { source: Some(Box::new(error)), hint, code }
+    }
+}
+
+fn remote_advice(OnRemote { name, source }: &OnRemote) -> (u8, Option<String>) {
+    let text = |text: &str| Some(text.to_owned());
+    match source {
+        RemoteError::Format { .. } | RemoteError::Feature { .. } => {
+            (USAGE, text("use a newer `pv`; nothing was changed"))
+        }
+        RemoteError::Occupied => {
+            (USAGE, text("name a place that is empty, a remote, or not there yet; nothing was written"))
+        }
+        RemoteError::Wrong { .. } => (
+            STORE,
+            Some(format!(
+                "nothing of it was taken; `pv fsck --remote {name}` tells what is damaged, and repairs it from here"
+            )),
+        ),
+        RemoteError::Interrupted => {
+            (INTERRUPTED, text("what was transferred stays; the same command goes on from there"))
+        }
+        RemoteError::Bucket(error) => match error.trouble {
+            Trouble::Refused => (
+                STORE,
+                Some(format!("look at your credentials and rights there: `pv remote check {name}` tries each of them")),
+            ),
+            Trouble::Unreachable => {
+                (STORE, text("look at the network and the address, then try again: what was transferred stays"))
+            }
+            Trouble::Missing => {
+                (STORE, Some(format!("something was removed there meanwhile; `pv fsck --remote {name}` tells what")))
+            }
+            Trouble::Unsupported => (USAGE, text("this kind of remote can only be read")),
+            Trouble::Garbled => (STORE, text("nothing of it was taken; try again")),
+            Trouble::Other => (STORE, None),
+        },
+        RemoteError::Store(error) => owned(store_advice(error)),
+        RemoteError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
     }
 }
 

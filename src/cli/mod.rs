@@ -5,6 +5,7 @@
 
 mod answer;
 mod audit;
+mod check;
 mod checkout;
 mod completions;
 mod diff;
@@ -15,6 +16,10 @@ mod hooks;
 mod init;
 mod log;
 mod open;
+mod pull;
+mod push;
+mod reach;
+mod remote;
 mod run;
 mod schema;
 mod shell;
@@ -87,6 +92,10 @@ enum Verb {
     Log(log::Args),
     Show(show::Args),
     Checkout(checkout::Args),
+    Push(push::Args),
+    Pull(pull::Args),
+    Remote(remote::Args),
+    Check(check::Args),
     Fsck(fsck::Args),
     Gc(gc::Args),
     Store(store::Args),
@@ -119,6 +128,10 @@ pub fn main() -> ExitCode {
         Verb::Log(args) => log::run(&mut ui, &cli.global, args),
         Verb::Show(args) => show::run(&mut ui, &cli.global, args),
         Verb::Checkout(args) => checkout::run(&mut ui, &cli.global, args),
+        Verb::Push(args) => push::run(&mut ui, &cli.global, args),
+        Verb::Pull(args) => pull::run(&mut ui, &cli.global, args),
+        Verb::Remote(args) => remote::run(&mut ui, &cli.global, args),
+        Verb::Check(args) => check::run(&mut ui, &cli.global, args),
         Verb::Fsck(args) => fsck::run(&mut ui, &cli.global, args),
         Verb::Gc(args) => gc::run(&mut ui, &cli.global, args),
         Verb::Store(args) => store::run(&mut ui, &cli.global, args),

@@ -10,11 +10,11 @@ use crate::git::Repository;
 use crate::host;
 use crate::object::Snapshot;
 use crate::path::ProjectPath;
-use crate::pipeline::{self, Graph, Params, Pipeline};
+use crate::pipeline::{self, Graph, Params, Pipeline, Trust};
 use crate::project::Project;
 use crate::record::By;
-use crate::revision::{self, Named};
-use crate::run::{Memory, Work, learnt_order};
+use crate::revision::{self, Named, Names};
+use crate::run::{Memory, Peers, Work, learnt_order};
 use crate::snapshot::{
     Captured, POINTERS, SnapshotError, View, definition_path, excluded, load_pipeline, read_pointers, read_snapshot,
 };
@@ -63,9 +63,11 @@ pub(super) fn by(repository: &Repository) -> By {
     By::here(repository.identity().map(|identity| format!("{} <{}>", identity.name, identity.email)))
 }
 
-/// Returns what `text` names.
-pub(super) fn resolve(project: &Project, text: &str) -> Result<Named, CliError> {
-    Ok(revision::resolve(&project.names(&project.commits()), text)?)
+
+/// Returns what `text` names, looking for objects in `store`.
+pub(super) fn resolve_in(project: &Project, store: &dyn Store, text: &str) -> Result<Named, CliError> {
+    let memory = project.commits();
+    Ok(revision::resolve(&Names { store, ..project.names(&memory) }, text)?)
 }
 
 /// Says of which directories the snapshot has no files, so that steps will not find any.
@@ -84,8 +86,13 @@ pub(super) struct Opened {
 
 /// Reads the snapshot that was named.
 pub(super) fn open(project: &Project, named: &Named) -> Result<Opened, CliError> {
-    let snapshot = read_snapshot(&project.store, named.snapshot)?;
-    let (pipeline, params) = load_pipeline(&project.store, &snapshot)?;
+    open_in(&project.store, named)
+}
+
+/// Reads the snapshot that was named out of `store`.
+pub(super) fn open_in(store: &dyn Store, named: &Named) -> Result<Opened, CliError> {
+    let snapshot = read_snapshot(store, named.snapshot)?;
+    let (pipeline, params) = load_pipeline(store, &snapshot)?;
     Ok(Opened { snapshot, pipeline, params })
 }
 
@@ -98,6 +105,7 @@ pub(super) struct Steps<'a> {
     graph: Graph,
     tools: Tools,
     memory: Memory,
+    peers: Peers,
 }
 
 impl<'a> Steps<'a> {
@@ -112,7 +120,9 @@ impl<'a> Steps<'a> {
         let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
         let graph = learnt_order(pipeline, &project.pipeline, params, version, journal, &graph, &memory)?;
         let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
-        Ok(Self { project, pipeline, params, version, graph, tools, memory })
+        let trust = project.remotes()?.used.trust.unwrap_or(Trust::All);
+        let peers = Peers { me: by(&project.repository), trust };
+        Ok(Self { project, pipeline, params, version, graph, tools, memory, peers })
     }
 
     /// Returns the order of the steps.
@@ -134,6 +144,7 @@ impl<'a> Steps<'a> {
             machine: &self.project.machine,
             journal: &self.project.journal,
             store,
+            peers: &self.peers,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::Global;
 use super::answer::{count, seconds};
 use super::fail::{CliError, DIFFERENCE, INTERRUPTED, STEP_FAILED};
 use super::open;
+use super::reach::{Reach, Reaching};
 use super::ui::{BAD, GOOD, NAME, NOTE, Ui, paint};
 use crate::exec::Stop;
 use crate::hash::Digest;
@@ -76,6 +77,24 @@ pub(super) struct Args {
     /// Overwrite outputs in the working tree even if they were changed by hand
     #[arg(short, long)]
     force: bool,
+    /// Execute so much of what would be taken from known results all the same, to see whether they repeat
+    #[arg(long, value_name = "PERCENT", conflicts_with_all = ["dry_run", "again"])]
+    check_hits: Option<Percent>,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// A share, as `2%` or `2`.
+#[derive(Clone, Copy)]
+struct Percent(f64);
+
+impl std::str::FromStr for Percent {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number: f64 = text.strip_suffix('%').unwrap_or(text).parse().map_err(|_| "a share is written as `2%`")?;
+        if (0.0..=100.0).contains(&number) { Ok(Self(number)) } else { Err("a share is between 0% and 100%") }
+    }
 }
 
 /// What is to be run.
@@ -93,21 +112,29 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         project.store.hold()?;
         project.machine.learn();
     }
-    let dry = DryStore::over(&project.store);
-    let store: &dyn Store = if args.dry_run { &dry } else { &project.store };
-    let target = Target::of(&project, args)?;
+    let fetched = ui.progress_of("Fetching", "objects");
+    let reach = Reach::new(&project, args.reaching.offline, &fetched)?;
+    let done = run_with(ui, &project, &reach, args);
+    reach.tell(ui);
+    done
+}
+
+fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> Result<u8, CliError> {
+    let dry = DryStore::over(reach.store());
+    let store: &dyn Store = if args.dry_run { &dry } else { reach.store() };
+    let target = Target::of(project, args)?;
     let subject = match &target.revision {
-        Some(revision) => named(&project, revision)?,
+        Some(revision) => named(project, reach, revision)?,
         None => {
             if !args.dry_run {
                 project.seen.learn();
             }
-            working(ui, &project, store)?
+            working(ui, project, store)?
         }
     };
     let pipeline = &subject.opened.pipeline;
-    let mut steps = open::Steps::new(&project, pipeline, &subject.opened.params, subject.version.as_deref())?;
-    let selection = target.selection(pipeline, steps.graph(), args)?;
+    let mut steps = open::Steps::new(project, pipeline, &subject.opened.params, subject.version.as_deref())?;
+    let mut selection = target.selection(pipeline, steps.graph(), args)?;
     let work = steps.work(&subject.opened.snapshot, store);
     let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
@@ -118,17 +145,24 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     }
     let into_tree = target.revision.is_none() || args.restore;
     if into_tree && !args.force {
-        refuse_edited(&project, pipeline, &selection)?;
+        refuse_edited(project, store, pipeline, &selection)?;
+    }
+    if let Some(Percent(percent)) = args.check_hits {
+        let seed = u64::try_from(Time::now().epoch_ms).unwrap_or_default() ^ u64::from(std::process::id());
+        let checked = selection.check(&plan(&work)?, percent, seed);
+        ui.say(format!("{} executed again though the result is known", count(checked as u64, "step")));
     }
     // Only from here on there is something to end in good order; before, a signal just ends the program.
     let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
     let compare = target.revision.is_some();
-    perform_and_show(ui, &project, args, &subject, &work, &selection, &stop, replay, compare, into_tree)
+    perform_and_show(ui, project, args, &subject, &work, &selection, &stop, replay, compare, into_tree)
 }
 
-fn named(project: &Project, revision: &str) -> Result<Subject, CliError> {
-    let named = open::resolve(project, revision)?;
-    let opened = open::open(project, &named)?;
+fn named(project: &Project, reach: &Reach<'_>, revision: &str) -> Result<Subject, CliError> {
+    let named = open::resolve_in(project, reach.store(), revision)?;
+    // All of it is going to be laid out.
+    reach.have(named.snapshot, true)?;
+    let opened = open::open_in(reach.store(), &named)?;
     let version = named.version.or_else(|| opened.pipeline.version.clone());
     Ok(Subject { opened, snapshot: named.snapshot, version, commit: named.commit, dirty: named.dirty })
 }
@@ -167,7 +201,12 @@ fn free_label(project: &Project, pipeline: &pipeline::Pipeline) -> Result<Option
 }
 
 /// Outputs that `pv` wrote and somebody changed since are refused before anything runs.
-fn refuse_edited(project: &Project, pipeline: &pipeline::Pipeline, selection: &Selection) -> Result<(), CliError> {
+fn refuse_edited(
+    project: &Project,
+    store: &dyn Store,
+    pipeline: &pipeline::Pipeline,
+    selection: &Selection,
+) -> Result<(), CliError> {
     let memory = project.restored();
     let remembered = crate::run::remembered_paths(&memory)?;
     let steps = pipeline.steps.iter().enumerate().filter(|(index, _)| selection.is_told(*index));
@@ -175,18 +214,19 @@ fn refuse_edited(project: &Project, pipeline: &pipeline::Pipeline, selection: &S
     let paths: BTreeSet<ProjectPath> = outputs.filter(|path| remembered.contains(*path)).cloned().collect();
     let head = Committed::new(project);
     let committed = |path: &ProjectPath| head.digest(path);
-    let edited = edited_outputs(&restoring(project, &memory, &committed), &paths)?;
+    let edited = edited_outputs(&restoring(project, store, &memory, &committed), &paths)?;
     if edited.is_empty() { Ok(()) } else { Err(RunError::Edited { paths: edited }.into()) }
 }
 
 pub(super) fn restoring<'a>(
     project: &'a Project,
+    store: &'a dyn Store,
     memory: &'a std::path::Path,
     committed: &'a dyn Fn(&ProjectPath) -> Option<Digest>,
 ) -> Restoring<'a> {
     let placing = Placing {
         root: &project.root,
-        store: &project.store,
+        store,
         seen: Some(&project.seen),
         mode: CheckoutMode::Copy,
         left: None,
@@ -280,7 +320,7 @@ fn perform_and_show(
     let restored = if into_tree && !report.interrupted {
         let (memory, head) = (project.restored(), Committed::new(project));
         let committed = |path: &ProjectPath| head.digest(path);
-        let restoring = restoring(project, &memory, &committed);
+        let restoring = restoring(project, work.store, &memory, &committed);
         let placing = Placing { left: Some(&leftovers), ..restoring.placing };
         restore(&Restoring { placing, ..restoring }, &outputs, args.force).map(drop)
     } else {

@@ -107,6 +107,19 @@ impl Ui {
         Progress { what, things, visible, files: AtomicU64::new(0), since: Stopwatch::start(), bar: Mutex::new(None) }
     }
 
+    /// Returns a progress bar for so many bytes on their way.
+    pub(super) fn transfer(&self, what: &'static str, total_bytes: u64) -> Transfer {
+        let visible = !self.quiet && io::stderr().is_terminal();
+        Transfer {
+            what,
+            total_bytes,
+            visible,
+            moved: AtomicU64::new(0),
+            since: Stopwatch::start(),
+            bar: Mutex::new(None),
+        }
+    }
+
     /// Returns the view of the steps that run.
     pub(super) fn running(&self) -> Running {
         Running::new(!self.quiet && io::stderr().is_terminal())
@@ -164,6 +177,49 @@ impl Progress {
 }
 
 impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Ok(mut bar) = self.bar.lock()
+            && let Some(bar) = bar.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Bytes on their way, with their rate and the time that is left, drawn on a terminal once it takes a while.
+pub(super) struct Transfer {
+    what: &'static str,
+    total_bytes: u64,
+    visible: bool,
+    moved: AtomicU64,
+    since: Stopwatch,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Transfer {
+    /// Counts bytes that have gone, and always wants more. May be called from several threads.
+    pub(super) fn add(&self, bytes: u64) -> bool {
+        let moved = self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.visible
+            && let Ok(mut bar) = self.bar.try_lock()
+        {
+            if bar.is_none() && self.since.elapsed() >= PROGRESS_AFTER {
+                let template = "{prefix} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
+                let style = ProgressStyle::with_template(template).expect("the template is a constant");
+                let target = ProgressDrawTarget::stderr();
+                let new = ProgressBar::with_draw_target(Some(self.total_bytes), target).with_style(style);
+                *bar = Some(new.with_prefix(self.what));
+            }
+            if let Some(bar) = &*bar {
+                // What is sent a second time after a failure does not make it more than all.
+                bar.set_position(moved.min(self.total_bytes));
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Transfer {
     fn drop(&mut self) {
         if let Ok(mut bar) = self.bar.lock()
             && let Some(bar) = bar.take()

@@ -4,8 +4,8 @@
 //! if it means exactly what the old one meant, with the additions. So a style that is not understood here costs an
 //! edit by hand, never a comment, an anchor or a meaning.
 
-mod spell;
-mod text;
+pub(super) mod spell;
+pub(super) mod text;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -34,7 +34,9 @@ pub use model::{
 pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};
 pub use schema::schema;
-pub use settings::{Observe, SETTINGS, SETTINGS_NAME, Settings, read_settings};
+pub use settings::{
+    Observe, RemoteUse, SETTINGS, SETTINGS_NAME, Settings, Trust, read_settings, with_remote, without_remote,
+};
 pub use suggest::closest;
 
 #[cfg(test)]

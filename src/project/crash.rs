@@ -16,9 +16,9 @@ use crate::environment::{self, Tools};
 use crate::exec::Stop;
 use crate::host::Time;
 use crate::object::{Entry, Kind, SnapshotId};
-use crate::pipeline;
+use crate::pipeline::{self, Trust};
 use crate::record::Journal;
-use crate::run::{Capacity, Memory, Mode, Origin, Request, Selection, Work, conclude, perform};
+use crate::run::{Capacity, Memory, Mode, Origin, Peers, Request, Selection, Work, conclude, perform};
 use crate::snapshot::{View, for_each_file, load_pipeline, read_snapshot};
 use crate::store::{LocalStore, Store};
 
@@ -46,6 +46,7 @@ fn run(project: &Project, id: SnapshotId, places: &Path) {
         machine: &project.machine,
         journal: &project.journal,
         store: &project.store,
+        peers: &Peers { me: by(), trust: Trust::All },
         memory: Memory::default(),
     };
     let stop = Stop::new();

@@ -167,7 +167,7 @@ fn fetch_index(bucket: &dyn Bucket, name: Digest) -> Result<Option<Vec<u8>>, Rem
 }
 
 /// Returns whether there is a remote, and sees that this version understands it.
-pub(super) fn is_there(bucket: &dyn Bucket) -> Result<bool, RemoteError> {
+pub fn is_there(bucket: &dyn Bucket) -> Result<bool, RemoteError> {
     let Some(bytes) = bucket.read(FORMAT_FILE, FORMAT_MAX_BYTES)? else { return Ok(false) };
     let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines();

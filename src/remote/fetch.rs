@@ -57,53 +57,93 @@ pub struct Way<'a> {
     pub progress: Progress<'a>,
 }
 
+/// What is lacking here of a set of objects. Directories that were lacking are staged, not synced.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lacking {
+    /// How many objects there are in all.
+    pub objects: u64,
+    /// What is to be fetched, directories not counted.
+    pub files: BTreeSet<(Kind, Digest)>,
+    /// About how many bytes that is on the wire.
+    pub bytes: u64,
+    /// What was fetched to find that out.
+    pub directories: Fetched,
+}
+
 impl Way<'_> {
-    /// Fetches everything that `closure` leads to and that is not here, or only what tells of it if not `with_files`.
+    /// Returns what is lacking here of all that `closure` leads to, after fetching the directories that tell.
     ///
-    /// Costs a few requests for each level of directories, then one for some MiB of what is wanted. Takes memory for two spans on each way.
+    /// Costs a few requests for each level of directories. They are kept by the next sync of `store`.
     ///
     /// # Errors
     ///
-    /// [`RemoteError::Wrong`] if the remote holds something else than it says: nothing of it was taken. Else what the remote
-    /// or the store says; what had come before is kept where it is of use.
-    pub fn fetch<E: From<RemoteError>>(
-        &self,
-        store: &LocalStore,
-        closure: Closure<'_, E>,
-        with_files: bool,
-    ) -> Result<Fetched, E> {
+    /// As [`Way::fetch`], and what `closure` says.
+    pub fn survey<E: From<RemoteError>>(&self, store: &LocalStore, closure: Closure<'_, E>) -> Result<Lacking, E> {
         let bucket = Counted::new(self.bucket);
-        let trip = Trip { bucket: &bucket, store, way: *self, stop: AtomicBool::new(false), unkept: AtomicU64::new(0) };
-        let mut fetched = Fetched::default();
+        let trip = Trip::new(*self, &bucket, store);
+        let mut directories = Fetched::default();
         let mut asked = BTreeSet::new();
         let live = loop {
             let live = closure(store)?;
-            let lacking = lacking(store, &live, |kind| matches!(kind, Kind::Snapshot | Kind::Tree))?;
+            let lacking = lacking(store, &live, is_directory)?;
             let new: BTreeSet<_> = lacking.difference(&asked).copied().collect();
             if new.is_empty() {
+                directories.missing = lacking;
                 break live;
             }
-            fetched.received += trip.fetch_objects(&new)?;
+            directories.received += trip.fetch_objects(&new)?;
             asked.extend(new);
         };
-        let lacking = if with_files { lacking(store, &live, |_| true)? } else { BTreeSet::new() };
-        store.sync().map_err(RemoteError::from)?;
-        fetched.received += trip.fetch_objects(&lacking)?;
-        store.sync().map_err(RemoteError::from)?;
-        fetched.objects = live.len() as u64;
-        if with_files {
-            for object in &lacking {
-                if store.length(object.0, object.1).map_err(RemoteError::from)?.is_none() {
-                    fetched.missing.insert(*object);
-                }
+        let files = lacking(store, &live, |kind| !is_directory(kind))?;
+        (directories.bytes, directories.requests) = (bucket.moved_bytes(), bucket.requests());
+        let bytes = files.iter().map(|(kind, digest)| self.bytes_of(*kind, *digest)).sum();
+        Ok(Lacking { objects: live.len() as u64, files, bytes, directories })
+    }
+
+    /// Fetches what is lacking, and keeps all of it.
+    ///
+    /// Costs one request for some MiB of what lies near each other. Takes memory for two spans on each way.
+    ///
+    /// # Errors
+    ///
+    /// [`RemoteError::Wrong`] if the remote holds something else than it says: nothing of it was taken. Else what the
+    /// remote or the store says; what had come before is kept.
+    pub fn fetch(&self, store: &LocalStore, lacking: &Lacking) -> Result<Fetched, RemoteError> {
+        let bucket = Counted::new(self.bucket);
+        let trip = Trip::new(*self, &bucket, store);
+        let mut fetched = lacking.directories.clone();
+        store.sync()?;
+        let received = trip.fetch_objects(&lacking.files);
+        // What came whole before something failed need not come again.
+        store.sync()?;
+        fetched.received += received?;
+        for (kind, digest) in &lacking.files {
+            if store.length(*kind, *digest)?.is_none() {
+                fetched.missing.insert((*kind, *digest));
             }
         }
-        fetched
-            .missing
-            .extend(asked.into_iter().filter(|(kind, digest)| !matches!(store.length(*kind, *digest), Ok(Some(_)))));
+        fetched.objects = lacking.objects;
         fetched.skipped = fetched.objects.saturating_sub(fetched.received + fetched.missing.len() as u64);
-        (fetched.bytes, fetched.requests) = (bucket.moved_bytes(), bucket.requests());
+        fetched.bytes += bucket.moved_bytes();
+        fetched.requests += bucket.requests();
         Ok(fetched)
+    }
+
+    /// Returns about how many bytes an object is on the wire.
+    fn bytes_of(&self, kind: Kind, digest: Digest) -> u64 {
+        let bytes = |part| self.catalog.find(part).map(|(_, placed)| placed.span().end - placed.span().start);
+        let list = || self.catalog.find(Part::list(digest)).map(|(_, placed)| placed.length());
+        bytes(Part::object(kind, digest)).or_else(list).unwrap_or_default()
+    }
+}
+
+fn is_directory(kind: Kind) -> bool {
+    matches!(kind, Kind::Snapshot | Kind::Tree)
+}
+
+impl<'a> Trip<'a> {
+    fn new(way: Way<'a>, bucket: &'a Counted<'a>, store: &'a LocalStore) -> Self {
+        Self { bucket, store, way, stop: AtomicBool::new(false), unkept: AtomicU64::new(0) }
     }
 }
 

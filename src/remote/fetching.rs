@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::RemoteError;
 use super::bucket::Bucket;
 use super::catalog::Catalog;
-use super::fetch::Way;
-use super::{Progress, RemoteError};
+use super::fetch::{Closure, Way};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 use crate::retention::{self, RetentionError, Roots};
@@ -25,23 +25,26 @@ pub struct Connection {
 /// How a remote is reached, once somebody needs it.
 pub type Connect<'a> = Box<dyn Fn() -> Result<Connection, RemoteError> + Send + Sync + 'a>;
 
+/// Told of bytes as they come. Once it returns `false`, nothing further is fetched.
+pub type Watch<'a> = Box<dyn Fn(u64) -> bool + Send + Sync + 'a>;
+
 /// A store over that of this machine, which has everything that a remote has.
 ///
 /// The remote is not asked before something is missing here. What it cannot give counts as missing: why, is told by
 /// [`Fetching::trouble`].
 pub struct Fetching<'a> {
     local: &'a LocalStore,
-    connect: Connect<'a>,
+    connect: Option<Connect<'a>>,
     connection: OnceLock<Option<Connection>>,
     trouble: Mutex<Option<RemoteError>>,
-    progress: Progress<'a>,
+    progress: Watch<'a>,
     received: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl<'a> Fetching<'a> {
-    /// Returns a store over `local` that reaches its remote by `connect`.
-    pub fn over(local: &'a LocalStore, connect: Connect<'a>, progress: Progress<'a>) -> Self {
+    /// Returns a store over `local` that reaches its remote by `connect`, or has none.
+    pub fn over(local: &'a LocalStore, connect: Option<Connect<'a>>, progress: Watch<'a>) -> Self {
         Self {
             local,
             connect,
@@ -80,13 +83,9 @@ impl<'a> Fetching<'a> {
         }
         let Some(connection) = self.connection() else { return Ok(()) };
         let way =
-            Way { bucket: &*connection.bucket, catalog: &connection.catalog, jobs: JOBS, progress: self.progress };
-        match way.fetch(self.local, &|store| closure(store).map_err(Unfetched::Local), with_files) {
-            Ok(fetched) => {
-                self.received.fetch_add(fetched.received, Ordering::Relaxed);
-                self.bytes.fetch_add(fetched.bytes, Ordering::Relaxed);
-                Ok(())
-            }
+            Way { bucket: &*connection.bucket, catalog: &connection.catalog, jobs: JOBS, progress: &*self.progress };
+        match self.fetch_by(&way, &|store| closure(store).map_err(Unfetched::Local), with_files) {
+            Ok(()) => Ok(()),
             Err(Unfetched::Local(error)) => Err(error),
             Err(Unfetched::Remote(error)) => {
                 self.note(error);
@@ -98,11 +97,11 @@ impl<'a> Fetching<'a> {
     /// Fetches one object, and what is below it if that is a directory. Returns whether there is hope that it is here now.
     fn fetch_one(&self, kind: Kind, digest: Digest) -> bool {
         let Some(connection) = self.connection() else { return false };
-        if !has(&connection.catalog, kind, digest) {
+        if !holds(&connection.catalog, kind, digest) {
             return false;
         }
         let also = Live::from([(kind, digest)]);
-        let way = Way { bucket: &*connection.bucket, catalog: &connection.catalog, jobs: 1, progress: self.progress };
+        let way = Way { bucket: &*connection.bucket, catalog: &connection.catalog, jobs: 1, progress: &*self.progress };
         let directories = matches!(kind, Kind::Snapshot | Kind::Tree);
         let closure = |store: &LocalStore| {
             let live = if directories {
@@ -112,12 +111,8 @@ impl<'a> Fetching<'a> {
             };
             Ok(live)
         };
-        match way.fetch::<Unfetched>(self.local, &closure, !directories) {
-            Ok(fetched) => {
-                self.received.fetch_add(fetched.received, Ordering::Relaxed);
-                self.bytes.fetch_add(fetched.bytes, Ordering::Relaxed);
-                true
-            }
+        match self.fetch_by(&way, &closure, !directories) {
+            Ok(()) => true,
             Err(Unfetched::Local(_)) => false,
             Err(Unfetched::Remote(error)) => {
                 self.note(error);
@@ -126,8 +121,22 @@ impl<'a> Fetching<'a> {
         }
     }
 
-    fn connection(&self) -> Option<&Connection> {
-        let connected = self.connection.get_or_init(|| (self.connect)().map_err(|error| self.note(error)).ok());
+    fn fetch_by(&self, way: &Way<'_>, closure: Closure<'_, Unfetched>, with_files: bool) -> Result<(), Unfetched> {
+        let mut lacking = way.survey(self.local, closure)?;
+        if !with_files {
+            lacking.files.clear();
+        }
+        let fetched = way.fetch(self.local, &lacking)?;
+        self.received.fetch_add(fetched.received, Ordering::Relaxed);
+        self.bytes.fetch_add(fetched.bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Returns the way to the remote, and what it holds; `None` if there is none, or [`Fetching::trouble`] with it.
+    pub fn connection(&self) -> Option<&Connection> {
+        let connected = self
+            .connection
+            .get_or_init(|| self.connect.as_ref().and_then(|connect| connect().map_err(|error| self.note(error)).ok()));
         connected.as_ref()
     }
 
@@ -167,7 +176,8 @@ impl From<RemoteError> for Unfetched {
     }
 }
 
-fn has(catalog: &Catalog, kind: Kind, digest: Digest) -> bool {
+/// Returns whether a remote holds an object, as far as it is not in pieces; of one in pieces, whether it has their list.
+pub fn holds(catalog: &Catalog, kind: Kind, digest: Digest) -> bool {
     catalog.has(Part::object(kind, digest)) || (kind == Kind::Blob && catalog.has(Part::list(digest)))
 }
 

@@ -9,6 +9,7 @@
 mod address;
 mod bucket;
 mod catalog;
+mod connect;
 mod directory;
 mod fetch;
 mod fetching;
@@ -21,10 +22,11 @@ use crate::store::StoreError;
 
 pub use address::{Address, NotAnAddress};
 pub use bucket::{Body, Bucket, BucketError, Listed, Trouble};
-pub use catalog::Catalog;
+pub use catalog::{Catalog, is_there};
+pub use connect::connect;
 pub use directory::Directory;
-pub use fetch::{Closure, Fetched, Way};
-pub use fetching::{Connect, Connection, Fetching, JOBS};
+pub use fetch::{Closure, Fetched, Lacking, Way};
+pub use fetching::{Connect, Connection, Fetching, JOBS, Watch, holds};
 pub use send::{Sent, Shipment};
 
 /// What the file `FORMAT` of a remote begins with.

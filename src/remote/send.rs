@@ -104,6 +104,15 @@ impl Shipment {
         self.wanted.len() as u64
     }
 
+    /// Returns about how many bytes that is on the wire.
+    ///
+    /// # Errors
+    ///
+    /// [`RemoteError::Store`] if the store cannot be asked.
+    pub fn bytes(&self, store: &LocalStore) -> Result<u64, RemoteError> {
+        Ok(store.stored_bytes(&self.wanted)?)
+    }
+
     /// Sends it over `jobs` ways at once. What was sent stays sent when this fails: the next time it is skipped.
     ///
     /// Takes memory for about two packs beside those on their way.

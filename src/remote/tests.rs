@@ -1,1 +1,469 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::bucket::Counted;
+use super::*;
+use crate::hash::Digest;
+use crate::object::Kind;
+use crate::store::{Live, LocalStore, Store};
+
+/// Files in memory, for trouble: requests fail, bits flip, and everything is counted.
+#[derive(Default)]
+struct MemoryBucket {
+    files: Mutex<BTreeMap<String, Vec<u8>>>,
+    asked: AtomicUsize,
+    /// The request with this number fails, and all after it.
+    breaks_at: Option<usize>,
+}
+
+impl MemoryBucket {
+    fn files(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+        self.files.lock().unwrap()
+    }
+
+    fn breaking(files: BTreeMap<String, Vec<u8>>, at: usize) -> Self {
+        Self { files: Mutex::new(files), asked: AtomicUsize::new(0), breaks_at: Some(at) }
+    }
+
+    fn ask(&self, name: &str) -> Result<(), BucketError> {
+        let number = self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.breaks_at.is_some_and(|at| number >= at) {
+            return Err(BucketError::on("reach", name, Trouble::Unreachable)("the line is cut"));
+        }
+        Ok(())
+    }
+
+    fn flip(&self, name: &str, bit: usize) {
+        self.files().get_mut(name).unwrap()[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+impl Bucket for MemoryBucket {
+    fn list(&self, directory: &str) -> Result<Vec<Listed>, BucketError> {
+        self.ask(directory)?;
+        let files = self.files();
+        let below = |name: &str| {
+            let rest = if directory.is_empty() { name } else { name.strip_prefix(directory)?.strip_prefix('/')? };
+            (!rest.contains('/')).then(|| rest.to_owned())
+        };
+        let listed = files
+            .iter()
+            .filter_map(|(name, bytes)| Some(Listed { name: below(name)?, bytes: bytes.len() as u64, written: None }));
+        Ok(listed.collect())
+    }
+
+    fn read(&self, name: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BucketError> {
+        self.ask(name)?;
+        let found = self.files().get(name).cloned();
+        assert!(found.as_ref().is_none_or(|bytes| bytes.len() as u64 <= most_bytes));
+        Ok(found)
+    }
+
+    fn read_span(&self, name: &str, span: Range<u64>) -> Result<Vec<u8>, BucketError> {
+        self.ask(name)?;
+        let span = usize::try_from(span.start).unwrap()..usize::try_from(span.end).unwrap();
+        let files = self.files();
+        let found = files.get(name).and_then(|bytes| bytes.get(span));
+        found.map(<[u8]>::to_vec).ok_or_else(|| BucketError::on("read", name, Trouble::Garbled)("it is too short"))
+    }
+
+    fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {
+        self.ask(name)?;
+        let mut bytes = Vec::new();
+        body.reader().read_to_end(&mut bytes).map_err(BucketError::on("write", name, Trouble::Other))?;
+        assert_eq!(bytes.len() as u64, body.bytes());
+        self.files().insert(name.to_owned(), bytes);
+        Ok(())
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BucketError> {
+        self.ask(name)?;
+        let mut files = self.files();
+        let is_new = !files.contains_key(name);
+        files.entry(name.to_owned()).or_insert_with(|| bytes.to_vec());
+        Ok(is_new)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), BucketError> {
+        self.ask(name)?;
+        self.files().remove(name);
+        Ok(())
+    }
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let block = |number: u64| *Digest::of(&[seed.to_le_bytes(), number.to_le_bytes()].concat()).as_bytes();
+    (0..).flat_map(block).take(length).collect()
+}
+
+/// A store of its own, in a directory of its own.
+struct Machine {
+    directory: tempfile::TempDir,
+    store: LocalStore,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(&directory.path().join("store")).unwrap();
+        Self { directory, store }
+    }
+
+    /// Puts small objects of several kinds and a large blob; returns what they are.
+    fn filled() -> (Self, Live) {
+        let machine = Self::new();
+        let mut live = Live::new();
+        for number in 0..200_u32 {
+            let kind = Kind::ALL[number as usize % Kind::ALL.len()];
+            // Directories and snapshots that mean nothing would be looked into.
+            let kind = if matches!(kind, Kind::Tree | Kind::Snapshot) { Kind::Blob } else { kind };
+            let put = machine.store.put_bytes(kind, &number.to_le_bytes().repeat(number as usize)).unwrap();
+            live.insert((kind, put.digest));
+        }
+        live.insert((Kind::Blob, machine.store.put_bytes(Kind::Blob, &noise(7, 3 << 20)).unwrap().digest));
+        machine.store.sync().unwrap();
+        (machine, live)
+    }
+
+    fn memory(&self) -> std::path::PathBuf {
+        self.directory.path().join("memory")
+    }
+
+    fn push(&self, bucket: &dyn Bucket, live: &Live) -> Result<Sent, RemoteError> {
+        let mut catalog = Catalog::open(bucket, &self.memory())?;
+        let shipment = Shipment::plan(&self.store, bucket, &catalog, live)?;
+        shipment.send(&self.store, bucket, &mut catalog, 3, &|_| true)
+    }
+
+    fn pull(&self, bucket: &dyn Bucket, live: &Live) -> Result<Fetched, RemoteError> {
+        let catalog = Catalog::open(bucket, &self.memory())?;
+        let way = Way { bucket, catalog: &catalog, jobs: 3, progress: &|_| true };
+        let lacking = way.survey(&self.store, &|_| Ok::<_, RemoteError>(live.clone()))?;
+        way.fetch(&self.store, &lacking)
+    }
+
+    /// Opens the store anew, as the next process would.
+    fn reopened(&self) -> LocalStore {
+        LocalStore::open(&self.directory.path().join("store")).unwrap()
+    }
+}
+
+fn assert_same(from: &LocalStore, to: &LocalStore, live: &Live) {
+    for (kind, digest) in live {
+        assert_eq!(to.get(*kind, *digest).unwrap(), from.get(*kind, *digest).unwrap());
+    }
+}
+
+#[test]
+fn what_is_pushed_from_one_machine_is_pulled_on_another() {
+    let (here, live) = Machine::filled();
+    let there = Machine::new();
+    let share = tempfile::tempdir().unwrap();
+    let directory = Directory::new(share.path().join("deep/remote"));
+    for bucket in [&MemoryBucket::default() as &dyn Bucket, &directory] {
+        let there = Machine::new();
+        let sent = here.push(bucket, &live).unwrap();
+        assert_eq!(sent.objects, live.len() as u64);
+        let fetched = there.pull(bucket, &live).unwrap();
+        assert_eq!((fetched.received, fetched.missing.len()), (live.len() as u64, 0));
+        assert_same(&here.store, &there.reopened(), &live);
+        let again = there.pull(bucket, &live).unwrap();
+        assert_eq!((again.received, again.skipped, again.bytes), (0, live.len() as u64, 0));
+    }
+    drop(there);
+}
+
+#[test]
+fn a_second_push_asks_for_the_format_and_the_list_and_sends_nothing() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let counted = Counted::new(&bucket);
+    let sent = here.push(&counted, &live).unwrap();
+    assert_eq!((sent.objects, sent.bytes), (0, 0));
+    assert_eq!(counted.requests(), 2);
+}
+
+#[test]
+fn of_an_edited_large_file_only_the_new_pieces_are_sent() {
+    let here = Machine::new();
+    let bucket = MemoryBucket::default();
+    let mut bytes = noise(1, 8 << 20);
+    let first = here.store.put_bytes(Kind::Blob, &bytes).unwrap().digest;
+    here.store.sync().unwrap();
+    here.push(&bucket, &Live::from([(Kind::Blob, first)])).unwrap();
+    bytes.splice(4_000_000..4_000_000, *b"an insertion");
+    let second = here.store.put_bytes(Kind::Blob, &bytes).unwrap().digest;
+    here.store.sync().unwrap();
+    let sent = here.push(&bucket, &Live::from([(Kind::Blob, second)])).unwrap();
+    assert!(sent.bytes < 2 << 20, "{} bytes for twelve", sent.bytes);
+    let there = Machine::new();
+    there.pull(&bucket, &Live::from([(Kind::Blob, second)])).unwrap();
+    assert_eq!(there.reopened().get(Kind::Blob, second).unwrap(), bytes);
+}
+
+#[test]
+fn a_pack_of_which_all_is_wanted_is_sent_as_it_is() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let own: Vec<_> =
+        std::fs::read_dir(here.directory.path().join("store/packs")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(own.len(), 1);
+    let sent: Vec<_> =
+        bucket.files().iter().filter(|(name, _)| name.starts_with("packs/")).map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(sent, [std::fs::read(&own[0]).unwrap()]);
+}
+
+#[test]
+fn wherever_the_line_is_cut_the_next_push_goes_on_and_nothing_is_lost() {
+    let (here, live) = Machine::filled();
+    let mut files = BTreeMap::new();
+    for at in 0.. {
+        let bucket = MemoryBucket::breaking(std::mem::take(&mut files), at);
+        let pushed = here.push(&bucket, &live);
+        let is_done = pushed.is_ok();
+        if let Err(error) = pushed {
+            assert!(matches!(error, RemoteError::Bucket(BucketError { trouble: Trouble::Unreachable, .. })), "{error}");
+        }
+        let there = Machine::new();
+        let whole = MemoryBucket { files: Mutex::new(bucket.files().clone()), ..MemoryBucket::default() };
+        // What the indexes name is there, however far it got.
+        there.pull(&whole, &live).unwrap();
+        if is_done {
+            assert_same(&here.store, &there.reopened(), &live);
+            assert!(at >= 6, "it took {at} requests only");
+            break;
+        }
+        // Every other attempt begins with what the one before left.
+        files = if at % 2 == 0 { bucket.files().clone() } else { BTreeMap::new() };
+    }
+}
+
+#[test]
+fn wherever_the_line_is_cut_a_pull_goes_on_and_takes_nothing_in_half() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let files = bucket.files().clone();
+    for at in 0.. {
+        let there = Machine::new();
+        let is_done = there.pull(&MemoryBucket::breaking(files.clone(), at), &live).is_ok();
+        let reopened = there.reopened();
+        for (kind, digest) in &live {
+            if let Ok(bytes) = reopened.get(*kind, *digest) {
+                assert_eq!(kind.digest(&bytes), *digest);
+            }
+        }
+        there.pull(&MemoryBucket::breaking(files.clone(), usize::MAX), &live).unwrap();
+        assert_same(&here.store, &there.reopened(), &live);
+        if is_done {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_remote_is_told_and_never_taken() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let names: Vec<_> = bucket.files().keys().filter(|name| name.contains('/')).cloned().collect();
+    let mut noticed = 0;
+    for name in names {
+        let bits = bucket.files()[&name].len() * 8;
+        for number in 0..60 {
+            let bit =
+                usize::try_from(Digest::of(format!("{name} {number}").as_bytes()).number() % bits as u64).unwrap();
+            bucket.flip(&name, bit);
+            let there = Machine::new();
+            if there.pull(&bucket, &live).is_err() {
+                noticed += 1;
+            }
+            let reopened = there.reopened();
+            for (kind, digest) in &live {
+                match reopened.get(*kind, *digest) {
+                    Ok(bytes) => assert_eq!(bytes, here.store.get(*kind, *digest).unwrap()),
+                    Err(error) => assert!(matches!(error, crate::store::StoreError::Missing { .. }), "{error}"),
+                }
+            }
+            bucket.flip(&name, bit);
+        }
+    }
+    assert!(noticed > 60, "{noticed} of 120");
+}
+
+#[test]
+fn a_remote_that_lies_about_lengths_or_names_harms_nobody() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    for name in ["index/../../../etc/passwd", "index/..", "index/ABC", "index/x y"] {
+        bucket.files().insert(name.to_owned(), vec![0; 100]);
+    }
+    let there = Machine::new();
+    there.pull(&bucket, &live).unwrap();
+    let remembered: Vec<_> =
+        std::fs::read_dir(there.memory().join("index")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(remembered.len(), 1, "{remembered:?}");
+
+    // An index that is one, and leads out of its pack, or to another length.
+    let index =
+        bucket.files().iter().find(|(name, _)| name.starts_with("index/") && name.len() == 70).unwrap().1.clone();
+    let entry = 1024;
+    for (at, value) in
+        [(entry + 32, u64::MAX), (entry + 32, 1 << 40), (entry + 40, u64::MAX), (entry + 48, 0xffff_ffff_ffff_ffff)]
+    {
+        let mut forged = index.clone();
+        forged[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        let body = forged.len() - 64;
+        let name = Digest::derived("pv pack v1", &forged[..body]);
+        forged[body + 16..body + 48].copy_from_slice(name.as_bytes());
+        let lying = MemoryBucket::default();
+        lying.files().insert("FORMAT".to_owned(), format!("{REMOTE_FORMAT}\n").into_bytes());
+        lying.files().insert(format!("index/{name}"), forged);
+        lying.files().insert(
+            catalog::pack_file(name),
+            bucket.files().iter().find(|(name, _)| name.starts_with("packs/")).unwrap().1.clone(),
+        );
+        let victim = Machine::new();
+        let _ = victim.pull(&lying, &live);
+        for (kind, digest) in &live {
+            if let Ok(bytes) = victim.reopened().get(*kind, *digest) {
+                assert_eq!(kind.digest(&bytes), *digest);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_list_of_pieces_that_make_something_else_is_not_taken() {
+    // Whoever writes to a remote could name two pieces that exist by the name of another file.
+    let (here, other) = (Machine::new(), Machine::new());
+    let wanted = here.store.put_bytes(Kind::Blob, &noise(1, 400_000)).unwrap().digest;
+    other.store.put_bytes(Kind::Blob, &noise(2, 400_000)).unwrap();
+    here.store.sync().unwrap();
+    other.store.sync().unwrap();
+    let bucket = MemoryBucket::default();
+    other.push(&bucket, &Live::from([(Kind::Blob, Digest::of(&noise(2, 400_000)))])).unwrap();
+    let live = Live::from([(Kind::Blob, wanted)]);
+    crate::store::forge_list(&bucket_pack(&bucket), wanted, &mut |name, pack, index| {
+        let mut files = bucket.files();
+        files.insert(catalog::pack_file(name), pack);
+        files.insert(catalog::index_file(name), index);
+    });
+    let victim = Machine::new();
+    let error = victim.pull(&bucket, &live).unwrap_err();
+    assert!(matches!(error, RemoteError::Wrong { .. }), "{error}");
+    assert_eq!(victim.reopened().length(Kind::Blob, wanted).unwrap(), None);
+    // And the true one still has its place.
+    victim.store.put_bytes(Kind::Blob, &noise(1, 400_000)).unwrap();
+    victim.store.sync().unwrap();
+    assert_eq!(victim.reopened().get(Kind::Blob, wanted).unwrap(), noise(1, 400_000));
+}
+
+fn bucket_pack(bucket: &MemoryBucket) -> Vec<u8> {
+    bucket.files().iter().find(|(name, _)| name.starts_with("packs/")).unwrap().1.clone()
+}
+
+#[test]
+fn a_remote_of_the_future_is_refused_with_what_it_asks_for() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    let with = |text: &str| {
+        bucket.files().insert("FORMAT".to_owned(), text.as_bytes().to_vec());
+        let before = bucket.files().clone();
+        let error = here.push(&bucket, &live).unwrap_err();
+        assert!(*bucket.files() == before, "something was written");
+        error.to_string()
+    };
+    assert_eq!(with("pv-remote 2\n"), "the remote has the format `pv-remote 2`");
+    assert_eq!(with("pv-remote 1\nrequires encryption\n"), "the remote requires `encryption`");
+    bucket.files().insert("FORMAT".to_owned(), b"pv-remote 1\nnotes something harmless\n".to_vec());
+    here.push(&bucket, &live).unwrap();
+}
+
+#[test]
+fn nothing_is_written_where_other_files_lie() {
+    let (here, live) = Machine::filled();
+    let share = tempfile::tempdir().unwrap();
+    std::fs::write(share.path().join("holiday.jpg"), "x").unwrap();
+    let error = here.push(&Directory::new(share.path().to_owned()), &live).unwrap_err();
+    assert!(matches!(error, RemoteError::Occupied));
+    assert_eq!(std::fs::read_dir(share.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn two_who_push_at_once_both_succeed_and_the_list_names_all() {
+    let share = tempfile::tempdir().unwrap();
+    let machines: Vec<_> = (0..4_u64)
+        .map(|number| {
+            let machine = Machine::new();
+            let digest = machine.store.put_bytes(Kind::Blob, &noise(number, 100_000)).unwrap().digest;
+            machine.store.sync().unwrap();
+            (machine, Live::from([(Kind::Blob, digest)]))
+        })
+        .collect();
+    let root = share.path().join("remote");
+    std::thread::scope(|scope| {
+        for (machine, live) in &machines {
+            let root = root.clone();
+            scope.spawn(move || machine.push(&Directory::new(root), live).unwrap());
+        }
+    });
+    let there = Machine::new();
+    let all: Live = machines.iter().flat_map(|(_, live)| live.clone()).collect();
+    assert_eq!(there.pull(&Directory::new(root.clone()), &all).unwrap().received, 4);
+    let list = std::fs::read_to_string(root.join("list")).unwrap();
+    assert_eq!(list.lines().count(), 4);
+}
+
+#[test]
+fn what_is_nowhere_is_named() {
+    let (here, mut live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    let lost = (Kind::Blob, Digest::of(b"lost"));
+    live.insert(lost);
+    let catalog = Catalog::open(&bucket, &here.memory()).unwrap();
+    let shipment = Shipment::plan(&here.store, &bucket, &catalog, &live).unwrap();
+    assert_eq!(shipment.missing, [lost].into());
+    here.push(&bucket, &live).unwrap();
+    assert_eq!(Machine::new().pull(&bucket, &live).unwrap().missing, [lost].into());
+}
+
+#[test]
+fn a_store_behind_which_a_remote_lies_has_what_the_remote_has() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let files = bucket.files().clone();
+    let there = Machine::new();
+    let asked = AtomicUsize::new(0);
+    let connect: Connect<'_> = Box::new(|| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let bucket = MemoryBucket { files: Mutex::new(files.clone()), ..MemoryBucket::default() };
+        let catalog = Catalog::open(&bucket, &there.memory())?;
+        Ok(Connection { bucket: Box::new(bucket), catalog })
+    });
+    let store = Fetching::over(&there.store, Some(connect), Box::new(|_| true));
+    store.put_bytes(Kind::Blob, b"here").unwrap();
+    store.get(Kind::Blob, Digest::of(b"here")).unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "nothing was missing");
+    for (kind, digest) in &live {
+        let bytes = here.store.get(*kind, *digest).unwrap();
+        assert_eq!(store.length(*kind, *digest).unwrap(), Some(bytes.len() as u64));
+        assert_eq!(store.get(*kind, *digest).unwrap(), bytes);
+    }
+    assert_eq!((store.received().0, asked.load(Ordering::Relaxed)), (live.len() as u64, 1));
+    assert!(store.get(Kind::Blob, Digest::of(b"nowhere")).is_err());
+    assert!(store.trouble().is_none());
+
+    // One that cannot be reached is as if it had nothing, and says so once.
+    let broken: Connect<'_> = Box::new(|| Err(RemoteError::Occupied));
+    let store = Fetching::over(&there.store, Some(broken), Box::new(|_| true));
+    assert_eq!(store.length(Kind::Blob, Digest::of(b"nowhere")).unwrap(), None);
+    assert!(matches!(store.trouble(), Some(RemoteError::Occupied)));
+    assert!(store.trouble().is_none());
+}

@@ -47,6 +47,19 @@ pub fn keep(facts: &Facts, since: Time, has_commit: &dyn Fn(&str) -> bool) -> Ro
     roots.snapshots.extend(determined.map(|(_, snapshot)| *snapshot));
     let recent = facts.runs.iter().filter(|run| run.started >= since).map(|run| run.snapshot).collect::<Vec<_>>();
     roots.snapshots.extend(recent);
+    add_results(&mut roots, facts, |result| result.started >= since);
+    roots
+}
+
+/// Returns what belongs to these snapshots: they themselves, what runs of them left, and the results that those used.
+pub fn around(facts: &Facts, snapshots: BTreeSet<SnapshotId>) -> Roots {
+    let mut roots = Roots { snapshots, ..Roots::default() };
+    add_results(&mut roots, facts, |_| false);
+    roots
+}
+
+/// Adds what runs of the snapshots left, the results that they used, and those that are wanted beside.
+fn add_results(roots: &mut Roots, facts: &Facts, is_wanted: impl Fn(&StepResult) -> bool) {
     let mut keys: BTreeSet<StepKey> = BTreeSet::new();
     for run in facts.runs.iter().filter(|run| roots.snapshots.contains(&run.snapshot)) {
         for step in &run.steps {
@@ -55,11 +68,10 @@ pub fn keep(facts: &Facts, since: Time, has_commit: &dyn Fn(&str) -> bool) -> Ro
             roots.logs.extend(step.log);
         }
     }
-    for result in facts.results.iter().filter(|result| result.started >= since || keys.contains(&result.key)) {
+    for result in facts.results.iter().filter(|result| is_wanted(result) || keys.contains(&result.key)) {
         roots.outputs.extend(result.outputs.iter().map(crate::record::Output::entry));
         roots.logs.extend(result.log);
     }
-    roots
 }
 
 #[cfg(test)]

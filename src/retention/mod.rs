@@ -19,7 +19,7 @@ use crate::record::{Journal, META_REF, RecordError};
 use crate::snapshot::{POINTERS, SnapshotError, pointers_in};
 use crate::store::StoreError;
 
-pub use decide::{Facts, keep};
+pub use decide::{Facts, around, keep};
 pub use mark::{Lost, mark, name, reachable};
 
 /// One who uses a store: a repository with its records.
@@ -98,13 +98,7 @@ pub enum RetentionError {
 ///
 /// [`RetentionError`] if anything of it cannot be read.
 pub fn roots(user: User<'_>, since: Time) -> Result<Roots, RetentionError> {
-    let facts = Facts {
-        links: user.journal.links()?.into_iter().map(|(_, link)| link).collect(),
-        versions: user.journal.versions()?.into_iter().map(|(_, version)| version).collect(),
-        runs: user.journal.runs()?.map(|run| run.map(|(_, run)| run)).collect::<Result<_, _>>()?,
-        results: user.journal.all_results()?.into_iter().map(|(_, result)| result).collect(),
-        remembered: remembered(user.memory)?,
-    };
+    let facts = facts(user)?;
     let mut commits: BTreeSet<String> = facts.commits().map(str::to_owned).collect();
     let mut failed = Ok(());
     commits.retain(|commit| {
@@ -122,6 +116,21 @@ pub fn roots(user: User<'_>, since: Time) -> Result<Roots, RetentionError> {
         roots.data.extend(data);
     }
     Ok(roots)
+}
+
+/// Returns everything that is known in the repository of `user`. Costs a read of all records.
+///
+/// # Errors
+///
+/// [`RetentionError`] if something of it cannot be read.
+pub fn facts(user: User<'_>) -> Result<Facts, RetentionError> {
+    Ok(Facts {
+        links: user.journal.links()?.into_iter().map(|(_, link)| link).collect(),
+        versions: user.journal.versions()?.into_iter().map(|(_, version)| version).collect(),
+        runs: user.journal.runs()?.map(|run| run.map(|(_, run)| run)).collect::<Result<_, _>>()?,
+        results: user.journal.all_results()?.into_iter().map(|(_, result)| result).collect(),
+        remembered: remembered(user.memory)?,
+    })
 }
 
 /// Returns each commit whose snapshot is remembered, and that snapshot.

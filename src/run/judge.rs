@@ -7,6 +7,7 @@ use super::RunError;
 use super::earlier::{Earlier, Finished, Steps, Writers};
 use super::known::{Ground, compose, holding, names_of};
 use super::machine::{Machine, Seen};
+use super::peers::Peers;
 use super::reads::TOP;
 use super::reason::{self, Reason};
 use super::recipe::{Base, asked, declared, guessed, outputs_of};
@@ -16,7 +17,7 @@ use crate::exec::Rung;
 use crate::object::{Entry, Kind, RecordId, TaskKey};
 use crate::path::{ProjectPath, unescape};
 use crate::pipeline::{Graph, Params, Pipeline, Step};
-use crate::record::{Journal, KnownResult, Name, Output, ReadSets, Recipe, StepResult, StepVerdict};
+use crate::record::{By, Journal, KnownResult, Name, Output, ReadSets, Recipe, StepResult, StepVerdict};
 use crate::snapshot::{View, for_each_file};
 use crate::stat_cache::StatCache;
 use crate::store::Store;
@@ -46,6 +47,8 @@ pub struct Work<'a> {
     pub journal: &'a Journal,
     /// Where recorded outputs are.
     pub store: &'a dyn Store,
+    /// Whose results count.
+    pub peers: &'a Peers,
     /// What was found out already.
     pub memory: Memory,
 }
@@ -195,8 +198,8 @@ impl<'a> Work<'a> {
         }
         let refused = match self.known(before, &sets)? {
             Known::Good(result) => {
-                let recipe = Some(result.recipe.clone());
-                return Ok(Judged { verdict: Verdict::Reuse(result), reason: Reason::Unchanged, recipe });
+                let (recipe, reason) = (Some(result.recipe.clone()), self.unchanged(&result));
+                return Ok(Judged { verdict: Verdict::Reuse(result), reason, recipe });
             }
             Known::Refused(reason) => Some(reason),
             Known::Nothing => None,
@@ -241,6 +244,9 @@ impl<'a> Work<'a> {
 
     /// Returns why a result that holds is not taken all the same; `None` if it is.
     fn refusal(&self, index: usize, result: &StepResult) -> Result<Option<Reason>, RunError> {
+        if !self.peers.count(&result.by) {
+            return Ok(Some(Reason::Untrusted { who: result.by.who.clone() }));
+        }
         if !available(self.store, &result.outputs)? {
             return Ok(Some(Reason::OutputsGone));
         }
@@ -248,6 +254,15 @@ impl<'a> Work<'a> {
         let talked = result.observed.iter().flat_map(|observed| observed.network.keys()).cloned();
         let talked: Vec<String> = if vouches(step) { Vec::new() } else { talked.collect() };
         Ok((!talked.is_empty()).then_some(Reason::Talked(talked)))
+    }
+
+    /// Returns why a result is taken.
+    pub(super) fn unchanged(&self, result: &StepResult) -> Reason {
+        let By { who, host, .. } = &result.by;
+        match self.peers.is_shared(&result.by) {
+            true => Reason::Shared { who: who.clone(), host: host.clone() },
+            false => Reason::Unchanged,
+        }
     }
 
     /// Returns what changed since the nearest result of this step.

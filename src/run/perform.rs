@@ -167,7 +167,8 @@ impl Running<'_> {
         let before = self.work.before(index, finished)?;
         if turn.role == Role::Known {
             let known = self.work.reusable(&before)?.ok_or_else(|| RunError::NotKnown { step: step.name.clone() })?;
-            return Ok(Outcome::done(self.reused(index, *known, Reason::Unchanged)));
+            let reason = self.work.unchanged(&known);
+            return Ok(Outcome::done(self.reused(index, *known, reason)));
         }
         let is_replay = self.request.mode == Mode::Replay;
         let Judged { verdict, reason, .. } = self.work.judge_in(&before)?;
@@ -185,7 +186,10 @@ impl Running<'_> {
         let reason =
             Some(self.work.learnt(index)).filter(|others| !others.is_empty()).map_or(reason, Reason::ReadTooEarly);
         match verdict {
-            Verdict::Reuse(result) => Ok(Outcome::done(self.reused(index, *result, Reason::Unchanged))),
+            Verdict::Reuse(result) => {
+                let reason = self.work.unchanged(&result);
+                Ok(Outcome::done(self.reused(index, *result, reason)))
+            }
             Verdict::Run if !step.cache => self.anew(turn, finished, &before, reason),
             Verdict::Run => match self.grant(turn)? {
                 None => Ok(Outcome::done(StepDone::skipped(&step.name, Reason::Stopped))),

@@ -26,6 +26,13 @@ const LISTS_OTHERS: &str = "lists other names";
 pub enum Reason {
     /// Nothing that it depends on changed.
     Unchanged,
+    /// Nothing that it depends on changed since another user, or this one on another machine, executed it.
+    Shared {
+        /// Who.
+        who: String,
+        /// On which machine.
+        host: String,
+    },
     /// No earlier result of it is known.
     FirstTime,
     /// Something that it depends on changed since its last result.
@@ -34,6 +41,11 @@ pub enum Reason {
     After(Vec<String>),
     /// Its result is known, but outputs are no longer in the store.
     OutputsGone,
+    /// Its result is known, but of somebody whose results do not count here.
+    Untrusted {
+        /// Who.
+        who: String,
+    },
     /// Its result is known, but it talked to these addresses, for which its definition does not vouch.
     Talked(Vec<String>),
     /// It read what these steps write, which it did not wait for.
@@ -262,6 +274,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unchanged => f.write_str("nothing it depends on changed"),
+            Self::Shared { who, host } => write!(f, "nothing it depends on changed since {who} ran it on {host}"),
+            Self::Untrusted { who } => write!(f, "its result is of {who}, whose results do not count here"),
             Self::FirstTime => f.write_str("it has not run before"),
             Self::Changed(differences) => {
                 let (packages, others): (Vec<_>, Vec<_>) = differences.iter().partition(|other| other.is_package());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::RunError;
 use super::judge::{Judged, Verdict};
+use crate::hash::Digest;
 use crate::pipeline::{Graph, Pipeline};
 
 /// A step that was asked for: `train`, `+train` (the same) or `train+` (and all that come after it).
@@ -64,6 +65,26 @@ impl Selection {
     pub fn everything(pipeline: &Pipeline, again: bool) -> Self {
         let role = if again { Role::Again } else { Role::Selected };
         Self { roles: vec![role; pipeline.steps.len()] }
+    }
+
+    /// Lets a share of the steps whose results would be taken, at least one, be executed all the same. Returns their number.
+    ///
+    /// Which ones is decided by `seed`.
+    pub fn check(&mut self, plan: &[Judged], percent: f64, seed: u64) -> usize {
+        let is_taken =
+            |index: &usize| self.roles[*index] == Role::Selected && matches!(plan[*index].verdict, Verdict::Reuse(_));
+        let mut taken: Vec<usize> = (0..self.roles.len()).filter(is_taken).collect();
+        taken.sort_by_key(|index| Digest::of(format!("{seed} {index}").as_bytes()));
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a count of steps"
+        )]
+        let wanted = (taken.len() as f64 * percent.clamp(0.0, 100.0) / 100.0).ceil() as usize;
+        taken.truncate(wanted);
+        taken.iter().for_each(|index| self.roles[*index] = Role::Again);
+        taken.len()
     }
 
     /// Returns the steps that are wished for and, unless `only` they are wanted, those before them.

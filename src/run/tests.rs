@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::earlier::Finished;
 use super::judge::{Memory, Verdict, Work};
 use super::order::learnt_order;
+use super::peers::Peers;
 use super::settle::{Settled, Sighting, settle};
 use crate::disk::{self, Durability};
 use crate::environment::Tools;
@@ -18,7 +19,7 @@ use crate::exec::{Gap, Observation, Rung, Touch};
 use crate::host::Time;
 use crate::object::{Entry, Kind, Snapshot, TreeBuilder};
 use crate::path::ProjectPath;
-use crate::pipeline::{self, Params};
+use crate::pipeline::{self, Params, Trust};
 use crate::record::{By, Journal, Output, Record, StepResult};
 use crate::snapshot::View;
 use crate::stat_cache::StatCache;
@@ -117,6 +118,7 @@ impl Bed {
             machine: &machine,
             journal: &self.journal,
             store: &self.store,
+            peers: &Peers { me: By::here(None), trust: Trust::All },
             memory,
         })
     }

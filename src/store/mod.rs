@@ -65,6 +65,8 @@ pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use relocate::{Moving, is_free, sweep_moved};
 pub use source::Source;
+#[cfg(test)]
+pub(crate) use transfer::forge_list;
 pub use transfer::{
     INDEX_MAX_BYTES, PARCEL_BYTES, PART_BYTES, PackIndex, Parcel, Part, Parts, Placed, Taken, pieces_of,
 };

@@ -10,7 +10,9 @@ mod index;
 mod pack;
 mod take;
 
-use super::pack::{Entry, Tag};
+use std::collections::BTreeSet;
+
+use super::pack::{Entry, HEADER_BYTES, Tag};
 use super::recipe::Recipe;
 use super::{LocalStore, Store, StoreError, ingest};
 use crate::hash::{DIGEST_BYTES, Digest};
@@ -115,6 +117,20 @@ impl LocalStore {
         Ok(Parts::File(pieces.chain([Part::list(digest)]).collect()))
     }
 
+    /// Returns how many bytes these records take in packs, as far as they are in packs here.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`] if the store cannot be asked.
+    pub fn stored_bytes(&self, parts: &BTreeSet<Part>) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        for part in parts {
+            let place = self.packs.find(part.digest, part.tag)?;
+            bytes += place.map_or(0, |place| HEADER_BYTES as u64 + u64::from(place.entry.stored));
+        }
+        Ok(bytes)
+    }
+
     /// Returns the pieces that a blob which is a file of its own would be in.
     fn cut_up(&self, digest: Digest) -> Result<Recipe, StoreError> {
         let mut reader = self.open(Kind::Blob, digest)?;
@@ -124,5 +140,20 @@ impl LocalStore {
     }
 }
 
+/// Gives out a pack in which the pieces of `pack` are listed as if they made the blob `named`, for tests of who takes it.
 #[cfg(test)]
-mod tests;
+pub(crate) fn forge_list(pack: &[u8], named: Digest, give: &mut dyn FnMut(Digest, Vec<u8>, Vec<u8>)) {
+    use super::pack::{Building, Record, scan};
+    let chunks: Vec<_> = scan(pack)
+        .into_iter()
+        .filter(|found| found.entry.tag == Tag::Chunk)
+        .map(|found| (found.entry.digest, found.raw))
+        .collect();
+    let recipe = Recipe { length: chunks.iter().map(|(_, length)| u64::from(*length)).sum(), chunks };
+    let stored = recipe.encode();
+    let mut building = Building::default();
+    let raw = u32::try_from(stored.len()).unwrap();
+    building.append(&Record { tag: Tag::Recipe, digest: named, codec: 0, stored: &stored, raw, length: recipe.length });
+    let (pack, index, name) = building.finish();
+    give(name, pack, index);
+}

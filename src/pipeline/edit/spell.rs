@@ -4,7 +4,7 @@ use crate::yaml::{self, Value};
 
 /// The quotes around a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Quotes {
+pub(in crate::pipeline) enum Quotes {
     /// None, where it can do without.
     #[default]
     Plain,
@@ -14,7 +14,7 @@ pub(super) enum Quotes {
 
 impl Quotes {
     /// Returns the quotes of a text that is written so.
-    pub(super) fn of(spelled: &str) -> Self {
+    pub(in crate::pipeline) fn of(spelled: &str) -> Self {
         match spelled.bytes().next() {
             Some(b'\'') => Self::Single,
             Some(b'"') => Self::Double,
@@ -24,7 +24,7 @@ impl Quotes {
 }
 
 /// Returns `text` as it can be written anywhere, in these quotes if it can be.
-pub(super) fn spell(text: &str, quotes: Quotes) -> String {
+pub(in crate::pipeline) fn spell(text: &str, quotes: Quotes) -> String {
     match quotes {
         Quotes::Plain if is_plain(text) => text.to_owned(),
         Quotes::Single if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', "''")),

@@ -77,7 +77,7 @@ fn anchors<'a>(own: &[&'a (Key, Node)], key: &str) -> Vec<&'a (Key, Node)> {
 }
 
 /// Returns the entries of a map that stand in it, not those that a merge key brings.
-fn own_entries(map: &Node) -> Vec<&(Key, Node)> {
+pub(in crate::pipeline) fn own_entries(map: &Node) -> Vec<&(Key, Node)> {
     let Value::Map(entries) = &map.value else { return Vec::new() };
     entries.iter().filter(|(key, _)| map.span.start <= key.span.start && key.span.end <= map.span.end).collect()
 }
@@ -162,7 +162,7 @@ fn flow_in(values: &[String], quotes: Quotes) -> String {
 }
 
 /// Returns whether a map is written in braces.
-fn is_in_flow(text: &str, map: &Node) -> bool {
+pub(in crate::pipeline) fn is_in_flow(text: &str, map: &Node) -> bool {
     text[map.span.clone()].ends_with('}') && text[map.span.start..].trim_start().starts_with('{')
 }
 
@@ -188,7 +188,7 @@ fn count_lists(text: &str, node: &Node, (blocks, flows): &mut (usize, usize)) {
 }
 
 /// Returns the text with `lines` behind the line in which the last character before `end` stands.
-fn after_line(text: &str, end: usize, lines: &str, eol: &str) -> String {
+pub(in crate::pipeline) fn after_line(text: &str, end: usize, lines: &str, eol: &str) -> String {
     let end = text[..end].trim_end().len();
     match text[end..].find('\n') {
         Some(at) => spliced(text, end + at + 1..end + at + 1, lines),
@@ -196,16 +196,16 @@ fn after_line(text: &str, end: usize, lines: &str, eol: &str) -> String {
     }
 }
 
-fn spliced(text: &str, range: Range<usize>, new: &str) -> String {
+pub(in crate::pipeline) fn spliced(text: &str, range: Range<usize>, new: &str) -> String {
     format!("{}{new}{}", &text[..range.start], &text[range.end..])
 }
 
-fn line_start(text: &str, at: usize) -> usize {
+pub(in crate::pipeline) fn line_start(text: &str, at: usize) -> usize {
     text[..at].rfind('\n').map_or(0, |newline| newline + 1)
 }
 
 /// Returns how the line at `at` ends, or the one above it if it is the last.
-fn line_end(text: &str, at: usize) -> &'static str {
+pub(in crate::pipeline) fn line_end(text: &str, at: usize) -> &'static str {
     let newline = text[at..].find('\n').map(|end| at + end).or_else(|| text[..at].rfind('\n'));
     if newline.is_some_and(|newline| text[..newline].ends_with('\r')) { "\r\n" } else { "\n" }
 }

@@ -1,0 +1,18 @@
+//! The way from an address to the files that lie there.
+
+use super::RemoteError;
+use super::address::Address;
+use super::bucket::{Bucket, BucketError, Trouble};
+use super::directory::Directory;
+
+/// Returns the files at an address. Nothing is asked of the other side yet.
+///
+/// # Errors
+///
+/// [`RemoteError::Bucket`] if the way there cannot be prepared, such as for lack of credentials.
+pub fn connect(address: &Address) -> Result<Box<dyn Bucket>, RemoteError> {
+    match address {
+        Address::Directory(path) => Ok(Box::new(Directory::new(path.clone()))),
+        _ => Err(BucketError::on("reach", "", Trouble::Unsupported)("no such remote is known").into()),
+    }
+}

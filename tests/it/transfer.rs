@@ -1,0 +1,278 @@
+//! Remotes: what is pushed from one clone is pulled, run and compared in another, with nothing of the first in reach.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::sandbox::Sandbox;
+
+const PIPELINE: &str = "\
+data: [data/raw.csv]
+steps:
+  clean:
+    run: grep -v bad data/raw.csv > clean.csv
+    inputs: [data/raw.csv]
+    outputs: [clean.csv]
+  count:
+    run: wc -l < clean.csv > count.txt; echo counted
+    inputs: [clean.csv]
+    outputs: [count.txt]
+";
+
+/// Returns how a command ended, by what is told of it.
+fn exit(told: &str) -> i32 {
+    told.rsplit_once("--- exit ").map_or(0, |(_, code)| code.trim().parse().unwrap())
+}
+
+/// A project that was run and committed, with a remote in a directory beside it.
+fn project() -> (Sandbox, PathBuf) {
+    let project = Sandbox::new();
+    project.write(".pipeline/pipeline.yaml", PIPELINE);
+    project.write(".gitignore", "/data/\n/clean.csv\n/count.txt\n");
+    project.write("data/raw.csv", "one\nbad\ntwo\n");
+    let share = project.beside("share");
+    project.pv_ok(&["remote", "add", "share", share.to_str().unwrap()]);
+    project.pv_ok(&["run"]);
+    project.pv_ok(&["snapshot"]);
+    project.commit("first");
+    project.pv_ok(&["snapshot", "--tag", "v1.0"]);
+    (project, share)
+}
+
+/// A clone with the records of the other, and a store of its own.
+fn clone_of(project: &Sandbox, name: &str) -> PathBuf {
+    let place = project.beside(name);
+    project.git(&["clone", "--quiet", ".", place.to_str().unwrap()]);
+    project.git_in(&place, &["fetch", "--quiet", "origin", "refs/pv/meta:refs/pv/meta"]);
+    place
+}
+
+fn json(project: &Sandbox, place: &Path, args: &[&str]) -> Value {
+    let (answer, code) = project.json_in(place, args);
+    assert_eq!(code, 0, "{args:?}: {answer}");
+    answer
+}
+
+/// Takes the store of the project away: what is not in the remote is nowhere.
+fn lose_store(project: &Sandbox) {
+    std::fs::rename(project.path(".git/pv"), project.beside("lost")).unwrap();
+}
+
+#[test]
+fn a_clone_replays_bit_for_bit_what_was_pushed_when_the_first_machine_is_gone() {
+    let (project, _) = project();
+    let sent = project.json(&["push"]).0;
+    assert_eq!((sent["remote"].as_str(), sent["missing"].as_u64()), (Some("share"), Some(0)), "{sent}");
+    assert!(sent["sent"].as_u64() > Some(5), "{sent}");
+    let place = clone_of(&project, "clone");
+    lose_store(&project);
+    let got = json(&project, &place, &["pull"]);
+    assert_eq!((got["received"].clone(), got["missing"].as_u64()), (sent["sent"].clone(), Some(0)), "{got}");
+    let run = json(&project, &place, &["run", "v1.0", "--offline"]);
+    assert_eq!(run["verdict"], "reproduced", "{run}");
+    json(&project, &place, &["checkout", "v1.0", "--offline"]);
+    assert_eq!(std::fs::read_to_string(place.join("count.txt")).unwrap().trim(), "2");
+    assert_eq!(std::fs::read_to_string(place.join("data/raw.csv")).unwrap(), "one\nbad\ntwo\n");
+    let again = json(&project, &place, &["pull"]);
+    assert_eq!((again["received"].as_u64(), again["bytes"].as_u64()), (Some(0), Some(0)), "{again}");
+}
+
+#[test]
+fn a_second_push_sends_nothing_with_two_requests_at_the_most_of_three() {
+    let (project, _) = project();
+    project.pv_ok(&["push"]);
+    let again = project.json(&["push"]).0;
+    assert_eq!((again["sent"].as_u64(), again["bytes"].as_u64()), (Some(0), Some(0)), "{again}");
+    assert!(again["requests"].as_u64() <= Some(3), "{again}");
+}
+
+#[test]
+fn commands_get_from_the_remote_what_they_miss_and_say_so_unless_they_are_told_not_to() {
+    let (project, _) = project();
+    project.pv_ok(&["push"]);
+    let place = clone_of(&project, "clone");
+    let offline = project.pv_in(&place, &["checkout", "v1.0", "--offline"]);
+    assert_eq!(exit(&offline), 4, "{offline}");
+    let checkout = project.pv_in(&place, &["checkout", "v1.0", "data"]);
+    assert_eq!(exit(&checkout), 0, "{checkout}");
+    assert!(checkout.contains("fetched ") && checkout.contains("from remote `share`"), "{checkout}");
+    assert_eq!(std::fs::read_to_string(place.join("data/raw.csv")).unwrap(), "one\nbad\ntwo\n");
+    // Nothing runs: the results of the other clone are taken, and come from the remote.
+    let run = json(&project, &place, &["run"]);
+    let verdicts: Vec<_> = run["steps"].as_array().unwrap().iter().map(|step| step["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["reused", "reused"], "{run}");
+    assert_eq!(std::fs::read_to_string(place.join("count.txt")).unwrap().trim(), "2");
+}
+
+#[test]
+fn a_diff_fetches_what_tells_of_the_files_and_not_the_files() {
+    let (project, _) = project();
+    project.write("data/raw.csv", &"three\n".repeat(100_000));
+    project.pv_ok(&["snapshot"]);
+    project.commit("second");
+    project.pv_ok(&["push", "HEAD", "v1.0"]);
+    let place = clone_of(&project, "clone");
+    lose_store(&project);
+    let diff = project.pv_in(&place, &["diff", "v1.0", "HEAD"]);
+    assert_eq!(exit(&diff), 0, "{diff}");
+    assert!(diff.contains("data/raw.csv"), "{diff}");
+    let missing = project.pv_in(&place, &["checkout", "HEAD", "data", "--offline"]);
+    assert_eq!(exit(&missing), 4, "the data was fetched: {missing}");
+}
+
+#[test]
+fn a_part_can_be_pulled_the_outputs_of_a_step_or_a_path() {
+    let (project, _) = project();
+    project.pv_ok(&["push"]);
+    let place = clone_of(&project, "clone");
+    let step = json(&project, &place, &["pull", "v1.0", "--step", "count"]);
+    assert_eq!(step["received"], 2, "the output and the log: {step}");
+    let path = json(&project, &place, &["pull", "v1.0", "--path", "data"]);
+    assert!(path["received"].as_u64() < Some(4), "{path}");
+    json(&project, &place, &["checkout", "v1.0", "data", "count.txt", "--offline"]);
+    assert_eq!(exit(&project.pv_in(&place, &["checkout", "v1.0", "clean.csv", "--offline"])), 4);
+    let unknown = project.pv_in(&place, &["pull", "v1.0", "--step", "cuont"]);
+    assert_eq!(exit(&unknown), 2, "{unknown}");
+}
+
+#[test]
+fn a_dry_run_tells_what_would_go_and_moves_nothing() {
+    let (project, share) = project();
+    let would = project.json(&["push", "--dry-run"]).0;
+    assert!(would["sent"].as_u64() > Some(5) && would["bytes"].as_u64() > Some(0), "{would}");
+    assert!(!share.exists());
+    project.pv_ok(&["push"]);
+    let place = clone_of(&project, "clone");
+    let would = json(&project, &place, &["pull", "--dry-run"]);
+    assert!(would["received"].as_u64() > Some(1), "{would}");
+    assert!(!place.join(".git/pv/packs").exists());
+}
+
+#[test]
+fn whose_results_count_is_set_and_who_made_one_is_told() {
+    let (project, _) = project();
+    project.pv_ok(&["push"]);
+    let place = clone_of(&project, "clone");
+    project.git_in(&place, &["config", "user.name", "Grace"]);
+    project.git_in(&place, &["config", "user.email", "grace@example.org"]);
+    json(&project, &place, &["checkout", "v1.0", "data"]);
+    let reasons = |trust: &str| -> Vec<String> {
+        let settings = std::fs::read_to_string(project.path(".pipeline/config.yaml")).unwrap();
+        std::fs::write(place.join(".pipeline/config.yaml"), format!("{settings}remote: {{trust: {trust}}}\n")).unwrap();
+        let plan = json(&project, &place, &["run", "--dry-run"]);
+        plan["steps"].as_array().unwrap().iter().map(|step| step["reason"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = reasons("all");
+    assert!(all[0].starts_with("nothing it depends on changed since ") && all[0].contains(" ran it on "), "{all:?}");
+    let none = reasons("none");
+    assert!(none[0].ends_with(", whose results do not count here"), "{none:?}");
+    assert!(reasons("[somebody@example.org]")[0].ends_with(", whose results do not count here"));
+    let author = project.git(&["config", "user.email"]);
+    assert_eq!(reasons(&format!("[{}]", author.trim())), all);
+}
+
+#[test]
+fn a_share_of_the_results_that_would_be_taken_is_executed_again_and_a_contradiction_is_told() {
+    let project = Sandbox::new();
+    project.write(".pipeline/pipeline.yaml", "steps:\n  a: {run: date +%s%N > a.txt, inputs: [], outputs: [a.txt]}\n  b: {run: echo b > b.txt, inputs: [], outputs: [b.txt]}\n");
+    project.pv_ok(&["run"]);
+    let run = project.pv(&["run", "--check-hits", "100%", "--force"]);
+    assert!(run.contains("2 steps executed again though the result is known"), "{run}");
+    let conflicts = project.json(&["show", "--conflicts"]).0;
+    assert!(conflicts.to_string().contains("a.txt") && !conflicts.to_string().contains("b.txt"), "{conflicts}");
+    let run = project.pv(&["run", "--check-hits", "1%", "--force"]);
+    assert!(run.contains("1 step executed again"), "{run}");
+    assert_eq!(exit(&project.pv(&["run", "--check-hits", "300%"])), 2);
+}
+
+#[test]
+fn remotes_are_added_listed_shown_tried_and_removed() {
+    let project = Sandbox::new();
+    project.write(".pipeline/pipeline.yaml", "steps: {a: {run: echo a > a, outputs: [a]}}\n");
+    let none = project.pv(&["push"]);
+    insta::assert_snapshot!(none, @"");
+    project.write(".pipeline/config.yaml", "# ours\nobserve: {inputs: [/data]}\n");
+    project.pv_ok(&["remote", "add", "share", "../share"]);
+    project.pv_ok(&["remote", "add", "mine", "s3://bucket/pv", "--private"]);
+    assert_eq!(
+        project.read(".pipeline/config.yaml"),
+        "# ours\nobserve: {inputs: [/data]}\nremotes:\n  share: ../share\n"
+    );
+    insta::assert_snapshot!(project.pv(&["remote"]), @"");
+    insta::assert_snapshot!(project.pv(&["push"]), @"");
+    insta::assert_snapshot!(project.pv(&["remote", "add", "share", "/elsewhere"]), @"");
+    insta::assert_snapshot!(project.pv(&["remote", "add", "web", "https://ada:secret@host/pv"]), @"");
+    project.pv_ok(&["remote", "remove", "mine"]);
+    let check = project.pv(&["remote", "check"]);
+    assert_eq!(exit(&check), 0, "{check}");
+    for what in ["write", "list", "read", "write only if new", "delete"] {
+        assert!(check.contains(&format!("ok {what}\n")), "{check}");
+    }
+    insta::assert_snapshot!(project.pv(&["remote", "remove", "other"]), @"");
+    project.pv_ok(&["remote", "remove", "share"]);
+    assert_eq!(project.read(".pipeline/config.yaml"), "# ours\nobserve: {inputs: [/data]}\n");
+}
+
+#[test]
+fn a_damaged_remote_gives_nothing_wrong_and_is_named() {
+    let (project, share) = project();
+    project.pv_ok(&["push"]);
+    let place = clone_of(&project, "clone");
+    for entry in
+        walkdir::WalkDir::new(share.join("packs")).into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file())
+    {
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        // Past the headers of the first records, where the bytes of files are.
+        for at in (16..bytes.len() - 2000).step_by(40) {
+            bytes[at] ^= 0x10;
+        }
+        std::fs::write(entry.path(), bytes).unwrap();
+    }
+    let pull = project.pv_in(&place, &["pull"]);
+    assert_eq!(exit(&pull), 4, "{pull}");
+    assert!(pull.contains("remote `share`: `packs/") && pull.contains("is not what its name says"), "{pull}");
+    let fsck = project.pv_in(&place, &["fsck"]);
+    assert!(!fsck.contains("corrupt"), "{fsck}");
+}
+
+#[test]
+fn a_remote_that_a_newer_version_wrote_is_refused() {
+    let (project, share) = project();
+    project.pv_ok(&["push"]);
+    std::fs::write(share.join("FORMAT"), "pv-remote 1\nrequires encryption\n").unwrap();
+    let push = project.pv(&["push"]);
+    assert_eq!(exit(&push), 2, "{push}");
+    assert!(push.contains("remote `share`: the remote requires `encryption`"), "{push}");
+    assert!(push.contains("use a newer `pv`"), "{push}");
+}
+
+#[test]
+fn a_check_without_data_tells_whether_others_can_replay_a_commit() {
+    let (project, share) = project();
+    let place = clone_of(&project, "clone");
+    let check = |args: &[&str]| project.json_in(&place, &[&["check"], args].concat());
+    let (before, code) = check(&[]);
+    assert_eq!(code, 4, "{before}");
+    project.pv_ok(&["push"]);
+    let (after, code) = check(&[]);
+    assert_eq!(code, 0, "{after}");
+    assert!(!place.join(".git/pv/packs").exists(), "something was taken into the store");
+    let markdown = project.pv_in(&place, &["check", "--ci"]);
+    assert!(markdown.contains("can be replayed") && markdown.contains("| `clean` | 1 |"), "{markdown}");
+
+    std::fs::rename(&share, project.beside("gone")).unwrap();
+    assert_eq!(check(&[]).1, 4, "without a remote");
+    std::fs::rename(project.beside("gone"), &share).unwrap();
+
+    std::fs::write(place.join("note.md"), "new\n").unwrap();
+    project.git_in(&place, &["add", "note.md"]);
+    project.git_in(&place, &["commit", "--quiet", "-m", "another"]);
+    let (no_run, code) = check(&[]);
+    assert_eq!(code, 1, "{no_run}");
+
+    project.git_in(&place, &["rm", "--quiet", "-r", ".pipeline/data"]);
+    project.git_in(&place, &["commit", "--quiet", "-m", "no pointer"]);
+    let (no_pointer, code) = check(&[]);
+    assert_eq!(code, 2, "{no_pointer}");
+    assert_eq!(no_pointer["checks"][0]["check"], "pointers", "{no_pointer}");
+}
