@@ -7,10 +7,10 @@ use pv::exec::Rung;
 use pv::hash::Digest;
 use pv::host::Time;
 use pv::object::StepKey;
-use pv::pipeline;
+use pv::pipeline::{self, Trust};
 use pv::project::Project;
 use pv::record::{By, Observed, Recipe, Record, StepResult};
-use pv::run::{Memory, Verdict, Work, plan};
+use pv::run::{Memory, Peers, Verdict, Work, plan};
 use pv::snapshot::{Captured, View, capture_working};
 
 use crate::common::child::{Cost, in_turns};
@@ -73,6 +73,7 @@ fn judged(project: &Project, captured: &Captured) -> (Option<StepKey>, Recipe) {
         machine: &project.machine,
         journal: &project.journal,
         store: &project.store,
+        peers: &Peers { me: By::here(None), trust: Trust::All },
         memory: Memory::default(),
     };
     let judged = plan(&work).unwrap().remove(0);

@@ -63,7 +63,6 @@ pub(super) fn by(repository: &Repository) -> By {
     By::here(repository.identity().map(|identity| format!("{} <{}>", identity.name, identity.email)))
 }
 
-
 /// Returns what `text` names, looking for objects in `store`.
 pub(super) fn resolve_in(project: &Project, store: &dyn Store, text: &str) -> Result<Named, CliError> {
     let memory = project.commits();

@@ -89,7 +89,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     }
     let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
     let go_on = |_| !stop.is_requested();
-    let way = Way { bucket: &**bucket, catalog, jobs: usize::from(args.jobs), progress: &go_on };
+    let way = Way { bucket, catalog, jobs: usize::from(args.jobs), progress: &go_on };
+    let before = bucket.moved_bytes();
     let roots = roots(&project, &store, args, &open::directory(global)?)?;
     let failed = |error| match error {
         Failed::Local(error) => error.into(),
@@ -105,7 +106,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         received: lacking.files.len() as u64,
         skipped: lacking.objects - lacking.files.len() as u64,
         missing: lacking.directories.missing.len() as u64,
-        requests: lacking.directories.requests,
+        requests: 0,
         records: 0,
         seconds: 0.0,
         of_head: args.revisions.is_empty() && !args.all,
@@ -118,14 +119,14 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         drop(progress);
         tell_missing(ui, &fetched);
         answer = Answer {
-            bytes: fetched.bytes,
+            bytes: bucket.moved_bytes() - before,
             received: fetched.received,
             skipped: fetched.skipped,
             missing: fetched.missing.len() as u64,
-            requests: fetched.requests,
             ..answer
         };
     }
+    answer.requests = bucket.requests();
     answer.seconds = watch.elapsed().as_secs_f64();
     let is_whole = answer.missing == 0;
     ui.show(&answer)?;

@@ -108,7 +108,9 @@ pub(super) fn push(
     }
     let live = retention::reachable(&project.store, roots)?;
     let Connection { bucket, mut catalog } = remote.open(project).map_err(|error| remote.failed(error))?;
-    let planned = Shipment::plan(&project.store, &*bucket, &catalog, &live).map_err(|error| remote.failed(error))?;
+    // What was read to find out what is there is no part of what was sent.
+    let before = bucket.moved_bytes();
+    let planned = Shipment::plan(&project.store, &bucket, &catalog, &live).map_err(|error| remote.failed(error))?;
     warn_of_missing(ui, &planned);
     let mut answer = Answer {
         remote: remote.name.clone(),
@@ -128,10 +130,14 @@ pub(super) fn push(
         let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
         let progress = ui.transfer("Sending", planned.bytes(&project.store).map_err(|error| remote.failed(error))?);
         let go_on = |moved| progress.add(moved) && !stop.is_requested();
-        let sent = planned.send(&project.store, &*bucket, &mut catalog, jobs, &go_on);
+        let sent = planned.send(&project.store, &bucket, &mut catalog, jobs, &go_on);
         let sent = sent.map_err(|error| remote.failed(error))?;
-        (answer.bytes, answer.requests) = (sent.bytes, sent.requests);
+        answer.sent = sent.objects;
     }
+    if !dry_run {
+        answer.bytes = bucket.moved_bytes() - before;
+    }
+    answer.requests = bucket.requests();
     answer.seconds = watch.elapsed().as_secs_f64();
     Ok(answer)
 }

@@ -11,7 +11,7 @@ use crate::host;
 use crate::object::SnapshotId;
 use crate::project::{Project, Remotes};
 use crate::record::Output;
-use crate::remote::{self, Address, Catalog, Connection, Fetching, RemoteError};
+use crate::remote::{self, Address, Catalog, Connection, Counted, Fetching, RemoteError};
 use crate::retention::Roots;
 use crate::store::Store;
 
@@ -71,8 +71,8 @@ impl Remote {
 
     /// Returns the way there, and what is there.
     pub(super) fn open(&self, project: &Project) -> Result<Connection, RemoteError> {
-        let bucket = remote::connect(&self.address)?;
-        let catalog = Catalog::open(&*bucket, &project.memory_of_remote(&self.address.to_string()))?;
+        let bucket = Counted::new(remote::connect(&self.address)?);
+        let catalog = Catalog::open(&bucket, &project.memory_of_remote(&self.address.to_string()))?;
         Ok(Connection { bucket, catalog })
     }
 

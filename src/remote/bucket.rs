@@ -149,24 +149,25 @@ impl BucketError {
 }
 
 /// Counts what is asked of a bucket and how many bytes go either way.
-pub(super) struct Counted<'a> {
-    bucket: &'a dyn Bucket,
+pub struct Counted {
+    bucket: Box<dyn Bucket>,
     requests: AtomicU64,
     moved_bytes: AtomicU64,
 }
 
-impl<'a> Counted<'a> {
-    pub(super) fn new(bucket: &'a dyn Bucket) -> Self {
+impl Counted {
+    /// Returns a bucket that counts what is asked of `bucket`.
+    pub fn new(bucket: Box<dyn Bucket>) -> Self {
         Self { bucket, requests: AtomicU64::new(0), moved_bytes: AtomicU64::new(0) }
     }
 
     /// Returns how many requests there were.
-    pub(super) fn requests(&self) -> u64 {
+    pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
     /// Returns how many bytes of files went either way.
-    pub(super) fn moved_bytes(&self) -> u64 {
+    pub fn moved_bytes(&self) -> u64 {
         self.moved_bytes.load(Ordering::Relaxed)
     }
 
@@ -176,7 +177,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl Bucket for Counted<'_> {
+impl Bucket for Counted {
     fn list(&self, directory: &str) -> Result<Vec<Listed>, BucketError> {
         self.count(0);
         self.bucket.list(directory)

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::bucket::{Bucket, Counted};
+use super::bucket::Bucket;
 use super::catalog::{self, Catalog};
 use super::{Progress, RemoteError};
 use crate::hash::Digest;
@@ -36,10 +36,6 @@ pub struct Fetched {
     pub skipped: u64,
     /// How many are here now and were not before.
     pub received: u64,
-    /// How many bytes went over the wire.
-    pub bytes: u64,
-    /// How many requests there were.
-    pub requests: u64,
     /// Objects that are neither here nor in the remote.
     pub missing: BTreeSet<(Kind, Digest)>,
 }
@@ -79,8 +75,7 @@ impl Way<'_> {
     ///
     /// As [`Way::fetch`], and what `closure` says.
     pub fn survey<E: From<RemoteError>>(&self, store: &LocalStore, closure: Closure<'_, E>) -> Result<Lacking, E> {
-        let bucket = Counted::new(self.bucket);
-        let trip = Trip::new(*self, &bucket, store);
+        let trip = Trip::new(*self, store);
         let mut directories = Fetched::default();
         let mut asked = BTreeSet::new();
         let live = loop {
@@ -95,7 +90,6 @@ impl Way<'_> {
             asked.extend(new);
         };
         let files = lacking(store, &live, |kind| !is_directory(kind))?;
-        (directories.bytes, directories.requests) = (bucket.moved_bytes(), bucket.requests());
         let bytes = files.iter().map(|(kind, digest)| self.bytes_of(*kind, *digest)).sum();
         Ok(Lacking { objects: live.len() as u64, files, bytes, directories })
     }
@@ -109,8 +103,7 @@ impl Way<'_> {
     /// [`RemoteError::Wrong`] if the remote holds something else than it says: nothing of it was taken. Else what the
     /// remote or the store says; what had come before is kept.
     pub fn fetch(&self, store: &LocalStore, lacking: &Lacking) -> Result<Fetched, RemoteError> {
-        let bucket = Counted::new(self.bucket);
-        let trip = Trip::new(*self, &bucket, store);
+        let trip = Trip::new(*self, store);
         let mut fetched = lacking.directories.clone();
         store.sync()?;
         let received = trip.fetch_objects(&lacking.files);
@@ -124,8 +117,6 @@ impl Way<'_> {
         }
         fetched.objects = lacking.objects;
         fetched.skipped = fetched.objects.saturating_sub(fetched.received + fetched.missing.len() as u64);
-        fetched.bytes += bucket.moved_bytes();
-        fetched.requests += bucket.requests();
         Ok(fetched)
     }
 
@@ -142,8 +133,8 @@ fn is_directory(kind: Kind) -> bool {
 }
 
 impl<'a> Trip<'a> {
-    fn new(way: Way<'a>, bucket: &'a Counted<'a>, store: &'a LocalStore) -> Self {
-        Self { bucket, store, way, stop: AtomicBool::new(false), unkept: AtomicU64::new(0) }
+    fn new(way: Way<'a>, store: &'a LocalStore) -> Self {
+        Self { store, way, stop: AtomicBool::new(false), unkept: AtomicU64::new(0) }
     }
 }
 
@@ -163,7 +154,6 @@ fn lacking(
 
 /// One fetch, from begin to end.
 struct Trip<'a> {
-    bucket: &'a Counted<'a>,
     store: &'a LocalStore,
     way: Way<'a>,
     stop: AtomicBool,
@@ -281,7 +271,7 @@ impl Trip<'_> {
         visit: &(dyn Fn(&Placed, &[u8]) -> Result<(), RemoteError> + Sync),
         may_keep: bool,
     ) -> Result<(), RemoteError> {
-        let bytes = self.bucket.read_span(&catalog::pack_file(stretch.pack), stretch.span.clone())?;
+        let bytes = self.way.bucket.read_span(&catalog::pack_file(stretch.pack), stretch.span.clone())?;
         if bytes.len() as u64 != stretch.span.end - stretch.span.start {
             return Err(RemoteError::Wrong { file: catalog::pack_file(stretch.pack) });
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::RemoteError;
-use super::bucket::Bucket;
+use super::bucket::Counted;
 use super::catalog::Catalog;
 use super::fetch::{Closure, Way};
 use crate::hash::Digest;
@@ -17,7 +17,7 @@ use crate::store::{Live, LocalStore, Part, Put, Source, Store, StoreError};
 /// What a remote is reached through, and what it holds.
 pub struct Connection {
     /// Its files.
-    pub bucket: Box<dyn Bucket>,
+    pub bucket: Counted,
     /// What is in them.
     pub catalog: Catalog,
 }
@@ -39,7 +39,6 @@ pub struct Fetching<'a> {
     trouble: Mutex<Option<RemoteError>>,
     progress: Watch<'a>,
     received: AtomicU64,
-    bytes: AtomicU64,
 }
 
 impl<'a> Fetching<'a> {
@@ -52,13 +51,14 @@ impl<'a> Fetching<'a> {
             trouble: Mutex::default(),
             progress,
             received: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
         }
     }
 
     /// Returns how many objects came from the remote, and how many bytes went over the wire for that.
     pub fn received(&self) -> (u64, u64) {
-        (self.received.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+        let moved =
+            self.connection.get().and_then(Option::as_ref).map_or(0, |connection| connection.bucket.moved_bytes());
+        (self.received.load(Ordering::Relaxed), moved)
     }
 
     /// Returns the first failure of the remote, once.
@@ -83,7 +83,7 @@ impl<'a> Fetching<'a> {
         }
         let Some(connection) = self.connection() else { return Ok(()) };
         let way =
-            Way { bucket: &*connection.bucket, catalog: &connection.catalog, jobs: JOBS, progress: &*self.progress };
+            Way { bucket: &connection.bucket, catalog: &connection.catalog, jobs: JOBS, progress: &*self.progress };
         match self.fetch_by(&way, &|store| closure(store).map_err(Unfetched::Local), with_files) {
             Ok(()) => Ok(()),
             Err(Unfetched::Local(error)) => Err(error),
@@ -101,7 +101,7 @@ impl<'a> Fetching<'a> {
             return false;
         }
         let also = Live::from([(kind, digest)]);
-        let way = Way { bucket: &*connection.bucket, catalog: &connection.catalog, jobs: 1, progress: &*self.progress };
+        let way = Way { bucket: &connection.bucket, catalog: &connection.catalog, jobs: 1, progress: &*self.progress };
         let directories = matches!(kind, Kind::Snapshot | Kind::Tree);
         let closure = |store: &LocalStore| {
             let live = if directories {
@@ -128,7 +128,6 @@ impl<'a> Fetching<'a> {
         }
         let fetched = way.fetch(self.local, &lacking)?;
         self.received.fetch_add(fetched.received, Ordering::Relaxed);
-        self.bytes.fetch_add(fetched.bytes, Ordering::Relaxed);
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use crate::disk::DiskError;
 use crate::store::StoreError;
 
 pub use address::{Address, NotAnAddress};
-pub use bucket::{Body, Bucket, BucketError, Listed, Trouble};
+pub use bucket::{Body, Bucket, BucketError, Counted, Listed, Trouble};
 pub use catalog::{Catalog, is_there};
 pub use connect::connect;
 pub use directory::Directory;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::bucket::{Body, Bucket, Counted};
+use super::bucket::{Body, Bucket};
 use super::catalog::{self, Catalog};
 use super::{Progress, RemoteError};
 use crate::hash::Digest;
@@ -38,10 +38,6 @@ pub struct Sent {
     pub records: u64,
     /// How many packs they went in.
     pub packs: u64,
-    /// How many bytes went over the wire.
-    pub bytes: u64,
-    /// How many requests there were.
-    pub requests: u64,
 }
 
 impl Shipment {
@@ -129,12 +125,11 @@ impl Shipment {
         jobs: usize,
         progress: Progress<'_>,
     ) -> Result<Sent, RemoteError> {
-        let bucket = Counted::new(bucket);
         let mut sent = Sent { objects: self.objects - self.skipped - self.missing.len() as u64, ..Sent::default() };
         if self.wanted.is_empty() {
             return Ok(sent);
         }
-        catalog::establish(&bucket)?;
+        catalog::establish(bucket)?;
         let stop = AtomicBool::new(false);
         let arrived = std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Parcel>(0);
@@ -142,7 +137,7 @@ impl Shipment {
             let receiver = Arc::new(Mutex::new(receiver));
             let workers: Vec<_> = (0..jobs.max(1))
                 .map(|_| {
-                    let (receiver, bucket, stop) = (Arc::clone(&receiver), &bucket, &stop);
+                    let (receiver, bucket, stop) = (Arc::clone(&receiver), bucket, &stop);
                     scope.spawn(move || carry(&receiver, bucket, progress, stop))
                 })
                 .collect();
@@ -162,8 +157,7 @@ impl Shipment {
             sent.records += records;
             catalog.remember(*name, index)?;
         }
-        catalog::write_list(&bucket)?;
-        (sent.bytes, sent.requests) = (bucket.moved_bytes(), bucket.requests());
+        catalog::write_list(bucket)?;
         Ok(sent)
     }
 

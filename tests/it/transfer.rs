@@ -67,7 +67,9 @@ fn a_clone_replays_bit_for_bit_what_was_pushed_when_the_first_machine_is_gone() 
     let place = clone_of(&project, "clone");
     lose_store(&project);
     let got = json(&project, &place, &["pull"]);
-    assert_eq!((got["received"].clone(), got["missing"].as_u64()), (sent["sent"].clone(), Some(0)), "{got}");
+    // What Git has need not come: the clone takes it from its own commit.
+    assert!(got["received"].as_u64() > Some(3) && got["received"].as_u64() < sent["sent"].as_u64(), "{got}");
+    assert_eq!(got["missing"], 0, "{got}");
     let run = json(&project, &place, &["run", "v1.0", "--offline"]);
     assert_eq!(run["verdict"], "reproduced", "{run}");
     json(&project, &place, &["checkout", "v1.0", "--offline"]);
