@@ -77,6 +77,11 @@ impl CliError {
         self
     }
 
+    /// Returns whether there is advice.
+    pub(super) fn has_hint(&self) -> bool {
+        self.hint.is_some()
+    }
+
     /// Returns the exit code.
     pub(super) fn code(&self) -> u8 {
         self.code

@@ -18,9 +18,10 @@ use crate::host::{Stopwatch, Time};
 use crate::object::{Entry, Kind, SnapshotId};
 use crate::path::ProjectPath;
 use crate::project::Project;
+use crate::record::Output;
 use crate::remote::{Connection, Fetched, Fetching, RemoteError, Way};
 use crate::retention::{self, RetentionError, Roots};
-use crate::snapshot::View;
+use crate::snapshot::{View, read_snapshot};
 use crate::store::LocalStore;
 
 /// Get code, data, results and logs of a version from a remote, as far as they are missing here
@@ -158,14 +159,15 @@ fn roots(project: &Project, store: &Fetching<'_>, args: &Args, from: &std::path:
     for snapshot in &whole.snapshots {
         let outputs = step_outputs(project, *snapshot, &args.step, &mut wanted)?;
         let paths = paths(project, args, from)?;
+        // What tells of the snapshot comes in any case, so that it can be named here.
+        store.fetch(&Roots { snapshots: [*snapshot].into(), outputs, ..Roots::default() }, false)?;
         if !paths.is_empty() {
-            store.fetch(&Roots { snapshots: [*snapshot].into(), outputs, ..Roots::default() }, false)?;
-            let read = crate::snapshot::read_snapshot(store, *snapshot)?;
+            let read = read_snapshot(store, *snapshot)?;
             let view = View::new(store, &read);
             let outputs = checkout::outputs(project, *snapshot, None)?;
             for path in &paths {
                 let found = checkout::find(&view, &outputs, path, &snapshot.short())?;
-                wanted.outputs.extend(found.iter().map(crate::record::Output::entry));
+                wanted.outputs.extend(found.iter().map(Output::entry));
             }
         }
     }
@@ -187,7 +189,7 @@ fn step_outputs(
             continue;
         }
         for done in &run.steps {
-            let outputs: Vec<Entry> = done.outputs.iter().map(crate::record::Output::entry).collect();
+            let outputs: Vec<Entry> = done.outputs.iter().map(Output::entry).collect();
             // The combinations of a matrix are called `step[...]`.
             let is_meant = |step: &&String| {
                 **step == done.step || done.step.strip_prefix(step.as_str()).is_some_and(|rest| rest.starts_with('['))

@@ -12,7 +12,11 @@ use super::reach::{OnRemote, Remote, read_address};
 use super::ui::{BAD, FAINT, GOOD, NAME, Ui, paint};
 use crate::host::Time;
 use crate::project::{Edit, Project};
-use crate::remote::{self, Bucket, BucketError};
+use crate::remote::{self, Bucket, BucketError, NotAnAddress};
+
+const EXAMPLES: &str = "such as `/mnt/share/pv`, `s3://bucket/pv`, `gs://bucket/pv`, `az://container/pv`, `ssh://host/srv/pv` or `https://host/pv`";
+const CREDENTIALS: &str =
+    "leave it out; credentials are taken from where each service keeps them, see `pv remote --help`";
 
 /// Say where else objects are: add, list, look at, try and remove remotes
 ///
@@ -83,11 +87,15 @@ struct Added {
 
 fn add(ui: &mut Ui, project: &Project, name: &str, address: &str, private: bool, force: bool) -> Result<u8, CliError> {
     let remotes = project.remotes()?;
-    let fault = |error| CliError::usage(format!("`{address}` is no address of a remote: {error}"));
-    let read = read_address(project, address).map_err(fault);
-    let read = read.map_err(|error| error.hint(
-        "such as `/mnt/share/pv`, `s3://bucket/pv`, `gs://bucket/pv`, `az://container/pv`, `ssh://host/srv/pv` or `https://host/pv`",
-    ))?;
+    let fault = |error| match error {
+        // It is not shown again.
+        NotAnAddress::Password => CliError::usage(error.to_string()).hint(CREDENTIALS),
+        error => CliError::usage(format!("`{address}` is no address of a remote: {error}")),
+    };
+    let read = read_address(project, address).map_err(fault).map_err(|error| match error.has_hint() {
+        true => error,
+        false => error.hint(EXAMPLES),
+    })?;
     if let Some(there) = remotes.named.get(name)
         && there.address != address
         && !force

@@ -1,6 +1,6 @@
 //! Fetching: what is lacking here, out of the packs of a remote.
 //!
-//! Directories come first, level by level, because they tell what else there
+//! What is no file comes first, directories level by level, because they tell what else there
 //! is. They are synced together: a directory that is here has everything below
 //! it that is a directory, as everybody expects. Then come the files, each pack
 //! read from its begin to its end, in spans of what is wanted.
@@ -80,7 +80,7 @@ impl Way<'_> {
         let mut asked = BTreeSet::new();
         let live = loop {
             let live = closure(store)?;
-            let lacking = lacking(store, &live, is_directory)?;
+            let lacking = lacking(store, &live, is_telling)?;
             let new: BTreeSet<_> = lacking.difference(&asked).copied().collect();
             if new.is_empty() {
                 directories.missing = lacking;
@@ -89,7 +89,7 @@ impl Way<'_> {
             directories.received += trip.fetch_objects(&new)?;
             asked.extend(new);
         };
-        let files = lacking(store, &live, |kind| !is_directory(kind))?;
+        let files = lacking(store, &live, |kind| !is_telling(kind))?;
         let bytes = files.iter().map(|(kind, digest)| self.bytes_of(*kind, *digest)).sum();
         Ok(Lacking { objects: live.len() as u64, files, bytes, directories })
     }
@@ -128,8 +128,9 @@ impl Way<'_> {
     }
 }
 
-fn is_directory(kind: Kind) -> bool {
-    matches!(kind, Kind::Snapshot | Kind::Tree)
+/// Returns whether objects of this kind tell of others, or are as small: all but files.
+pub(super) const fn is_telling(kind: Kind) -> bool {
+    !matches!(kind, Kind::Blob)
 }
 
 impl<'a> Trip<'a> {
@@ -239,7 +240,7 @@ impl Trip<'_> {
                 by_pack.entry(pack).or_default().push(placed);
             }
         }
-        let may_keep = parts.iter().all(|part| !matches!(part.as_object(), Some((Kind::Tree | Kind::Snapshot, _))));
+        let may_keep = !parts.iter().any(|part| part.as_object().is_some_and(|(kind, _)| is_telling(kind)));
         let stretches: Vec<Stretch> =
             by_pack.into_iter().flat_map(|(pack, records)| stretches(pack, records)).collect();
         let next = Mutex::new(stretches.into_iter());

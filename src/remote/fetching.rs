@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use super::RemoteError;
 use super::bucket::Counted;
 use super::catalog::Catalog;
-use super::fetch::{Closure, Way};
+use super::fetch::{Closure, Way, is_telling};
 use crate::hash::Digest;
 use crate::object::{BlobId, Kind};
 use crate::retention::{self, RetentionError, Roots};
@@ -74,7 +74,7 @@ impl<'a> Fetching<'a> {
     pub fn fetch(&self, roots: &Roots, with_files: bool) -> Result<(), RetentionError> {
         let closure = |store: &LocalStore| retention::reachable(store, roots);
         let live = closure(self.local)?;
-        let is_wanted = |kind: Kind| with_files || matches!(kind, Kind::Snapshot | Kind::Tree);
+        let is_wanted = |kind: Kind| with_files || is_telling(kind);
         let lacks = |(kind, digest): &(Kind, Digest)| {
             is_wanted(*kind) && !matches!(self.local.length(*kind, *digest), Ok(Some(_)))
         };
@@ -102,7 +102,7 @@ impl<'a> Fetching<'a> {
         }
         let also = Live::from([(kind, digest)]);
         let way = Way { bucket: &connection.bucket, catalog: &connection.catalog, jobs: 1, progress: &*self.progress };
-        let directories = matches!(kind, Kind::Snapshot | Kind::Tree);
+        let directories = is_telling(kind);
         let closure = |store: &LocalStore| {
             let live = if directories {
                 retention::mark(store, &Roots::default(), &also).map_err(Unfetched::Local)?
