@@ -53,7 +53,8 @@ struct Answer {
 
 #[derive(Serialize)]
 struct Check {
-    check: &'static str,
+    #[serde(rename = "check")]
+    what: &'static str,
     ok: bool,
     /// What was found.
     found: String,
@@ -72,12 +73,12 @@ struct Step {
 }
 
 impl Check {
-    fn good(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, ok: true, found: found.into(), hint: None, code: 0 }
+    fn good(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, ok: true, found: found.into(), hint: None, code: 0 }
     }
 
-    fn bad(check: &'static str, code: u8, found: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
-        Self { check, ok: false, found: found.into(), hint: hint.into(), code }
+    fn bad(what: &'static str, code: u8, found: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+        Self { what, ok: false, found: found.into(), hint: hint.into(), code }
     }
 }
 
@@ -223,7 +224,7 @@ impl fmt::Display for Answer {
         writeln!(f, "commit {}", paint(NAME, short(&self.commit)))?;
         for check in &self.checks {
             let mark = if check.ok { paint(GOOD, "ok") } else { paint(BAD, "no") };
-            writeln!(f, "  {mark} {}: {}", check.check, check.found)?;
+            writeln!(f, "  {mark} {}: {}", check.what, check.found)?;
             if let Some(hint) = &check.hint {
                 writeln!(f, "     {} {hint}", paint(GOOD, "hint:"))?;
             }
@@ -241,7 +242,7 @@ impl Answer {
         for check in &self.checks {
             let mark = if check.ok { "✅" } else { "❌" };
             let hint = check.hint.as_ref().map(|hint| format!("<br>{}", cell(hint))).unwrap_or_default();
-            writeln!(f, "| {mark} | {} | {}{hint} |", check.check, cell(&check.found))?;
+            writeln!(f, "| {mark} | {} | {}{hint} |", check.what, cell(&check.found))?;
         }
         if !self.steps.is_empty() {
             writeln!(f, "\n| step | outputs | size | time |\n|---|---|---|---|")?;

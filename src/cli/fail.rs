@@ -106,9 +106,9 @@ impl CliError {
     /// Returns the text for the terminal, if it is no reason to end.
     pub(super) fn warning(&self) -> String {
         let Some(source) = self.source.as_deref() else { return String::new() };
-        let causes = causes(source).into_iter().map(|cause| format!(": {cause}")).collect::<String>();
+        let told = [vec![source.to_string()], causes(source)].concat().join(": ");
         let hint = self.hint.as_ref().map(|hint| format!("\n{} {hint}", paint(GOOD, "hint:"))).unwrap_or_default();
-        format!("{} {source}{causes}{hint}", paint(NOTE, "warning:"))
+        format!("{} {told}{hint}", paint(NOTE, "warning:"))
     }
 
     /// Returns the object for `--json`.

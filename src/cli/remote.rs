@@ -20,8 +20,8 @@ const CREDENTIALS: &str =
 
 /// Say where else objects are: add, list, look at, try and remove remotes
 ///
-/// An address is a directory (a path or file:, also on a mounted share), s3://BUCKET/PREFIX, gs://BUCKET/PREFIX,
-/// az://CONTAINER/PREFIX, ssh://HOST/PATH, or http(s)://HOST/PATH, which can only be read. Credentials are
+/// An address is a directory (a path, also on a mounted share), `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`,
+/// `az://CONTAINER/PREFIX`, `ssh://HOST/PATH`, or `https://HOST/PATH`, which can only be read. Credentials are
 /// taken from where each service keeps them; they are never stored and never shown.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -92,10 +92,9 @@ fn add(ui: &mut Ui, project: &Project, name: &str, address: &str, private: bool,
         NotAnAddress::Password => CliError::usage(error.to_string()).hint(CREDENTIALS),
         error => CliError::usage(format!("`{address}` is no address of a remote: {error}")),
     };
-    let read = read_address(project, address).map_err(fault).map_err(|error| match error.has_hint() {
-        true => error,
-        false => error.hint(EXAMPLES),
-    })?;
+    let read = read_address(project, address)
+        .map_err(fault)
+        .map_err(|error| if error.has_hint() { error } else { error.hint(EXAMPLES) })?;
     if let Some(there) = remotes.named.get(name)
         && there.address != address
         && !force
@@ -227,18 +226,14 @@ fn try_out(bucket: &dyn Bucket) -> Vec<Check> {
     let is_written = write.is_ok();
     let mut checks = vec![Check::of("write", write)];
     if is_written {
-        let listed = bucket.list(directory).and_then(|listed| match listed.iter().any(|other| other.name == file) {
-            true => Ok(()),
-            false => Err(wrong("what was written is not listed")),
-        });
-        let read = bucket.read(&name, 1024).and_then(|read| match read.as_deref() == Some(text.as_bytes()) {
-            true => Ok(()),
-            false => Err(wrong("what was written is not read back")),
-        });
-        let again = bucket.create(&name, text.as_bytes()).and_then(|is_new| match is_new {
-            false => Ok(()),
-            true => Err(wrong("a file was replaced that should not be")),
-        });
+        let must = |is_so: bool, what: &str| if is_so { Ok(()) } else { Err(wrong(what)) };
+        let listed = bucket
+            .list(directory)
+            .and_then(|listed| must(listed.iter().any(|other| other.name == file), "what was written is not listed"));
+        let read = bucket.read(&name, 1024);
+        let read = read.and_then(|read| must(read.as_deref() == Some(text.as_bytes()), "it is not what was written"));
+        let again = bucket.create(&name, text.as_bytes());
+        let again = again.and_then(|is_new| must(!is_new, "a file was replaced that should not be"));
         checks.push(Check::of("list", listed));
         checks.push(Check::of("read", read));
         checks.push(Check::of("write only if new", again));

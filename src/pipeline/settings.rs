@@ -132,27 +132,25 @@ fn remote(reader: &mut Reader<'_>, node: &Node) -> RemoteUse {
         } else if reader.is_given(key, node, &what) {
             match key.text.as_str() {
                 "default" => remote.default = reader.text(node, &what, "a name"),
-                _ => remote.trust = trust(reader, node, &what),
+                _ => remote.trust = Some(trust(reader, node, &what)),
             }
         }
     }
     remote
 }
 
-fn trust(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Trust> {
+fn trust(reader: &mut Reader<'_>, node: &Node, what: &str) -> Trust {
+    let expected = "`all`, `none` or a list of people";
     match &node.value {
-        Value::Text(word) if word == "all" => Some(Trust::All),
-        Value::Text(word) if word == "none" => Some(Trust::None),
+        Value::Text(word) if word == "all" => Trust::All,
+        Value::Text(word) if word == "none" => Trust::None,
+        Value::Text(word) if !word.contains('@') => {
+            reader.wrong(node, what, expected);
+            Trust::None
+        }
         _ => {
-            let expected = "`all`, `none` or a list of people";
             let of = subject(node, what);
-            let listed: Vec<_> = items(node).iter().filter_map(|item| reader.text(item, &of, expected)).collect();
-            if let Value::Text(word) = &node.value
-                && !word.contains('@')
-            {
-                reader.wrong(node, what, expected);
-            }
-            Some(Trust::Listed(listed))
+            Trust::Listed(items(node).iter().filter_map(|item| reader.text(item, &of, expected)).collect())
         }
     }
 }

@@ -138,7 +138,8 @@ pub(super) fn name_of(text: &str) -> Option<Digest> {
 pub(super) fn write_list(bucket: &dyn Bucket) -> Result<(), RemoteError> {
     loop {
         let before = names(bucket)?;
-        let text: String = before.keys().map(|name| format!("{name}\n")).collect();
+        let lines: Vec<_> = before.keys().map(ToString::to_string).chain([String::new()]).collect();
+        let text = lines.join("\n");
         bucket.write(LIST, &text.as_bytes())?;
         if names(bucket)?.keys().eq(before.keys()) {
             return Ok(());
@@ -167,6 +168,10 @@ fn fetch_index(bucket: &dyn Bucket, name: Digest) -> Result<Option<Vec<u8>>, Rem
 }
 
 /// Returns whether there is a remote, and sees that this version understands it.
+///
+/// # Errors
+///
+/// [`RemoteError::Format`] or [`RemoteError::Feature`] if it does not, [`RemoteError::Bucket`] if it cannot be asked.
 pub fn is_there(bucket: &dyn Bucket) -> Result<bool, RemoteError> {
     let Some(bytes) = bucket.read(FORMAT_FILE, FORMAT_MAX_BYTES)? else { return Ok(false) };
     let text = String::from_utf8_lossy(&bytes);

@@ -391,7 +391,7 @@ fn a_remote_of_the_future_is_refused_with_what_it_asks_for() {
 fn nothing_is_written_where_other_files_lie() {
     let (here, live) = Machine::filled();
     let share = tempfile::tempdir().unwrap();
-    std::fs::write(share.path().join("holiday.jpg"), "x").unwrap();
+    crate::disk::create(&share.path().join("holiday.jpg")).unwrap();
     let error = here.push(&Directory::new(share.path().to_owned()), &live).unwrap_err();
     assert!(matches!(error, RemoteError::Occupied));
     assert_eq!(std::fs::read_dir(share.path()).unwrap().count(), 1);

@@ -259,9 +259,10 @@ impl<'a> Work<'a> {
     /// Returns why a result is taken.
     pub(super) fn unchanged(&self, result: &StepResult) -> Reason {
         let By { who, host, .. } = &result.by;
-        match self.peers.is_shared(&result.by) {
-            true => Reason::Shared { who: who.clone(), host: host.clone() },
-            false => Reason::Unchanged,
+        if self.peers.is_shared(&result.by) {
+            Reason::Shared { who: who.clone(), host: host.clone() }
+        } else {
+            Reason::Unchanged
         }
     }
 

@@ -109,7 +109,7 @@ fn commands_get_from_the_remote_what_they_miss_and_say_so_unless_they_are_told_n
 #[test]
 fn a_diff_fetches_what_tells_of_the_files_and_not_the_files() {
     let (project, _) = project();
-    project.write("data/raw.csv", &"three\n".repeat(100_000));
+    project.write("data/raw.csv", "three\n".repeat(100_000));
     project.pv_ok(&["snapshot"]);
     project.commit("second");
     project.pv_ok(&["push", "HEAD", "v1.0"]);

@@ -139,8 +139,10 @@ impl LocalStore {
             self.pack_file(*file, &mut left, &mut packer)?;
         }
         packer.finish(whole.is_empty(), |packer| {
-            let parcels = whole.iter().map(|pack| Parcel::whole(pack).map_err(|error| self.unreadable(error).into()));
-            parcels.map(|parcel| (packer.send)(parcel?)).collect()
+            whole.iter().try_for_each(|pack| {
+                let parcel = Parcel::whole(pack).map_err(|error| self.unreadable(error))?;
+                (packer.send)(parcel)
+            })
         })?;
         match left.into_iter().next() {
             Some(part) => {
