@@ -14,7 +14,7 @@ use crate::hash::Digest;
 use crate::object::Kind;
 use crate::record::{CheckedRecords, Journal, RecordError};
 use crate::snapshot::{Site, SnapshotError};
-use crate::store::{Checked, LocalStore, StoreError};
+use crate::store::{Checked, Live, LocalStore, StoreError};
 
 pub use hits::{Hit, Subject};
 pub use mend::{Mended, Origin};
@@ -44,6 +44,8 @@ pub struct Subjects<'a> {
     pub site: Site<'a>,
     /// Directories in which files are looked at.
     pub directories: &'a [PathBuf],
+    /// Asked last for what is lost; puts what it has into the store, and returns that.
+    pub elsewhere: Option<&'a dyn Fn(&Live) -> Live>,
 }
 
 /// What was found and what was done about it.

@@ -1,7 +1,9 @@
 //! `pv fsck`: is everything in the store what was written; repair it, or name what is hit.
 
+mod elsewhere;
 mod records;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use super::Global;
 use super::answer::{bytes, count, short};
 use super::fail::{CliError, STORE};
 use super::open;
+use super::reach::Remote;
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
 use crate::damage::{self, Hit, Origin, Report, Subject, Subjects};
 use crate::disk;
@@ -24,6 +27,7 @@ use crate::project::Project;
 use crate::record::META_REF;
 use crate::retention;
 use crate::snapshot::{Gap, check_definition};
+use crate::store::Live;
 use records::Records;
 
 /// For people, at most so many of one sort are listed.
@@ -36,6 +40,8 @@ const LISTED_MAX: usize = 10;
 /// for in other copies, in the files of the working tree and in commits. The
 /// damaged file is moved to `quarantine` in the store and never deleted.
 /// Records are checked, too: a damaged one is taken back from `refs/pv/meta`.
+/// With `--repair` what is lost is taken from the usual remote, too, if that has it; with `--remote` not the store here is
+/// checked but what lies there.
 /// What cannot be found again is named: the versions, snapshots and runs that need it,
 /// and the paths in them. Ends with 0 if all is well or was repaired, with 4 if something stays lost.
 #[derive(clap::Args)]
@@ -46,6 +52,11 @@ pub(super) struct Args {
     /// Say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Take what is lost here from the usual remote; with `--remote`, send again what is damaged there
+    #[arg(long, conflicts_with = "dry_run")]
+    repair: bool,
+    #[command(flatten)]
+    elsewhere: elsewhere::Elsewhere,
 }
 
 #[derive(Serialize)]
@@ -112,15 +123,35 @@ struct LostObject {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
+    if let Some(name) = &args.elsewhere.remote {
+        return elsewhere::check(ui, &project, name, args);
+    }
+    let remote = if args.repair { Some(Remote::choose(&project, None)?) } else { None };
+    let trouble = RefCell::new(None);
+    let ask = |lost: &Live| {
+        let remote = remote.as_ref().expect("it is asked only if there is one");
+        elsewhere::take(&project, remote, lost).unwrap_or_else(|error| {
+            trouble.replace(Some(remote.failed(error)));
+            Live::new()
+        })
+    };
     let directories = directories(&project);
-    let subjects =
-        Subjects { store: &project.store, journal: &project.journal, site: project.site(), directories: &directories };
+    let subjects = Subjects {
+        store: &project.store,
+        journal: &project.journal,
+        site: project.site(),
+        directories: &directories,
+        elsewhere: if args.repair { Some(&ask) } else { None },
+    };
     let report = {
         let (progress, since) = (ui.progress_of("Checking", "objects"), Stopwatch::start());
         damage::examine(subjects, args.dry_run, &|objects, bytes| {
             progress.count(objects, bytes) && args.max_time.is_none_or(|most| since.elapsed() < most)
         })?
     };
+    if let Some(error) = trouble.take() {
+        ui.warn(error.warning());
+    }
     let mut report = report;
     forget_collected(&project, &mut report)?;
     if let Some(error) = report.records.unreadable.take() {
@@ -130,7 +161,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     ui.show(&answer)?;
     if !answer.hit.is_empty() {
         ui.say(format!(
-            "{} put a lost file back where it was and check again; `pv run` makes lost outputs again",
+            "{} put a lost file back where it was and check again; `pv fsck --repair` takes it from the remote; `pv run` makes lost \
+             outputs again",
             paint(GOOD, "hint:")
         ));
     }
@@ -198,6 +230,7 @@ fn answer(project: &Project, report: Report, dry_run: bool) -> Answer {
                 ("file", Some(path.display().to_string()))
             }
             Origin::WorkingTree => ("working-tree", None),
+            Origin::Remote => ("remote", None),
             Origin::Commit(commit) => ("commit", Some(commit)),
         };
         FoundObject { kind: mended.kind.name(), digest: mended.digest, origin, place }

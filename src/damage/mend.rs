@@ -35,6 +35,8 @@ pub enum Origin {
     WorkingTree,
     /// It was made again from this commit.
     Commit(String),
+    /// A remote had it.
+    Remote,
 }
 
 /// Puts what is wanted into the store again, as far as its bytes are found. Call the store's `sync` before relying on it.
@@ -56,6 +58,10 @@ pub(super) fn mend(subjects: Subjects<'_>, wanted: &Wanted, hits: &[Hit]) -> Res
         left.retain(|name| !found.contains(name));
         let origin = source.1.map_or(Origin::WorkingTree, |commit| Origin::Commit(commit.to_string()));
         mended.extend(found.into_iter().map(|(kind, digest)| Mended { kind, digest, origin: origin.clone() }));
+    }
+    if let (Some(ask), false) = (subjects.elsewhere, left.is_empty()) {
+        let found = ask(&left).into_iter();
+        mended.extend(found.map(|(kind, digest)| Mended { kind, digest, origin: Origin::Remote }));
     }
     Ok(mended)
 }

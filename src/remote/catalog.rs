@@ -39,7 +39,7 @@ impl Catalog {
     /// [`RemoteError::NoRemote`] if something else lies there, [`RemoteError::Bucket`] if it cannot be read,
     /// [`RemoteError::Disk`] if the memory cannot be written.
     pub fn open(bucket: &dyn Bucket, memory: &Path) -> Result<Self, RemoteError> {
-        let mut catalog = Self { indexes: BTreeMap::new(), memory: memory.to_owned() };
+        let mut catalog = Self::empty(memory);
         if is_there(bucket)? {
             catalog.refresh(bucket)?;
         }
@@ -81,6 +81,32 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn empty(memory: &Path) -> Self {
+        Self { indexes: BTreeMap::new(), memory: memory.to_owned() }
+    }
+
+    /// Adds an index by what is remembered of it, if anything is.
+    pub(super) fn recall(&mut self, name: Digest) -> Result<(), DiskError> {
+        let remembered = PackIndex::open(&self.file(name))?.filter(|index| index.name() == name);
+        self.indexes.extend(remembered.map(|index| (name, index)));
+        Ok(())
+    }
+
+    /// Takes a pack for one that is not there.
+    pub(super) fn forget(&mut self, name: Digest) {
+        self.indexes.remove(&name);
+    }
+
+    /// Returns the index of a pack.
+    pub(super) fn index(&self, name: Digest) -> Option<&PackIndex> {
+        self.indexes.get(&name)
+    }
+
+    /// Returns whether a record is in a pack that is none of these.
+    pub(super) fn has_beside(&self, part: Part, packs: &[Digest]) -> bool {
+        self.indexes.iter().any(|(name, index)| !packs.contains(name) && index.find(part).is_some())
     }
 
     /// Adds the index of a pack that is there now.

@@ -163,10 +163,19 @@ struct Trip<'a> {
 }
 
 /// Some records of one pack that lie near each other.
-struct Stretch {
-    pack: Digest,
-    span: Range<u64>,
-    records: Vec<Placed>,
+pub(super) struct Stretch {
+    pub(super) pack: Digest,
+    pub(super) span: Range<u64>,
+    pub(super) records: Vec<Placed>,
+}
+
+impl Stretch {
+    /// Returns the bytes of one of its records out of those of the stretch; `None` if they are too few.
+    pub(super) fn record<'b>(&self, placed: &Placed, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let span = placed.span();
+        let within = |at: u64| usize::try_from(at.checked_sub(self.span.start)?).ok();
+        bytes.get(within(span.start)?..within(span.end)?)
+    }
 }
 
 impl Trip<'_> {
@@ -277,9 +286,7 @@ impl Trip<'_> {
             return Err(RemoteError::Wrong { file: catalog::pack_file(stretch.pack) });
         }
         for placed in &stretch.records {
-            let span = placed.span();
-            let within = |at: u64| usize::try_from(at - stretch.span.start).expect("a span fits into memory");
-            visit(placed, &bytes[within(span.start)..within(span.end)])?;
+            visit(placed, stretch.record(placed, &bytes).expect("the stretch was read whole"))?;
         }
         if !(self.way.progress)(bytes.len() as u64) {
             return Err(RemoteError::Interrupted);
@@ -293,7 +300,7 @@ impl Trip<'_> {
 }
 
 /// Returns what is read at once, so that little is read in vain and few requests are made.
-fn stretches(pack: Digest, mut records: Vec<Placed>) -> Vec<Stretch> {
+pub(super) fn stretches(pack: Digest, mut records: Vec<Placed>) -> Vec<Stretch> {
     records.sort_unstable_by_key(|placed| placed.span().start);
     let mut stretches: Vec<Stretch> = Vec::new();
     for placed in records {

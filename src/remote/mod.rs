@@ -13,6 +13,7 @@ mod connect;
 mod directory;
 mod fetch;
 mod fetching;
+mod inspect;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use connect::connect;
 pub use directory::Directory;
 pub use fetch::{Closure, Fetched, Lacking, Way};
 pub use fetching::{Connect, Connection, Fetching, JOBS, Watch, holds};
+pub use inspect::{Depth, Inspected, Mended, PackFlaw, inspect};
 pub use send::{Sent, Shipment};
 
 /// What the file `FORMAT` of a remote begins with.

@@ -78,6 +78,12 @@ impl Shipment {
         Ok(shipment)
     }
 
+    /// Returns these records, to be sent whether or not the remote has them.
+    pub(super) fn of(wanted: BTreeSet<Part>) -> Self {
+        let objects = wanted.iter().filter(|part| part.as_object().is_some()).count() as u64;
+        Self { objects, wanted, ..Self::default() }
+    }
+
     /// Leaves out what the other side says that it has.
     fn ask(&mut self, bucket: &dyn Bucket) -> Result<(), RemoteError> {
         let parts: Vec<Part> = self.wanted.iter().copied().collect();

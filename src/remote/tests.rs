@@ -469,3 +469,69 @@ fn a_store_behind_which_a_remote_lies_has_what_the_remote_has() {
     assert!(matches!(store.trouble(), Some(RemoteError::Occupied)));
     assert!(store.trouble().is_none());
 }
+
+/// What can go wrong with the files of a remote, by what is done to a pack or its index.
+const DAMAGES: [(&str, fn(&MemoryBucket, &str)); 5] = [
+    ("a flipped bit", |bucket, pack| bucket.flip(pack, 8 * 5000)),
+    ("a pack that is gone", |bucket, pack| drop(bucket.files().remove(pack))),
+    ("a pack that is cut off", |bucket, pack| bucket.files().get_mut(pack).unwrap().truncate(5000)),
+    ("an index that is damaged", |bucket, pack| bucket.flip(&format!("index/{}", &pack[9..]), 8 * 2000)),
+    ("an index that is empty", |bucket, pack| bucket.files().get_mut(&format!("index/{}", &pack[9..])).unwrap().clear()),
+];
+
+fn pack_of(bucket: &MemoryBucket) -> String {
+    bucket.files().keys().find(|name| name.starts_with("packs/")).unwrap().clone()
+}
+
+#[test]
+fn damage_of_a_remote_is_found_and_mended_by_whoever_has_it_whole() {
+    let (here, live) = Machine::filled();
+    for (damage, act) in DAMAGES {
+        let bucket = MemoryBucket::default();
+        here.push(&bucket, &live).unwrap();
+        let (found, _) = inspect(&bucket, &here.memory(), Depth::Whole, &|_| true).unwrap();
+        assert!(found.damaged.is_empty() && found.records > 200, "before {damage}: {found:?}");
+        act(&bucket, &pack_of(&bucket));
+        let (found, catalog) = inspect(&bucket, &here.memory(), Depth::Whole, &|_| true).unwrap();
+        assert_eq!(found.damaged.len(), 1, "{damage}");
+        let mended = found.mend(&here.store, &bucket, catalog, 2, &|_| true).unwrap();
+        assert_eq!((mended.mended.len(), mended.lost.len()), (1, 0), "{damage}");
+        let (again, _) = inspect(&bucket, &Machine::new().memory(), Depth::Whole, &|_| true).unwrap();
+        assert!(again.damaged.is_empty(), "after {damage}: {again:?}");
+        let there = Machine::new();
+        assert!(there.pull(&bucket, &live).unwrap().missing.is_empty(), "{damage}");
+        assert_same(&here.store, &there.reopened(), &live);
+    }
+}
+
+#[test]
+fn who_has_nothing_saves_what_is_whole_and_tells_what_is_lost() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    bucket.flip(&pack_of(&bucket), 8 * 5000);
+    let other = Machine::new();
+    let (found, catalog) = inspect(&bucket, &other.memory(), Depth::Whole, &|_| true).unwrap();
+    let mended = found.mend(&other.store, &bucket, catalog, 2, &|_| true).unwrap();
+    assert!(!mended.lost.is_empty() && mended.lost.len() < 5, "{:?}", mended.lost);
+    let there = Machine::new();
+    let fetched = there.pull(&bucket, &live).unwrap();
+    assert!(!fetched.missing.is_empty() && fetched.missing.len() <= mended.lost.len(), "{:?}", fetched.missing);
+    // And whoever has it sends just that.
+    here.push(&bucket, &live).unwrap();
+    assert!(there.pull(&bucket, &live).unwrap().missing.is_empty());
+    assert_same(&here.store, &there.reopened(), &live);
+}
+
+#[test]
+fn a_sample_looks_at_every_pack_and_reads_a_part() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let none = Depth::Sample { percent: 0.0, seed: 1 };
+    let (found, _) = inspect(&bucket, &here.memory(), none, &|_| true).unwrap();
+    assert_eq!((found.packs, found.records, found.damaged.len()), (1, 0, 0));
+    drop(bucket.files().remove(&pack_of(&bucket)));
+    let (found, _) = inspect(&bucket, &here.memory(), none, &|_| true).unwrap();
+    assert_eq!(found.damaged.into_values().collect::<Vec<_>>(), [PackFlaw::Gone]);
+}

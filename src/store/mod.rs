@@ -68,7 +68,7 @@ pub use source::Source;
 #[cfg(test)]
 pub(crate) use transfer::forge_list;
 pub use transfer::{
-    INDEX_MAX_BYTES, PARCEL_BYTES, PART_BYTES, PackIndex, Parcel, Part, Parts, Placed, Taken, pieces_of,
+    INDEX_MAX_BYTES, PARCEL_BYTES, PART_BYTES, PackIndex, Parcel, Part, Parts, Placed, Taken, is_whole, pieces_of,
 };
 pub use trash::put_back;
 pub use usage::{OfKind, Room, Usage};

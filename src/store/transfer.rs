@@ -20,7 +20,7 @@ use crate::object::Kind;
 
 pub use index::{INDEX_MAX_BYTES, PackIndex, Placed};
 pub use pack::{PARCEL_BYTES, Parcel};
-pub use take::{Taken, pieces_of};
+pub use take::{Taken, is_whole, pieces_of};
 
 /// How many bytes [`Part::to_bytes`] returns.
 pub const PART_BYTES: usize = DIGEST_BYTES + 1;

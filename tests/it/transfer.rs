@@ -306,3 +306,41 @@ fn a_check_without_data_tells_whether_others_can_replay_a_commit() {
     assert_eq!(code, 2, "{no_pointer}");
     assert_eq!(no_pointer["checks"][0]["check"], "pointers", "{no_pointer}");
 }
+
+#[test]
+fn what_is_lost_here_is_taken_from_the_remote_and_what_is_damaged_there_is_sent_again() {
+    let (project, share) = project();
+    project.pv_ok(&["push"]);
+    let packs = |directory: &Path| -> Vec<PathBuf> {
+        let files = walkdir::WalkDir::new(directory).into_iter().map(Result::unwrap);
+        files.filter(|entry| entry.file_type().is_file()).map(|entry| entry.into_path()).collect()
+    };
+    let spoil = |path: &Path| {
+        let mut permissions = std::fs::metadata(path).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+        std::fs::set_permissions(path, permissions).unwrap();
+        let mut bytes = std::fs::read(path).unwrap();
+        (200..bytes.len() - 3000).step_by(30).for_each(|at| bytes[at] ^= 0x40);
+        std::fs::write(path, bytes).unwrap();
+    };
+    packs(&project.path(".git/pv/packs")).iter().for_each(|path| spoil(path));
+    std::fs::remove_file(project.path("data/raw.csv")).unwrap();
+    std::fs::remove_file(project.path("clean.csv")).unwrap();
+    let (fsck, code) = project.json(&["fsck", "--repair"]);
+    assert_eq!(code, 0, "{fsck}");
+    assert!(fsck["found"].as_array().unwrap().iter().any(|found| found["origin"] == "remote"), "{fsck}");
+    assert_eq!(project.json(&["run", "v1.0", "--offline"]).0["verdict"], "reproduced");
+
+    let (well, code) = project.json(&["fsck", "--remote", "--whole"]);
+    assert_eq!((code, well["damaged"].as_array().unwrap().len()), (0, 0), "{well}");
+    packs(&share.join("packs")).iter().for_each(|path| spoil(path));
+    let (damaged, code) = project.json(&["fsck", "--remote", "share", "--whole"]);
+    assert_eq!(code, 4, "{damaged}");
+    let (mended, code) = project.json(&["fsck", "--remote", "--whole", "--repair"]);
+    assert_eq!((code, mended["repaired"]["lost"].as_u64()), (0, Some(0)), "{mended}");
+    assert_eq!(project.json(&["fsck", "--remote", "--whole"]).1, 0);
+    let place = clone_of(&project, "clone");
+    lose_store(&project);
+    json(&project, &place, &["pull"]);
+    assert_eq!(json(&project, &place, &["run", "v1.0", "--offline"])["verdict"], "reproduced");
+}

@@ -67,6 +67,15 @@ pub fn pieces_of(placed: &Placed, bytes: &[u8]) -> Option<Vec<Part>> {
     Some(recipe.chunks.into_iter().map(|(piece, _)| Part::piece(piece)).collect())
 }
 
+/// Returns whether `bytes` are the record that should lie there. Of a list of pieces it is only seen that it adds up.
+///
+/// Costs a decoding and a hash.
+pub fn is_whole(placed: &Placed, bytes: &[u8]) -> bool {
+    let Placed(Entry { digest, tag, codec, .. }) = placed;
+    raw_bytes(&placed.0, bytes)
+        .is_some_and(|raw| digest_of(*tag, *digest, *codec, &bytes[HEADER_BYTES..], raw) == Some(*digest))
+}
+
 /// Returns how many bytes a record stands for, if it is the one of the entry as far as its header tells.
 fn raw_bytes(entry: &Entry, bytes: &[u8]) -> Option<u32> {
     is_record(bytes, entry).then(|| Header::decode(bytes).map(|header| header.raw))?
