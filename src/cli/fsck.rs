@@ -161,10 +161,15 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     ui.show(&answer)?;
     if !answer.hit.is_empty() {
         ui.say(format!(
-            "{} put a lost file back where it was and check again; `pv fsck --repair` takes it from the remote; `pv run` makes lost \
-             outputs again",
+            "{} put a lost file back where it was and check again; `pv run` makes lost outputs again",
             paint(GOOD, "hint:")
         ));
+    }
+    if !answer.hit.is_empty()
+        && !args.repair
+        && let Ok(Some(remote)) = Remote::usual(&project)
+    {
+        ui.say(format!("{} `pv fsck --repair` takes what remote `{}` has of it", paint(GOOD, "hint:"), remote.name));
     }
     if answer.records.are_lost() {
         ui.say(format!(
