@@ -17,6 +17,7 @@ mod log;
 mod open;
 mod run;
 mod schema;
+mod serve;
 mod shell;
 mod show;
 mod snapshot;
@@ -92,6 +93,7 @@ enum Verb {
     Store(store::Args),
     Hooks(hooks::Args),
     Schema(schema::Args),
+    Serve(serve::Args),
     Completions(completions::Args),
 }
 
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Store(args) => store::run(&mut ui, &cli.global, args),
         Verb::Hooks(args) => hooks::run(&mut ui, &cli.global, args),
         Verb::Schema(args) => schema::run(&mut ui, &cli.global, args),
+        Verb::Serve(args) => serve::run(&cli.global, args),
         Verb::Completions(args) => completions::run(&mut ui, &cli.global, args),
     };
     match result {

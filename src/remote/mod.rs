@@ -13,8 +13,11 @@ mod directory;
 mod fetch;
 mod fetching;
 mod send;
+mod serve;
+mod ssh;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use crate::disk::DiskError;
 use crate::store::StoreError;
@@ -26,6 +29,9 @@ pub use directory::Directory;
 pub use fetch::{Closure, Fetched, Way};
 pub use fetching::{Connect, Connection, Fetching, JOBS};
 pub use send::{Sent, Shipment};
+pub use serve::{ServeError, serve};
+pub use ssh::{Programs, Ssh};
+pub use wire::WireError;
 
 /// What the file `FORMAT` of a remote begins with.
 pub const REMOTE_FORMAT: &str = "pv-remote 1";
