@@ -11,9 +11,9 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::RemoteError;
@@ -46,8 +46,8 @@ pub enum ServeError {
 
 /// Answers the requests that come from `input` out of the directory `root`, until `input` ends.
 ///
-/// The directory need not be there before something is written. Takes memory for some frames for each request that is
-/// under way, of which there are at most 16.
+/// The directory need not be there before something is written. Takes memory for the list of a directory that is listed, and at
+/// most some MiB for each request that is under way, of which there are at most 16. If nobody takes the answers, it stops to hear requests.
 ///
 /// # Errors
 ///
@@ -64,7 +64,8 @@ pub fn serve(root: PathBuf, input: impl Read, mut output: impl Write + Send) -> 
         root,
         catalog: Mutex::new(None),
         output: Mutex::new(&mut output),
-        running: AtomicUsize::new(0),
+        turns: Mutex::default(),
+        left: Condvar::new(),
         is_deaf: AtomicBool::new(false),
     };
     // Once the bodies are dropped, whoever waits for the rest of one finds out, so all threads end.
@@ -86,8 +87,7 @@ pub fn serve(root: PathBuf, input: impl Read, mut output: impl Write + Send) -> 
                 }
                 request => {
                     let bytes = bytes_to_follow(&request).ok_or(unruly("answers what nobody asked"))?;
-                    let most = usize::from(AT_ONCE);
-                    if bodies.len() >= most || served.running.load(Ordering::Acquire) >= most {
+                    if bodies.len() >= usize::from(AT_ONCE) {
                         return Err(unruly("makes more requests at once"));
                     }
                     if bodies.contains_key(&id) {
@@ -97,7 +97,7 @@ pub fn serve(root: PathBuf, input: impl Read, mut output: impl Write + Send) -> 
                     if bytes > 0 {
                         bodies.insert(id, incoming);
                     }
-                    served.running.fetch_add(1, Ordering::AcqRel);
+                    served.begin()?;
                     let served = &served;
                     scope.spawn(move || served.answer(id, &request, &body));
                 }
@@ -124,9 +124,20 @@ struct Served<'a> {
     /// What the directory holds, once somebody has asked.
     catalog: Mutex<Option<Catalog>>,
     output: Mutex<&'a mut (dyn Write + Send)>,
-    running: AtomicUsize,
+    turns: Mutex<Turns>,
+    /// Told when a thread has nothing more to say.
+    left: Condvar,
     /// Nobody reads the answers any more.
     is_deaf: AtomicBool,
+}
+
+/// How many answer.
+#[derive(Default)]
+struct Turns {
+    /// So many requests are under way.
+    requests: usize,
+    /// So many threads are there, some of which say their last word.
+    threads: usize,
 }
 
 /// Why the answer is that it was not done.
@@ -136,6 +147,19 @@ struct Refusal {
 }
 
 impl Served<'_> {
+    /// Counts a new request, once there is room for one more thread.
+    fn begin(&self) -> Result<(), ServeError> {
+        let most = usize::from(AT_ONCE);
+        // Who has said the last word goes without any request, so this waits only for who takes no answers.
+        let is_crowded = |turns: &mut Turns| turns.threads >= 2 * most;
+        let mut turns = self.left.wait_while(lock(&self.turns), is_crowded).unwrap_or_else(PoisonError::into_inner);
+        if turns.requests >= most {
+            return Err(unruly("makes more requests at once"));
+        }
+        (turns.requests, turns.threads) = (turns.requests + 1, turns.threads + 1);
+        Ok(())
+    }
+
     fn answer(&self, id: u32, request: &Message, body: &Followed) {
         let answer = match request {
             Message::List { directory } => self.list(id, directory),
@@ -148,8 +172,10 @@ impl Served<'_> {
         };
         let answer = answer.unwrap_or_else(|refusal| Message::failed(refusal.trouble, &refusal.said));
         // Whoever gets the answer may make the next request at once.
-        self.running.fetch_sub(1, Ordering::AcqRel);
+        lock(&self.turns).requests -= 1;
         self.say(id, answer);
+        lock(&self.turns).threads -= 1;
+        self.left.notify_one();
     }
 
     fn list(&self, id: u32, directory: &str) -> Result<Message, Refusal> {

@@ -249,6 +249,68 @@ fn a_file_is_there_whole_or_not_at_all_wherever_the_pipe_is_cut() {
     assert_eq!(ground.directory().read("pack", u64::MAX).unwrap(), None);
 }
 
+/// A client that asks and asks, and counts how often.
+struct Insatiable<'a> {
+    asked: &'a Mutex<u32>,
+    told: &'a Condvar,
+    greeting: Option<Vec<u8>>,
+}
+
+const ASKS: u32 = 300;
+
+impl Read for Insatiable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.greeting.take().or_else(|| {
+            let mut asked = lock(self.asked);
+            *asked += 1;
+            self.told.notify_all();
+            let message = Message::Remove { name: "none".to_owned() };
+            (*asked <= ASKS).then(|| Frame { id: *asked, message }.encode())
+        });
+        let bytes = bytes.unwrap_or_default();
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+}
+
+/// Takes no answer before everything was asked, or that was waited for long enough.
+struct Unwilling<'a> {
+    asked: &'a Mutex<u32>,
+    told: &'a Condvar,
+    greeted: bool,
+    /// How much had been asked when the first answer was taken.
+    seen: Option<u32>,
+}
+
+impl Write for Unwilling<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.greeted && self.seen.is_none() {
+            let patience = std::time::Duration::from_secs(1);
+            let waited = self.told.wait_timeout_while(lock(self.asked), patience, |asked| *asked <= ASKS);
+            self.seen = Some(*waited.unwrap().0);
+        }
+        self.greeted = true;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn who_takes_no_answers_is_heard_no_longer_until_it_does() {
+    let ground = Ground::new();
+    let (asked, told) = (Mutex::new(0), Condvar::new());
+    let mut output = Unwilling { asked: &asked, told: &told, greeted: false, seen: None };
+    let input = Insatiable { asked: &asked, told: &told, greeting: Some(said(vec![])) };
+    let ended = serve(ground.root(), input, &mut output);
+    // Once answers are taken, it goes on; whether that is soon enough for who never waits is chance.
+    assert!(ended.is_ok() || ended.unwrap_err().to_string().contains("makes more requests at once"));
+    let seen = output.seen.unwrap();
+    assert!(seen <= 2 * u32::from(AT_ONCE) + 2, "{seen} requests were heard");
+}
+
 fn names() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(odd_names()),
