@@ -42,11 +42,12 @@ have_venv() {
 }
 
 # Power cuts and shared blocks are tested on file systems of these kinds, which only root can mount. What a
-# step is seen to do is compared with what strace tells, also of a program that needs no library.
+# step is seen to do is compared with what strace tells, also of a program that needs no library. Remotes are reached by ssh.
 get_programs() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
     missing=
-    for need in mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static; do
+    for need in mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static \
+        sshd:openssh-server ssh:openssh-client; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null 2>&1 || missing="$missing ${need#*:}"
     done
     [ -z "$missing" ] && return

@@ -16,7 +16,7 @@ use crate::git::GitError;
 use crate::pipeline::DefinitionError;
 use crate::project::ProjectError;
 use crate::record::RecordError;
-use crate::remote::{RemoteError, Trouble};
+use crate::remote::{RemoteError, ServeError, Trouble, WireError};
 use crate::retention::RetentionError;
 use crate::revision::RevisionError;
 use crate::run::{RunError, Shortage};
@@ -358,6 +358,19 @@ impl From<ProjectError> for CliError {
             ProjectError::Disk(error) => (USAGE, disk_hint(error)),
         };
         Self::new(error, code, hint)
+    }
+}
+
+impl From<ServeError> for CliError {
+    fn from(error: ServeError) -> Self {
+        let hint = match &error {
+            ServeError::Wire(WireError::NoGreeting { .. }) => Some("`pv` itself starts this for a remote `ssh://...`"),
+            ServeError::Wire(WireError::Version { .. }) => {
+                Some("use versions of `pv` on both sides that are not far apart")
+            }
+            _ => None,
+        };
+        Self::new(error, USAGE, hint)
     }
 }
 

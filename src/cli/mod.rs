@@ -22,6 +22,7 @@ mod reach;
 mod remote;
 mod run;
 mod schema;
+mod serve;
 mod shell;
 mod show;
 mod snapshot;
@@ -101,6 +102,7 @@ enum Verb {
     Store(store::Args),
     Hooks(hooks::Args),
     Schema(schema::Args),
+    Serve(serve::Args),
     Completions(completions::Args),
 }
 
@@ -137,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Store(args) => store::run(&mut ui, &cli.global, args),
         Verb::Hooks(args) => hooks::run(&mut ui, &cli.global, args),
         Verb::Schema(args) => schema::run(&mut ui, &cli.global, args),
+        Verb::Serve(args) => serve::run(&cli.global, args),
         Verb::Completions(args) => completions::run(&mut ui, &cli.global, args),
     };
     match result {

@@ -3,8 +3,8 @@
 //! [`run`] starts a [`Job`] with exactly the environment it is given, keeps
 //! what it prints, waits for it, and leaves nothing of it alive; [`enter`] gives
 //! it the streams and the terminal of this process instead. It decides
-//! nothing about steps and knows nothing of snapshots; apart from `git`, this
-//! is the only room that starts processes.
+//! nothing about steps and knows nothing of snapshots; apart from `git` and
+//! `remote`, each of which starts one program, this is the only room that starts processes.
 //!
 //! What it does not promise, on any system:
 //!

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::host::Time;
 use crate::store::Part;
 
-/// Named files, somewhere else. Names are made of `/`, lowercase letters, digits, `-` and `.`.
+/// Named files, somewhere else. Names are made of `/`, letters, digits, `-` and `.`; no part begins with a `.`.
 ///
 /// Every method can be called from many threads at once, and tries again by itself what a moment later may succeed.
 pub trait Bucket: Send + Sync {

@@ -4,6 +4,7 @@ use super::RemoteError;
 use super::address::Address;
 use super::bucket::{Bucket, BucketError, Trouble};
 use super::directory::Directory;
+use super::ssh::Ssh;
 
 /// Returns the files at an address. Nothing is asked of the other side yet.
 ///
@@ -13,6 +14,7 @@ use super::directory::Directory;
 pub fn connect(address: &Address) -> Result<Box<dyn Bucket>, RemoteError> {
     match address {
         Address::Directory(path) => Ok(Box::new(Directory::new(path.clone()))),
+        Address::Ssh { host, port, path } => Ok(Box::new(Ssh::connect(host.clone(), *port, path.clone()))),
         _ => Err(BucketError::on("reach", "", Trouble::Unsupported)("no such remote is known").into()),
     }
 }

@@ -25,6 +25,23 @@ impl Directory {
         Self { root }
     }
 
+    /// Returns a file, open to be read, and its length in bytes; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`BucketError`] if it cannot be opened, or is no file.
+    pub(super) fn open(&self, name: &str) -> Result<Option<(File, u64)>, BucketError> {
+        let file = match File::open(self.path(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(on_io("read", name))?,
+        };
+        let metadata = file.metadata().map_err(on_io("read", name))?;
+        if metadata.is_file() {
+            return Ok(Some((file, metadata.len())));
+        }
+        Err(BucketError::on("read", name, Trouble::Other)("it is no file"))
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
@@ -62,10 +79,7 @@ impl Bucket for Directory {
     }
 
     fn read(&self, name: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BucketError> {
-        let file = match File::open(self.path(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(on_io("read", name))?,
-        };
+        let Some((file, _)) = self.open(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(on_io("read", name))?;
         if bytes.len() as u64 > most_bytes {

@@ -15,8 +15,11 @@ mod fetch;
 mod fetching;
 mod inspect;
 mod send;
+mod serve;
+mod ssh;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use crate::disk::DiskError;
 use crate::store::StoreError;
@@ -30,6 +33,9 @@ pub use fetch::{Closure, Fetched, Lacking, Way};
 pub use fetching::{Connect, Connection, Fetching, JOBS, Watch, holds};
 pub use inspect::{Depth, Inspected, Mended, PackFlaw, inspect};
 pub use send::{Sent, Shipment};
+pub use serve::{ServeError, serve};
+pub use ssh::{Programs, Ssh};
+pub use wire::WireError;
 
 /// What the file `FORMAT` of a remote begins with.
 pub const REMOTE_FORMAT: &str = "pv-remote 1";

@@ -38,6 +38,7 @@ mod run_together;
 mod sandbox;
 mod schedule;
 mod shell;
+mod ssh;
 mod stat_cache;
 mod status;
 mod store;
