@@ -313,6 +313,7 @@ fn remote_advice(OnRemote { name, source }: &OnRemote) -> (u8, Option<String>) {
                 "nothing of it was taken; `pv fsck --remote {name}` tells what is damaged, and repairs it from here"
             )),
         ),
+        RemoteError::Changed => (STORE, text("try again: what was sent stays")),
         RemoteError::Interrupted => {
             (INTERRUPTED, text("what was transferred stays; the same command goes on from there"))
         }

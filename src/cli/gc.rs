@@ -1,5 +1,7 @@
 //! `pv gc`: give back the space of what nothing leads to any more.
 
+mod elsewhere;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -49,6 +51,8 @@ pub(super) struct Args {
     /// Wait for processes that may rely on what goes
     #[arg(long)]
     wait: bool,
+    #[command(flatten)]
+    elsewhere: elsewhere::Elsewhere,
 }
 
 #[derive(Serialize)]
@@ -103,6 +107,9 @@ struct Undone {
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let project = open::project(ui, global)?;
+    if let Some(name) = &args.elsewhere.remote {
+        return elsewhere::sweep(ui, &project, name, args);
+    }
     if args.undo {
         ui.show(&Undone { put_back: store::put_back(&project.store)? })?;
         return Ok(0);

@@ -15,7 +15,7 @@ use crate::exec::Stop;
 use crate::host::{Stopwatch, Time};
 use crate::object::{Kind, SnapshotId};
 use crate::project::Project;
-use crate::remote::{Connection, Shipment};
+use crate::remote::{Connection, RemoteError, Shipment};
 use crate::retention::{self, Roots};
 use crate::store::{Store, StoreError};
 
@@ -130,7 +130,13 @@ pub(super) fn push(
         let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
         let progress = ui.transfer("Sending", planned.bytes(&project.store).map_err(|error| remote.failed(error))?);
         let go_on = |moved| progress.add(moved) && !stop.is_requested();
-        let sent = planned.send(&project.store, &bucket, &mut catalog, jobs, &go_on);
+        let mut sent = planned.send(&project.store, &bucket, &mut catalog, jobs, &go_on);
+        if matches!(sent, Err(RemoteError::Changed)) {
+            // Some of what was there is going to go.
+            let again =
+                catalog.refresh(&bucket).and_then(|()| Shipment::plan(&project.store, &bucket, &catalog, &live));
+            sent = again.and_then(|again| again.send(&project.store, &bucket, &mut catalog, jobs, &go_on));
+        }
         let sent = sent.map_err(|error| remote.failed(error))?;
         answer.sent = sent.objects;
     }

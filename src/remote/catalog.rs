@@ -1,9 +1,10 @@
 //! What a remote holds: the indexes of its packs, remembered here, because they never change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::bucket::{Bucket, BucketError, Trouble};
+use super::collect::condemned;
 use super::{REMOTE_FORMAT, RemoteError};
 use crate::disk::{self, DiskError, Durability};
 use crate::hash::Digest;
@@ -24,6 +25,10 @@ const AT_ONCE: usize = 8;
 /// The packs of a remote.
 pub struct Catalog {
     indexes: BTreeMap<Digest, PackIndex>,
+    /// Packs that are to go: for whoever sends, what is in them is absent.
+    condemned: BTreeSet<Digest>,
+    /// The files that say so.
+    condemnations: BTreeSet<String>,
     memory: PathBuf,
 }
 
@@ -31,13 +36,12 @@ impl Catalog {
     /// Returns what is in the remote by now; nothing if there is none yet.
     ///
     /// `memory` is a directory of this machine in which indexes are kept from one time to the next. Costs a look at the
-    /// format, a list, and the reading of each index that is not remembered yet.
+    /// format, two lists, and the reading of each index that is not remembered yet.
     ///
     /// # Errors
     ///
     /// [`RemoteError::Format`] if the remote is of another format, or needs something that this version does not know,
-    /// [`RemoteError::NoRemote`] if something else lies there, [`RemoteError::Bucket`] if it cannot be read,
-    /// [`RemoteError::Disk`] if the memory cannot be written.
+    /// [`RemoteError::Bucket`] if it cannot be read, [`RemoteError::Disk`] if the memory cannot be written.
     pub fn open(bucket: &dyn Bucket, memory: &Path) -> Result<Self, RemoteError> {
         let mut catalog = Self::empty(memory);
         if is_there(bucket)? {
@@ -52,6 +56,8 @@ impl Catalog {
     ///
     /// As [`Catalog::open`].
     pub fn refresh(&mut self, bucket: &dyn Bucket) -> Result<(), RemoteError> {
+        // In this order: what goes is condemned first.
+        (self.condemned, self.condemnations) = condemned(bucket)?;
         let names = names(bucket)?;
         self.indexes.retain(|name, _| names.contains_key(name));
         let mut unknown = Vec::new();
@@ -84,7 +90,12 @@ impl Catalog {
     }
 
     pub(super) fn empty(memory: &Path) -> Self {
-        Self { indexes: BTreeMap::new(), memory: memory.to_owned() }
+        Self {
+            indexes: BTreeMap::new(),
+            condemned: BTreeSet::new(),
+            condemnations: BTreeSet::new(),
+            memory: memory.to_owned(),
+        }
     }
 
     /// Adds an index by what is remembered of it, if anything is.
@@ -124,7 +135,22 @@ impl Catalog {
         self.indexes.iter().find_map(|(name, index)| Some((*name, index.find(part)?)))
     }
 
-    /// Returns whether a record is there.
+    /// Returns whether a record is there to stay, so that it need not be sent.
+    pub fn keeps(&self, part: Part) -> bool {
+        self.indexes.iter().any(|(name, index)| !self.condemned.contains(name) && index.find(part).is_some())
+    }
+
+    /// Returns the packs that are to go.
+    pub(super) fn condemned(&self) -> &BTreeSet<Digest> {
+        &self.condemned
+    }
+
+    /// Returns the names of the files that say what is to go.
+    pub(super) fn condemnations(&self) -> &BTreeSet<String> {
+        &self.condemnations
+    }
+
+    /// Returns whether a record is there, be it for the moment.
     pub fn has(&self, part: Part) -> bool {
         self.indexes.values().any(|index| index.find(part).is_some())
     }

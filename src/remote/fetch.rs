@@ -128,6 +128,11 @@ impl Way<'_> {
     }
 }
 
+/// Returns whether what else is needed is told by objects of this kind.
+pub const fn leads_on(kind: Kind) -> bool {
+    matches!(kind, Kind::Snapshot | Kind::Tree)
+}
+
 /// Returns whether objects of this kind tell of others, or are as small: all but files.
 pub(super) const fn is_telling(kind: Kind) -> bool {
     !matches!(kind, Kind::Blob)

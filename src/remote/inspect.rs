@@ -220,6 +220,7 @@ impl Inspected {
             }
         }
         let packs: Vec<Digest> = self.bad.keys().copied().collect();
+        let unreliable: Vec<Digest> = packs.iter().chain(catalog.condemned()).copied().collect();
         let mut wanted: BTreeSet<Part> = BTreeSet::new();
         for name in &packs {
             let Some(index) = catalog.index(*name) else { continue };
@@ -227,7 +228,7 @@ impl Inspected {
             let records: Vec<Placed> = index.records().collect();
             for placed in &records {
                 let part = placed.part();
-                if catalog.has_beside(part, &packs) {
+                if catalog.has_beside(part, &unreliable) {
                     continue;
                 }
                 if store.has_part(part)? || (!bad.contains(&part) && rescue(store, bucket, *name, placed)?) {

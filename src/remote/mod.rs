@@ -9,11 +9,13 @@
 mod address;
 mod bucket;
 mod catalog;
+mod collect;
 mod connect;
 mod directory;
 mod fetch;
 mod fetching;
 mod inspect;
+mod lease;
 mod send;
 mod serve;
 mod ssh;
@@ -27,9 +29,10 @@ use crate::store::StoreError;
 pub use address::{Address, NotAnAddress};
 pub use bucket::{Body, Bucket, BucketError, Counted, Listed, Trouble};
 pub use catalog::{Catalog, is_there};
+pub use collect::{LEASE_MS, Sweep, Swept, sweep};
 pub use connect::connect;
 pub use directory::Directory;
-pub use fetch::{Closure, Fetched, Lacking, Way};
+pub use fetch::{Closure, Fetched, Lacking, Way, leads_on};
 pub use fetching::{Connect, Connection, Fetching, JOBS, Watch, holds};
 pub use inspect::{Depth, Inspected, Mended, PackFlaw, inspect};
 pub use send::{Sent, Shipment};
@@ -67,6 +70,9 @@ pub enum RemoteError {
         /// Its name.
         file: String,
     },
+    /// Packs were condemned since it was looked what is there.
+    #[error("others are taking garbage away from the remote")]
+    Changed,
     /// The user wants no more.
     #[error("the transfer was interrupted")]
     Interrupted,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bucket::{Body, Bucket};
 use super::catalog::{self, Catalog};
+use super::lease::Lease;
 use super::{Progress, RemoteError};
 use crate::hash::Digest;
 use crate::object::Kind;
@@ -56,7 +57,7 @@ impl Shipment {
                 Parts::Records(parts) => (parts, false),
                 Parts::File(parts) => (parts, true),
                 Parts::Absent => {
-                    let is_there = catalog.has(Part::object(*kind, *digest)) || catalog.has(Part::list(*digest));
+                    let is_there = catalog.keeps(Part::object(*kind, *digest)) || catalog.keeps(Part::list(*digest));
                     if is_there {
                         shipment.skipped += 1;
                     } else {
@@ -66,7 +67,7 @@ impl Shipment {
                 }
             };
             let before = shipment.wanted.len();
-            let lacking = parts.into_iter().filter(|part| !catalog.has(*part));
+            let lacking = parts.into_iter().filter(|part| !catalog.keeps(*part));
             shipment.wanted.extend(lacking);
             if shipment.wanted.len() == before {
                 shipment.skipped += 1;
@@ -121,7 +122,8 @@ impl Shipment {
     ///
     /// # Errors
     ///
-    /// [`RemoteError::Occupied`] if something else lies there, [`RemoteError::Interrupted`] if `progress` wants no more,
+    /// [`RemoteError::Occupied`] if something else lies there, [`RemoteError::Changed`] if packs were condemned since the
+    /// catalog was read: plan again with it, it is refreshed then; [`RemoteError::Interrupted`] if `progress` wants no more,
     /// [`RemoteError::Store`] if an object is damaged here or gone, else what the remote says.
     pub fn send(
         &self,
@@ -136,6 +138,11 @@ impl Shipment {
             return Ok(sent);
         }
         catalog::establish(bucket)?;
+        let lease = Lease::take(bucket, catalog.condemnations())?;
+        let progress = &|bytes| {
+            lease.renew();
+            progress(bytes)
+        };
         let stop = AtomicBool::new(false);
         let arrived = std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Parcel>(0);

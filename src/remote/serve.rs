@@ -240,7 +240,7 @@ impl Served<'_> {
             }
             None => catalog.insert(Catalog::open(&self.directory, &self.root)?),
         };
-        let is_known = |bytes: &[u8; PART_BYTES]| Part::from_bytes(bytes).is_some_and(|part| catalog.has(part));
+        let is_known = |bytes: &[u8; PART_BYTES]| Part::from_bytes(bytes).is_some_and(|part| catalog.keeps(part));
         let (parts, _) = asked.as_chunks();
         let answer: Vec<u8> = parts.iter().map(|part| u8::from(is_known(part))).collect();
         self.say_bytes(id, &answer);

@@ -176,13 +176,13 @@ fn what_is_pushed_from_one_machine_is_pulled_on_another() {
 }
 
 #[test]
-fn a_second_push_asks_for_the_format_and_the_list_and_sends_nothing() {
+fn a_second_push_makes_three_requests_and_sends_nothing() {
     let (here, live) = Machine::filled();
     let bucket = MemoryBucket::default();
     here.push(&bucket, &live).unwrap();
     let counted = Counted::new(Box::new(bucket));
     assert_eq!(here.push(&counted, &live).unwrap().objects, 0);
-    assert_eq!(counted.requests(), 2);
+    assert_eq!(counted.requests(), 3, "the format, what is condemned, what is there");
 }
 
 #[test]
@@ -536,4 +536,197 @@ fn a_sample_looks_at_every_pack_and_reads_a_part() {
     drop(bucket.files().remove(&pack_of(&bucket)));
     let (found, _) = inspect(&bucket, &here.memory(), none, &|_| true).unwrap();
     assert_eq!(found.damaged.into_values().collect::<Vec<_>>(), [PackFlaw::Gone]);
+}
+
+const AT_ONCE: Sweep = Sweep { grace_ms: 0, dry_run: false };
+
+impl Machine {
+    fn sweep(&self, bucket: &dyn Bucket, live: &Live, terms: Sweep) -> Result<Swept, RemoteError> {
+        let mut catalog = Catalog::open(bucket, &self.memory())?;
+        sweep(&self.store, bucket, &mut catalog, live, terms, 2, &|_| true)
+    }
+
+    /// Puts one small object and returns it.
+    fn put(&self, text: &str) -> Live {
+        let digest = self.store.put_bytes(Kind::Blob, text.as_bytes()).unwrap().digest;
+        self.store.sync().unwrap();
+        Live::from([(Kind::Blob, digest)])
+    }
+}
+
+#[test]
+fn what_nobody_needs_goes_with_the_second_collection_and_all_else_stays() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let garbage = here.put("garbage");
+    here.push(&bucket, &garbage).unwrap();
+    let first = here.sweep(&bucket, &live, AT_ONCE).unwrap();
+    assert_eq!((first.condemned.len(), first.removed.len()), (1, 0));
+    let patient = Sweep { grace_ms: 1000, dry_run: false };
+    assert_eq!(here.sweep(&bucket, &live, patient).unwrap().waiting.len(), 1);
+    let dry = here.sweep(&bucket, &live, Sweep { dry_run: true, ..AT_ONCE }).unwrap();
+    assert_eq!(dry.removed.len(), 1);
+    let second = here.sweep(&bucket, &live, AT_ONCE).unwrap();
+    assert_eq!((second.condemned.len(), second.removed.len()), (0, 1));
+    let there = Machine::new();
+    assert_eq!(there.pull(&bucket, &live).unwrap().missing.len(), 0);
+    assert_eq!(there.pull(&bucket, &garbage).unwrap().missing.len(), 1);
+    let files: Vec<String> = bucket.files().keys().cloned().collect();
+    assert_eq!(files.len(), 4, "format, list, a pack and its index: {files:?}");
+}
+
+#[test]
+fn whoever_pushes_after_a_condemnation_sends_anew_what_is_going_to_go() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let again = here.put("needed again");
+    here.push(&bucket, &again).unwrap();
+    here.sweep(&bucket, &live, AT_ONCE).unwrap();
+    // Another machine that has the same comes now; nobody else knows of what it has on record.
+    let other = Machine::new();
+    other.put("needed again");
+    assert_eq!(other.push(&bucket, &again).unwrap().objects, 1);
+    here.sweep(&bucket, &live, AT_ONCE).unwrap();
+    let all: Live = live.union(&again).copied().collect();
+    let there = Machine::new();
+    assert_eq!(there.pull(&bucket, &again).unwrap().missing.len(), 0);
+    // What is on record at last is spared.
+    let last = here.sweep(&bucket, &all, AT_ONCE).unwrap();
+    assert_eq!(last.removed.len(), 0);
+    assert_eq!(Machine::new().pull(&bucket, &all).unwrap().missing.len(), 0);
+}
+
+#[test]
+fn what_is_on_record_by_the_second_collection_is_spared() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    here.sweep(&bucket, &Live::new(), AT_ONCE).unwrap();
+    let second = here.sweep(&bucket, &live, AT_ONCE).unwrap();
+    assert_eq!((second.removed.len(), second.spared.len()), (0, 1));
+    assert_eq!(Machine::new().pull(&bucket, &live).unwrap().missing.len(), 0);
+    assert!(!bucket.files().keys().any(|name| name.starts_with("gc/")));
+}
+
+#[test]
+fn nothing_goes_as_long_as_somebody_pushes_who_began_before() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    bucket.files().insert("leases/somebody".to_owned(), Vec::new());
+    here.sweep(&bucket, &Live::new(), AT_ONCE).unwrap();
+    let second = here.sweep(&bucket, &Live::new(), AT_ONCE).unwrap();
+    assert_eq!((second.removed.len(), second.waiting_for.len()), (0, 1));
+    // One who knows what is condemned relies on nothing of it.
+    let sentence = bucket.files().keys().find(|name| name.starts_with("gc/")).unwrap()[3..].to_owned();
+    bucket.files().insert("leases/somebody".to_owned(), sentence.into_bytes());
+    assert_eq!(here.sweep(&bucket, &Live::new(), AT_ONCE).unwrap().removed.len(), 1);
+}
+
+#[test]
+fn a_push_during_which_something_was_condemned_says_so_and_the_next_one_is_whole() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let more = here.put("more");
+    let all: Live = live.union(&more).copied().collect();
+    let mut catalog = Catalog::open(&bucket, &here.memory()).unwrap();
+    let shipment = Shipment::plan(&here.store, &bucket, &catalog, &all).unwrap();
+    Machine::new().sweep(&bucket, &Live::new(), AT_ONCE).unwrap();
+    let sent = shipment.send(&here.store, &bucket, &mut catalog, 2, &|_| true);
+    assert!(matches!(sent, Err(RemoteError::Changed)), "{sent:?}");
+    here.push(&bucket, &all).unwrap();
+    Machine::new().sweep(&bucket, &Live::new(), Sweep { grace_ms: i64::MAX, dry_run: false }).unwrap();
+    assert_eq!(Machine::new().pull(&bucket, &all).unwrap().missing.len(), 0);
+}
+
+#[test]
+fn of_a_pack_of_which_little_is_needed_that_is_sent_anew() {
+    let here = Machine::new();
+    let mut live = Live::new();
+    for number in 0..100_u64 {
+        live.insert((Kind::Blob, here.store.put_bytes(Kind::Blob, &noise(number, 2000)).unwrap().digest));
+    }
+    here.store.sync().unwrap();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let needed: Live = live.iter().take(10).copied().collect();
+    // Also by one who has nothing of it.
+    let other = Machine::new();
+    let first = other.sweep(&bucket, &needed, AT_ONCE).unwrap();
+    assert_eq!((first.condemned.len(), first.sent.records), (1, 10));
+    assert_eq!(other.sweep(&bucket, &needed, AT_ONCE).unwrap().removed.len(), 1);
+    let size: usize = bucket.files().values().map(Vec::len).sum();
+    assert!(size < 40_000, "{size} bytes");
+    assert_eq!(Machine::new().pull(&bucket, &needed).unwrap().missing.len(), 0);
+}
+
+#[test]
+fn wherever_a_collection_stops_what_is_needed_stays() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let garbage = here.put("garbage");
+    here.push(&bucket, &garbage).unwrap();
+    let mut files = bucket.files().clone();
+    for round in 0..2 {
+        for at in 0.. {
+            let breaking = MemoryBucket::breaking(files.clone(), at);
+            let is_done = here.sweep(&breaking, &live, AT_ONCE).is_ok();
+            let left = MemoryBucket { files: Mutex::new(breaking.files().clone()), ..MemoryBucket::default() };
+            assert_eq!(Machine::new().pull(&left, &live).unwrap().missing.len(), 0, "round {round}, {at}");
+            let catalog = Catalog::open(&left, &Machine::new().memory()).unwrap();
+            // Whatever an index names is there.
+            for (name, _) in catalog.packs() {
+                assert!(left.files().contains_key(&catalog::pack_file(name)), "round {round}, {at}");
+            }
+            if is_done {
+                files = left.files().clone();
+                break;
+            }
+        }
+    }
+}
+
+/// Files of which none can be removed.
+struct AppendOnly(MemoryBucket);
+
+impl Bucket for AppendOnly {
+    fn list(&self, directory: &str) -> Result<Vec<Listed>, BucketError> {
+        self.0.list(directory)
+    }
+
+    fn read(&self, name: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BucketError> {
+        self.0.read(name, most_bytes)
+    }
+
+    fn read_span(&self, name: &str, span: Range<u64>) -> Result<Vec<u8>, BucketError> {
+        self.0.read_span(name, span)
+    }
+
+    fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {
+        self.0.write(name, body)
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BucketError> {
+        self.0.create(name, bytes)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), BucketError> {
+        Err(BucketError::on("remove", name, Trouble::Refused)("this key may not"))
+    }
+}
+
+#[test]
+fn who_may_not_remove_anything_pushes_and_pulls_and_collects_nothing() {
+    let (here, live) = Machine::filled();
+    let bucket = AppendOnly(MemoryBucket::default());
+    here.push(&bucket, &live).unwrap();
+    let more = here.put("more");
+    here.push(&bucket, &more).unwrap();
+    let error = here.sweep(&bucket, &live, AT_ONCE).unwrap_err();
+    assert!(matches!(error, RemoteError::Bucket(BucketError { trouble: Trouble::Refused, .. })), "{error}");
+    assert_eq!(Machine::new().pull(&bucket, &more).unwrap().missing.len(), 0);
 }

@@ -344,3 +344,32 @@ fn what_is_lost_here_is_taken_from_the_remote_and_what_is_damaged_there_is_sent_
     json(&project, &place, &["pull"]);
     assert_eq!(json(&project, &place, &["run", "v1.0", "--offline"])["verdict"], "reproduced");
 }
+
+#[test]
+fn a_remote_gives_back_what_nothing_leads_to_after_the_grace_period() {
+    let (project, share) = project();
+    project.pv_ok(&["push"]);
+    project.write("data/raw.csv", "other\n".repeat(50_000));
+    project.pv_ok(&["run"]);
+    let dirty = project.json(&["snapshot"]).0["snapshot"].as_str().unwrap().to_owned();
+    project.pv_ok(&["push", &dirty[..16]]);
+    let gc = |args: &[&str]| project.json(&[&["gc", "--remote", "--keep-days", "0"], args].concat()).0;
+    assert_eq!(gc(&["--dry-run"])["condemned"]["packs"], 0, "it is recent, and named by a pointer");
+    project.git(&["checkout", "--quiet", "."]);
+    let future = |args: &[&str]| {
+        let mut pv = project.pv_command(&[&["--json", "gc", "--remote", "--keep-days", "0"], args].concat());
+        let told = pv.env("PV_NOW", "2026-06-30T08:00:00Z").output().unwrap();
+        serde_json::from_slice::<Value>(&told.stdout).unwrap_or_else(|_| panic!("{}", project.tell(&told)))
+    };
+    let first = future(&[]);
+    assert!(first["condemned"]["packs"].as_u64() > Some(0), "{first}");
+    assert_eq!(future(&[])["removed"]["packs"], 0, "the grace period has not ended");
+    let second = future(&["--grace-hours", "0"]);
+    assert_eq!(second["removed"]["packs"], first["condemned"]["packs"], "{second}");
+    assert_eq!(project.json(&["fsck", "--remote", "--whole"]).1, 0);
+    let place = clone_of(&project, "clone");
+    lose_store(&project);
+    json(&project, &place, &["pull"]);
+    assert_eq!(json(&project, &place, &["run", "v1.0", "--offline"])["verdict"], "reproduced");
+    assert!(share.join("FORMAT").exists());
+}
