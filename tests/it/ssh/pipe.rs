@@ -155,7 +155,8 @@ fn two_machines_meet_and_nothing_is_sent_twice() {
     assert!(Shipment::plan(&one, &other, &ignorant, &live).unwrap().is_empty());
     let known = Catalog::open(&other, &pipe.path("memory of two")).unwrap();
     let way = Way { bucket: &other, catalog: &known, jobs: 4, progress: always };
-    let fetched = way.fetch::<RemoteError>(&two, &|_| Ok(live.clone()), true).unwrap();
+    let lacking = way.survey::<RemoteError>(&two, &|_| Ok(live.clone())).unwrap();
+    let fetched = way.fetch(&two, &lacking).unwrap();
     assert_eq!((fetched.received, fetched.missing.len()), (live.len() as u64, 0));
     for ((kind, digest), _) in live.iter().zip(&contents) {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
