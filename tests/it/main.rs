@@ -43,4 +43,5 @@ mod status;
 mod store;
 mod stored;
 mod training;
+mod travel;
 mod why;
