@@ -23,7 +23,8 @@ pub(super) struct Args {
     /// The repository: anything that `git clone` takes
     url: String,
     /// Where to put it; without it, a directory here that is named like the repository
-    directory: Option<String>,
+    #[arg(value_name = "DIR")]
+    into: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -40,7 +41,7 @@ struct Answer {
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     open::definition(global)?;
     let from = open::directory(global)?;
-    let given = match &args.directory {
+    let given = match &args.into {
         Some(directory) => directory.clone(),
         None => directory_of(&args.url).ok_or_else(|| {
             CliError::usage("the address does not tell how to name the clone").hint("`pv clone URL DIR` names it")

@@ -75,6 +75,12 @@ impl CliError {
         self
     }
 
+    /// Adds advice to what there is.
+    pub(super) fn also_hint(mut self, hint: &str) -> Self {
+        self.hint = Some(self.hint.map_or_else(|| hint.to_owned(), |first| format!("{first}; {hint}")));
+        self
+    }
+
     /// Returns the exit code.
     pub(super) fn code(&self) -> u8 {
         self.code

@@ -87,7 +87,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         return if hook == "pre-commit" {
             acted.map(|()| 0).map_err(|error| error.hint(NO_VERIFY))
         } else if *strict {
-            acted.map(|()| 0).map_err(|error| error.hint(NO_VERIFY_PUSH))
+            acted.map(|()| 0).map_err(|error| error.also_hint(NO_VERIFY_PUSH))
         } else {
             Ok(told(ui, acted))
         };

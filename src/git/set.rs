@@ -6,6 +6,7 @@
 //! What was added is never changed or removed.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use gix::ObjectId;
@@ -114,7 +115,7 @@ impl Repository {
         let merge = Merge { local: &local, held, reference, other: *other, must_follow, is_sound };
         let identity = self.identity();
         loop {
-            if let Some(tip) = merge.attempt(identity.as_ref(), &mut patience)? {
+            if let ControlFlow::Break(tip) = merge.attempt(identity.as_ref(), &mut patience)? {
                 return Ok(tip);
             }
             if !patience.wait() {
@@ -217,18 +218,18 @@ struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    /// Unites the tip as it is now with the other; `None` if somebody else moved the reference.
+    /// Unites the tip as it is now with the other, and returns the tip; goes on if somebody else moved the reference.
     fn attempt(
         &self,
         identity: Option<&Identity>,
         patience: &mut Patience,
-    ) -> Result<Option<Option<CommitId>>, GitError> {
+    ) -> Result<ControlFlow<Option<CommitId>>, GitError> {
         let tip = tip(self.local, self.reference)?;
-        let Some(to) = self.union(tip, identity)? else { return Ok(Some(tip)) };
+        let Some(to) = self.union(tip, identity)? else { return Ok(ControlFlow::Break(tip)) };
         let signature = signature(identity);
         let entry = Entry { signature: &signature, message: UNION };
         let moved = self.held.move_it(tip.map(|tip| tip.0), to.0, &entry, patience)?;
-        Ok(moved.then_some(Some(to)))
+        Ok(if moved { ControlFlow::Break(Some(to)) } else { ControlFlow::Continue(()) })
     }
 
     /// Returns where the tip has to move; `None` if it may stay.

@@ -182,7 +182,7 @@ fn outcome(output: &Output) -> Option<Pushed> {
     let why = summary.split_once('(').map_or(summary, |(_, why)| why.trim_end().trim_end_matches(')'));
     let heard = String::from_utf8_lossy(&output.stderr);
     let remarks: Vec<_> = heard.lines().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
-    let told = remarks.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let told = remarks.into_iter().filter(|line| !line.is_empty() && !line.contains(why)).collect::<Vec<_>>().join(" ");
     let reason = if told.is_empty() { said(why.as_bytes()) } else { said(format!("{why}: {told}").as_bytes()) };
     if summary.starts_with("[rejected]") || FASTER.iter().any(|words| why.contains(words)) {
         Some(Pushed::Behind { reason })

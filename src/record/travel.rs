@@ -67,7 +67,7 @@ impl Journal {
             // Others got there first, and yet there is nothing to be seen: the server hides it from who fetches.
             unseen = if overtaken.is_some() && there.is_none() { unseen + 1 } else { 0 };
             if unseen == UNSEEN_MAX && sent.place == META_REF {
-                sent.refused.clone_from(&overtaken);
+                sent.refused = Some("it hides it from those who fetch".to_owned());
                 continue;
             }
             let Some(ours) = repository.set_tip(META_REF)? else { return Ok(sent) };
@@ -233,7 +233,7 @@ impl Journal {
 
     /// Like the known tip, this only saves work.
     fn remember_fetched(&self, tips: &BTreeSet<CommitId>) -> Result<(), RecordError> {
-        let text: String = tips.iter().map(|tip| format!("{tip}\n")).collect();
+        let text = tips.iter().fold(String::new(), |text, tip| text + &format!("{tip}\n"));
         let file = self.known_fetched_file();
         Ok(disk::write_whole_on(&*self.disk, &file, text.as_bytes(), Durability::Deferred)?)
     }

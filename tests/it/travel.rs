@@ -1,5 +1,6 @@
 //! Records on their way over the remotes of Git: real `git`, real bare repositories, a real daemon.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -85,6 +86,13 @@ impl Shared {
         told
     }
 
+    /// Fetches with `git` alone, and lets a command of `pv` take in what came.
+    fn fetch(&self, directory: &Path) {
+        self.project.pv_in(directory, &["init"]);
+        self.project.git_in(directory, &["fetch", "--quiet"]);
+        self.versions_in(directory);
+    }
+
     /// Returns the names of versions in the records on a ref of the remote.
     fn versions_on(&self, reference: &str) -> Vec<String> {
         let names = self.project.git_in(&self.bare, &["ls-tree", "-r", "--name-only", reference]);
@@ -121,18 +129,6 @@ impl Shared {
         std::fs::write(&path, format!("#!/bin/sh\n{body}")).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     }
-
-    /// Returns a search path on which `git` writes down what it is asked for, and the file that it writes to.
-    fn watched_git(&self) -> (String, PathBuf) {
-        let (directory, log) = (self.project.beside("watched"), self.project.beside("asked"));
-        std::fs::create_dir_all(&directory).unwrap();
-        let path = std::env::var("PATH").unwrap();
-        let real = path.split(':').map(|place| Path::new(place).join("git")).find(|git| git.is_file()).unwrap();
-        let script = format!("#!/bin/sh\necho \"$*\" >> '{}'\nexec '{}' \"$@\"\n", log.display(), real.display());
-        std::fs::write(directory.join("git"), script).unwrap();
-        std::fs::set_permissions(directory.join("git"), PermissionsExt::from_mode(0o755)).unwrap();
-        (format!("{}:{path}", directory.display()), log)
-    }
 }
 
 /// The whole way: init, hooks, push, clone.
@@ -156,9 +152,18 @@ fn there_and_back(shared: &Shared) -> (String, String, String) {
 fn records_go_with_a_push_and_come_with_a_clone() {
     let shared = Shared::new();
     let (told, pushed, cloned) = there_and_back(&shared);
-    insta::assert_snapshot!(told, @"");
-    insta::assert_snapshot!(pushed, @"");
-    insta::assert_snapshot!(cloned, @"");
+    insta::assert_snapshot!(told, @"
+    .pipeline/pipeline.yaml is there already; it was not changed.
+    `git fetch` from origin brings records from now on.
+    ");
+    insta::assert_snapshot!(pushed, @"
+    --- stderr
+    pv: 2 records sent to `origin`
+    ");
+    insta::assert_snapshot!(cloned, @"
+    Cloned to clone, with 2 records.
+    Next: `pv pull` there brings data and results, `pv hooks install` keeps it all in step with commits.
+    ");
     assert!(shared.project.pv(&["init"]).ends_with("nothing was changed.\n"));
 }
 
@@ -173,13 +178,27 @@ fn a_clone_says_what_to_do_next_whatever_it_is_a_clone_of() {
     let project = Sandbox::new();
     let bare = project.beside("empty.git");
     project.git(&["init", "--quiet", "--bare", bare.to_str().unwrap()]);
-    insta::assert_snapshot!(project.pv(&["--quiet", "clone", bare.to_str().unwrap()]), @"");
+    insta::assert_snapshot!(project.pv(&["--quiet", "clone", bare.to_str().unwrap()]), @"
+    Cloned to empty; nobody has sent records there yet.
+    There is no pipeline in it: `pv init` there makes a first one.
+    --- stderr
+    warning: You appear to have cloned an empty repository.
+    ");
     assert!(project.exists("empty/.git"));
     let shared = Shared::new();
     let beside = shared.project.beside("");
-    insta::assert_snapshot!(shared.project.pv_in(&beside, &["--quiet", "clone", &shared.url()]), @"");
+    insta::assert_snapshot!(shared.project.pv_in(&beside, &["--quiet", "clone", &shared.url()]), @"
+    Cloned to bare; nobody has sent records there yet.
+    Next: `pv pull` there brings data and results, `pv hooks install` keeps it all in step with commits.
+    ");
     let (answer, code) = shared.project.json_in(&beside, &["--quiet", "clone", &shared.url(), "other"]);
-    insta::assert_snapshot!(shared.project.redact(&format!("{answer:#}")), @"");
+    insta::assert_snapshot!(shared.project.redact(&format!("{answer:#}")), @r#"
+    {
+      "directory": "[ROOT]/other",
+      "has_pipeline": true,
+      "records": 0
+    }
+    "#);
     assert_eq!(code, 0);
     let (answer, code) = shared.project.json_in(&beside, &["--quiet", "clone", &shared.url(), "other"]);
     assert_eq!((answer["error"].as_str(), code), (Some("`git clone` ended with exit status: 128"), 2));
@@ -190,8 +209,7 @@ fn a_plain_fetch_brings_records_and_takes_none_away() {
     // `git fetch origin +refs/pv/meta:refs/pv/meta` was the way, which threw away what was here alone.
     let shared = Shared::new();
     let (ada, bob) = (shared.clone("ada"), shared.clone("bob"));
-    shared.project.pv_in(&bob, &["init"]);
-    shared.project.git_in(&bob, &["fetch", "--quiet"]);
+    shared.fetch(&bob);
     shared.tag(&ada, "by-ada");
     shared.tag(&bob, "by-bob");
     shared.send_ok(&ada);
@@ -208,15 +226,10 @@ fn a_plain_fetch_brings_records_and_takes_none_away() {
     assert_eq!(shared.project.git_in(&bob, &["rev-parse", META]), settled, "and there it stays");
     // The union is a step forward for the remote, and then one for Ada.
     shared.send_ok(&bob);
-    shared.send_ok(&ada);
-    assert_eq!(shared.project.git_in(&ada, &["rev-parse", META]), before_or(&shared, settled));
-    assert_eq!(shared.versions_on(META), ["by-ada", "by-bob"]);
-}
-
-/// The commit of the remote, which has to be the one that was settled upon.
-fn before_or(shared: &Shared, settled: String) -> String {
+    shared.fetch(&ada);
     assert_eq!(shared.project.git_in(&shared.bare, &["rev-parse", META]), settled);
-    settled
+    assert_eq!(shared.project.git_in(&ada, &["rev-parse", META]), settled);
+    assert_eq!(shared.versions_on(META), ["by-ada", "by-bob"]);
 }
 
 /// So many people send at once, each from a clone of their own. Nobody fails, and nothing is lost.
@@ -240,10 +253,10 @@ fn all_at_once(people: usize) {
     for place in &places {
         shared.send_ok(place);
     }
-    let tips = places.iter().map(|place| shared.project.git_in(place, &["rev-parse", META]));
+    let mut tips = places.iter().map(|place| shared.project.git_in(place, &["rev-parse", META]));
     let there = shared.project.git_in(&shared.bare, &["rev-parse", META]);
     let held = |tip: String| shared.project.git_in(&shared.bare, &["merge-base", &tip, &there]) == tip;
-    assert!(tips.map(held).all(|is_held| is_held), "the remote has what each has");
+    assert!(tips.all(held), "the remote has what each has");
 }
 
 #[test]
@@ -306,7 +319,11 @@ fn a_server_that_refuses_the_ref_is_explained_and_a_branch_carries_the_records()
         "pre-receive",
         "while read -r old new ref; do\n  case $ref in refs/heads/*|refs/tags/*) ;; *) echo 'branches and tags only'; exit 1;; esac\ndone\n",
     );
-    insta::assert_snapshot!(goes_by_branch(&shared), @"");
+    insta::assert_snapshot!(goes_by_branch(&shared), @"
+    --- stderr
+    note: `origin` refuses `refs/pv/meta` (pre-receive hook declined: branches and tags only); its branch `pv-meta` carries the records from now on
+    pv: 2 records sent to `origin`
+    ");
     assert!(!shared.has(META));
 }
 
@@ -314,14 +331,22 @@ fn a_server_that_refuses_the_ref_is_explained_and_a_branch_carries_the_records()
 fn a_server_that_hides_the_ref_gets_the_records_on_a_branch() {
     let shared = Shared::new();
     shared.project.git_in(&shared.bare, &["config", "transfer.hideRefs", "refs/pv"]);
-    insta::assert_snapshot!(goes_by_branch(&shared), @"");
+    insta::assert_snapshot!(goes_by_branch(&shared), @"
+    --- stderr
+    note: `origin` refuses `refs/pv/meta` (deny updating a hidden ref); its branch `pv-meta` carries the records from now on
+    pv: 2 records sent to `origin`
+    ");
     // One that lets it be pushed, and not be fetched, looks like a race that never ends.
     let shared = Shared::new();
     let first = shared.clone("first");
     shared.tag(&first, "first");
     shared.send_ok(&first);
     shared.project.git_in(&shared.bare, &["config", "uploadpack.hideRefs", "refs/pv"]);
-    insta::assert_snapshot!(goes_by_branch(&shared), @"");
+    insta::assert_snapshot!(goes_by_branch(&shared), @"
+    --- stderr
+    note: `origin` refuses `refs/pv/meta` (it hides it from those who fetch); its branch `pv-meta` carries the records from now on
+    pv: 2 records sent to `origin`
+    ");
 }
 
 #[test]
@@ -344,7 +369,12 @@ fn a_server_that_refuses_ref_and_branch_is_told_and_nothing_is_lost() {
     let ada = shared.clone("ada");
     shared.tag(&ada, "by-ada");
     let output = shared.send(&ada, "origin");
-    insta::assert_snapshot!(shared.project.tell(&output), @"");
+    insta::assert_snapshot!(shared.project.tell(&output), @"
+    --- stderr
+    error: `origin` refuses `refs/heads/pv-meta`: `hook declined`
+    hint: ask who runs the server to allow `refs/pv/meta`, or the branch `pv-meta`, to be pushed; `git push --no-verify` pushes all the same
+    --- exit 2
+    ");
     std::fs::remove_file(shared.bare.join("hooks/update")).unwrap();
     shared.send_ok(&ada);
     assert_eq!(shared.versions_on(META), ["by-ada"], "what did not work is not remembered");
@@ -360,7 +390,7 @@ fn without_a_network_a_push_is_told_and_only_a_strict_hook_stops_it() {
     let output = shared.send(&ada, "origin");
     let told = shared.project.tell(&output).replace(&closed.port().to_string(), "[PORT]");
     assert!(told.starts_with("--- stderr\nerror: cannot fetch from `origin`: git said `"), "{told}");
-    assert!(told.ends_with("\nhint: `git push --no-verify` pushes all the same\n--- exit 2\n"), "{told}");
+    assert!(told.ends_with("; `git push --no-verify` pushes all the same\n--- exit 2\n"), "{told}");
     let mut lenient = shared.project.pv_command_in(&ada, &["hooks", "run", "pre-push", "--", "origin", "anywhere"]);
     let output = lenient.output().unwrap();
     assert!(output.status.success());
@@ -382,6 +412,35 @@ fn remotes_of_any_name_are_sent_to() {
         assert!(output.status.success(), "{name}: {}", shared.project.tell(&output));
         assert!(shared.versions_on(META).contains(&tag), "{name}");
     }
+}
+
+#[test]
+fn the_hook_never_asks_for_a_password() {
+    let test = "the_hook_never_asks_for_a_password";
+    let shared = Shared::new();
+    let helper = Path::new(&shared.project.git(&["--exec-path"])).join("git-remote-http");
+    let there = helper.exists().then_some(()).ok_or_else(|| format!("{} is not there", helper.display()));
+    let Some(()) = needs(test, "git over HTTP", there) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x.git", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            while stream.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
+                line.clear();
+            }
+            let answer = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\n\
+                          Content-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = stream.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    let ada = shared.clone("ada");
+    shared.tag(&ada, "by-ada");
+    shared.project.git_in(&ada, &["remote", "set-url", "origin", &url]);
+    let output = shared.send(&ada, "origin");
+    let told = shared.project.tell(&output);
+    assert!(!output.status.success() && told.contains("terminal prompts disabled"), "{told}");
 }
 
 #[test]
@@ -416,18 +475,25 @@ fn records_travel_over_a_real_daemon() {
     assert_eq!(shared.versions_in(&shared.project.beside("bob")), shared.versions_in(&ada));
 }
 
+/// So many are killed, each a little later on its way.
+const ROUNDS: u32 = 12;
+
 #[test]
 fn whoever_is_killed_on_the_way_leaves_both_sides_sound() {
     let shared = Shared::new();
     let places = [shared.clone("ada"), shared.clone("bob")];
-    let mut names = Vec::new();
-    for round in 0..12_u64 {
-        let place = &places[usize::from(round % 2 == 1)];
+    let mut names = vec!["first".to_owned()];
+    shared.tag(&places[0], "first");
+    let clock = std::time::Instant::now();
+    shared.send_ok(&places[0]);
+    let whole = clock.elapsed();
+    for round in 0..ROUNDS {
+        let place = &places[(round % 2) as usize];
         let name = format!("v-{round:02}");
         shared.tag(place, &name);
         names.push(name);
         let mut child = shared.send_command(place, "origin").stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(round * 7));
+        std::thread::sleep(whole * round / ROUNDS);
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -491,11 +557,13 @@ fn what_strangers_and_newer_versions_put_on_a_remote_is_kept_or_dropped_by_the_s
     assert!(names.contains(&name[2..]), "{names}");
     assert!(!names.contains(&"f".repeat(62)) && !names.contains("README"), "{names}");
     assert_eq!(project.git_in(&shared.bare, &["ls-tree", "-r", "--name-only", META]), names, "nor is it passed on");
-    // Junk alone makes nobody add commits, back and forth.
-    shared.send_ok(&ada);
+    // Nobody adds commits for it, back and forth.
     let settled = project.git_in(&shared.bare, &["rev-parse", META]);
-    shared.send_ok(&bob);
-    shared.send_ok(&ada);
+    for place in [&ada, &bob, &ada] {
+        shared.fetch(place);
+        shared.send_ok(place);
+        assert_eq!(project.git_in(place, &["rev-parse", META]), settled);
+    }
     assert_eq!(project.git_in(&shared.bare, &["rev-parse", META]), settled);
 }
 
@@ -504,24 +572,27 @@ fn the_hook_asks_nobody_when_there_is_nothing_to_send() {
     let shared = Shared::new();
     let project = &shared.project;
     project.pv_ok(&["hooks", "install"]);
-    shared.tag(&project.path(""), "v1.0");
-    let (path, log) = shared.watched_git();
+    project.pv_ok(&["snapshot", "--tag", "v1.0"]);
+    // Git writes down each of its commands, also those that `pv` starts.
+    let trace = project.beside("trace");
     let push = |arguments: &[&str]| {
-        let _ = std::fs::remove_file(&log);
+        let _ = std::fs::remove_file(&trace);
         let mut command = project.command_in(&project.path(""), "git");
-        let output = command.env("PATH", &path).arg("push").args(arguments).output().unwrap();
+        let output = command.env("GIT_TRACE", &trace).arg("push").args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", project.tell(&output));
-        let asked = std::fs::read_to_string(&log).unwrap_or_default();
-        asked.lines().filter(|line| line.starts_with("fetch") || line.starts_with("push")).count()
+        let trace = std::fs::read_to_string(&trace).unwrap();
+        assert!(trace.contains("hooks/pre-push"), "{trace}");
+        ["git fetch --quiet", "git push --porcelain"].map(|ours| trace.contains(ours))
     };
-    assert_eq!(push(&["origin", ":refs/heads/none-such"]), 0, "a deletion shares nothing");
-    assert_eq!(push(&["origin", "v1.0"]), 2, "a tag does: one look, one push");
+    let (nothing, all) = ([false, false], [true, true]);
+    assert_eq!(push(&["origin", ":refs/heads/none-such"]), nothing, "a deletion shares nothing");
+    assert_eq!(push(&["origin", "v1.0"]), all, "a tag does");
     assert_eq!(shared.versions_on(META), ["v1.0"]);
     project.commit("second");
-    assert_eq!(push(&["origin", "main"]), 2, "the commit was linked to its snapshot");
-    assert_eq!(push(&["origin", "main"]), 0, "all is there");
-    assert_eq!(push(&["origin", "main:side"]), 0);
-    assert_eq!(push(&[&shared.url(), "main:other"]), 0, "an address is no remote");
+    assert_eq!(push(&["origin", "main"]), all, "the commit was linked to its snapshot");
+    assert_eq!(push(&["origin", "main"]), nothing, "all is there");
+    assert_eq!(push(&["origin", "main:side"]), nothing);
+    assert_eq!(push(&[&shared.url(), "main:other"]), nothing, "an address is no remote");
 }
 
 #[test]
@@ -536,7 +607,7 @@ fn the_hook_calls_the_one_before_it_once_with_what_git_gives() {
     let before = project.read(".git/hooks/pre-push");
     let told = project.pv(&["hooks", "install", "--strict"]);
     assert!(told.contains("pre-push            installed, calls the one that was there first, strict"), "{told}");
-    shared.tag(&project.path(""), "v1.0");
+    project.pv_ok(&["snapshot", "--tag", "v1.0"]);
     project.git(&["push", "--quiet", "origin", "main", "v1.0"]);
     assert_eq!(project.read("called"), "origin\nrefs/tags/v1.0 refs/tags/v1.0\n", "not again for the records");
     assert_eq!(shared.versions_on(META), ["v1.0"]);
@@ -547,6 +618,19 @@ fn the_hook_calls_the_one_before_it_once_with_what_git_gives() {
     assert!(!project.pv(&["hooks", "install"]).contains("strict"), "again, without it");
     project.pv_ok(&["hooks", "uninstall"]);
     assert_eq!(project.read(".git/hooks/pre-push"), before);
+}
+
+#[test]
+fn without_pv_a_push_goes_on_with_a_note() {
+    let shared = Shared::new();
+    let project = &shared.project;
+    project.pv_ok(&["hooks", "install", "--strict"]);
+    let script = project.read(".git/hooks/pre-push");
+    let line = script.lines().find(|line| line.starts_with("pv=")).unwrap().to_owned();
+    project.write(".git/hooks/pre-push", script.replace(&line, "pv='/nowhere/bin/pv'"));
+    let output = project.command_in(&project.path(""), "git").args(["push", "origin", "main:new"]).output().unwrap();
+    let told = project.tell(&output);
+    assert!(output.status.success() && told.contains("/nowhere/bin/pv is gone"), "{told}");
 }
 
 #[test]
