@@ -71,7 +71,7 @@ impl Repository {
     /// Fetches references from a remote, each to where its pattern says: `from*` and `to*` for one there and one here.
     ///
     /// What is no longer there goes here, too. Nothing else is touched: no tag, no branch, no `FETCH_HEAD`.
-    /// Costs one connection.
+    /// Costs one connection. Waits for others who fetch to the same references, for five seconds at most.
     ///
     /// # Errors
     ///
@@ -83,8 +83,18 @@ impl Repository {
         // Of a partial clone, too, the records have to be here.
         command.args(["--no-write-fetch-head", "--no-filter", "--refmap=", "--end-of-options", remote]);
         command.args(patterns.iter().map(|(from, to)| format!("+{from}*:{to}*")));
-        let output = run(&mut command, asking, ACTION, remote)?;
-        if output.status.success() { Ok(()) } else { Err(turned_away(ACTION, remote, &output)) }
+        let mut patience = Patience::of(WAIT_AT_MOST);
+        loop {
+            let output = run(&mut command, asking, ACTION, remote)?;
+            if output.status.success() {
+                return Ok(());
+            }
+            // Another fetch is at work in this very repository, an editor's in the background for instance.
+            let is_held = String::from_utf8_lossy(&output.stderr).contains("cannot lock ref");
+            if !is_held || !patience.wait() {
+                return Err(turned_away(ACTION, remote, &output));
+            }
+        }
     }
 
     /// Makes a reference of the remote be at `commit`, unless it would lose anything that it is at there.

@@ -260,6 +260,22 @@ fn all_at_once(people: usize) {
 }
 
 #[test]
+fn several_at_once_in_one_clone_are_not_in_each_others_way() {
+    let shared = Shared::new();
+    let (ada, bob) = (shared.clone("ada"), shared.clone("bob"));
+    shared.tag(&bob, "by-bob");
+    shared.send_ok(&bob);
+    shared.tag(&ada, "by-ada");
+    let start = |_| shared.send_command(&ada, "origin").stderr(Stdio::piped()).spawn().unwrap();
+    let running: Vec<_> = (0..6).map(start).collect();
+    for child in running {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", shared.project.tell(&output));
+    }
+    assert_eq!(shared.versions_on(META), ["by-ada", "by-bob"]);
+}
+
+#[test]
 fn two_who_push_at_once_both_succeed() {
     all_at_once(2);
 }
