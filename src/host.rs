@@ -95,6 +95,17 @@ impl Stopwatch {
     }
 }
 
+/// Returns between half of `pause` and all of it, another part for each process and moment, so that those who were in each
+/// other's way do not meet again.
+pub fn jittered(pause: std::time::Duration) -> std::time::Duration {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = (u64::from(std::process::id()) << 32) ^ u64::from(since.subsec_nanos());
+    // Neighbouring seeds give numbers that are far apart.
+    let part = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    pause / 2 + (pause / 2).mul_f64(f64::from(u16::try_from(part).unwrap_or_default()) / f64::from(u16::MAX))
+}
+
 /// Returns how much processor time this thread has used.
 ///
 /// What tests bound instead of elapsed time: a busy machine does not change it.
@@ -233,6 +244,14 @@ mod tests {
         assert_eq!(time.to_string(), "2026-01-31T09:30:00.125Z");
         assert_eq!("2026-01-31T10:30:00.125+01:00".parse(), Ok(time));
         assert!("yesterday".parse::<Time>().is_err());
+    }
+
+    #[test]
+    fn a_pause_with_jitter_is_half_of_it_to_all_of_it() {
+        let pause = std::time::Duration::from_millis(100);
+        let pauses: Vec<_> = (0..1000).map(|_| jittered(pause)).collect();
+        assert!(pauses.iter().all(|some| (pause / 2..=pause).contains(some)));
+        assert!(pauses.iter().any(|some| *some != pauses[0]));
     }
 
     #[test]

@@ -82,6 +82,12 @@ impl CliError {
         self.hint.is_some()
     }
 
+    /// Adds advice to what there is.
+    pub(super) fn also_hint(mut self, hint: &str) -> Self {
+        self.hint = Some(self.hint.map_or_else(|| hint.to_owned(), |first| format!("{first}; {hint}")));
+        self
+    }
+
     /// Returns the exit code.
     pub(super) fn code(&self) -> u8 {
         self.code
@@ -266,6 +272,10 @@ fn git_advice(error: &GitError) -> (u8, Option<&'static str>) {
         GitError::ConfigLocked { .. } => {
             (USAGE, Some("try again; if no process of git is at work in this repository, remove that file first"))
         }
+        GitError::Remote { .. } => (
+            USAGE,
+            Some("`git ls-remote` tells whether Git gets there; what was not sent stays here and goes the next time"),
+        ),
         _ => (USAGE, None),
     }
 }
@@ -286,6 +296,10 @@ fn record_advice(error: &RecordError) -> (u8, Option<&'static str>) {
     match error {
         RecordError::Corrupt { .. } => (STORE, Some("`pv fsck` takes it back from `refs/pv/meta`")),
         RecordError::NotUnderstood { .. } => (STORE, Some("a newer `pv` may understand it")),
+        RecordError::Refused { .. } => {
+            (USAGE, Some("ask who runs the server to allow `refs/pv/meta`, or the branch `pv-meta`, to be pushed"))
+        }
+        RecordError::Overtaken { .. } => (USAGE, Some("try again; what was not sent stays here")),
         RecordError::Disk(error) => (USAGE, disk_hint(error)),
         RecordError::Git(error) => git_advice(error),
     }

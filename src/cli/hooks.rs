@@ -8,16 +8,18 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::Global;
+use super::answer::count;
 use super::fail::CliError;
 use super::open;
+use super::travel;
 use super::ui::{FAINT, NAME, Ui, paint};
 use crate::disk::DiskError;
-use crate::git::{CommitId, HOOKS, HookState, hooks};
+use crate::git::{Asking, CommitId, HOOKS, HookState, hooks};
 use crate::host::{self, Time};
 use crate::object::{DataRoot, Kind};
 use crate::path::ProjectPath;
 use crate::project::Project;
-use crate::record::{Link, Record};
+use crate::record::{Link, Record, carries_records};
 use crate::revision::{RevisionError, snapshot_of_commit};
 use crate::snapshot::{
     SnapshotError, capture_data, check_committed_definition, check_definition, differing_pointers, place_entry,
@@ -31,12 +33,14 @@ const REWRITTEN_MAX: usize = 50;
 const TRAILER_SETTING: &str = "pv.trailer";
 const TRAILER: &str = "Pipeline-Snapshot";
 const NO_VERIFY: &str = "`git commit --no-verify` commits all the same";
+const NO_VERIFY_PUSH: &str = "`git push --no-verify` pushes all the same";
 
 /// Keep snapshots in step with commits, by Git hooks
 ///
 /// Before a commit, the definition is checked and the data pointers are brought up to
 /// date; after it, the commit is linked to its snapshot; after a checkout or merge,
-/// data follows its pointers. With `git config pv.trailer true`, commit messages name their snapshot.
+/// data follows its pointers; before a push to a remote, records go there. With `git config pv.trailer true`,
+/// commit messages name their snapshot.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -46,7 +50,11 @@ pub(super) struct Args {
 #[derive(Subcommand)]
 enum Verb {
     /// Install the hooks, beside those that are there
-    Install,
+    Install {
+        /// Let no push go ahead without its records; else that is only told
+        #[arg(long)]
+        strict: bool,
+    },
     /// Take the hooks out, and put back what was there before
     Uninstall,
     /// Show which hooks are installed
@@ -54,6 +62,9 @@ enum Verb {
     /// Do what a hook does; called by the hooks themselves
     #[command(hide = true)]
     Run {
+        /// Fail if what belongs to it cannot be done
+        #[arg(long)]
+        strict: bool,
         /// The hook
         hook: String,
         /// What Git gives it
@@ -64,15 +75,19 @@ enum Verb {
 #[derive(Serialize)]
 struct Answer {
     directory: String,
+    /// Whether no push goes ahead without its records.
+    strict: bool,
     hooks: BTreeMap<&'static str, &'static str>,
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let opened = || -> Result<Project, CliError> { Ok(Project::open(&open::directory(global)?, &global.pipeline)?) };
-    if let Verb::Run { hook, arguments } = &args.verb {
+    if let Verb::Run { strict, hook, arguments } = &args.verb {
         let acted = opened().and_then(|project| act(ui, &project, hook, arguments));
         return if hook == "pre-commit" {
             acted.map(|()| 0).map_err(|error| error.hint(NO_VERIFY))
+        } else if *strict {
+            acted.map(|()| 0).map_err(|error| error.also_hint(NO_VERIFY_PUSH))
         } else {
             Ok(told(ui, acted))
         };
@@ -80,9 +95,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let project = opened()?;
     let directory = project.repository.hooks_directory()?;
     match &args.verb {
-        Verb::Install => {
+        Verb::Install { strict } => {
             let program = host::own_program().ok_or_else(|| CliError::usage("the path of pv itself is not known"))?;
-            hooks::install(&directory, &program, project.prefix.as_ref()).map_err(in_the_way)?;
+            hooks::install(&directory, &program, project.prefix.as_ref(), *strict).map_err(in_the_way)?;
         }
         Verb::Uninstall => hooks::uninstall(&directory)?,
         Verb::Status | Verb::Run { .. } => {}
@@ -99,7 +114,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             (name, word)
         })
         .collect();
-    ui.show(&Answer { directory: directory.display().to_string(), hooks })?;
+    let strict = hooks::is_strict(&directory)?;
+    ui.show(&Answer { directory: directory.display().to_string(), strict, hooks })?;
     Ok(0)
 }
 
@@ -134,6 +150,7 @@ fn act(ui: &Ui, project: &Project, hook: &str, arguments: &[String]) -> Result<(
             link_head(ui, project)?;
             follow_pointers(ui, project)
         }
+        "pre-push" => before_push(ui, project, arguments),
         _ => {
             Err(CliError::usage(format!("there is no hook `{hook}`"))
                 .hint(format!("the hooks are {}", HOOKS.join(", "))))
@@ -212,13 +229,50 @@ fn link_head(ui: &Ui, project: &Project) -> Result<(), CliError> {
 
 /// Git gives old and new commit, one pair a line.
 fn link_rewritten(ui: &Ui, project: &Project) -> Result<(), CliError> {
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| CliError::usage(format!("the rewritten commits cannot be read: {error}")))?;
+    let text = given("the rewritten commits")?;
     let new = text.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok());
     let commits: Vec<CommitId> = new.collect();
     if commits.len() > REWRITTEN_MAX { link_head(ui, project) } else { link(ui, project, &commits) }
+}
+
+/// Returns what Git gives a hook on standard input.
+fn given(what: &str) -> Result<String, CliError> {
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map_err(|error| CliError::usage(format!("{what} cannot be read: {error}")))?;
+    Ok(text)
+}
+
+/// Git gives the name of the remote, or else its address.
+fn before_push(ui: &Ui, project: &Project, arguments: &[String]) -> Result<(), CliError> {
+    let refs = given("the refs that are pushed")?;
+    // An address is no place that anybody has chosen to share with.
+    let named = |remote: &&String| project.repository.remotes().contains(remote);
+    match arguments.first().filter(named) {
+        Some(remote) if shares(&refs) => send_before_push(ui, project, remote),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether a push shares anything. Git tells of each ref: its name and commit here, its name and commit there.
+fn shares(refs: &str) -> bool {
+    let pushed: Vec<Vec<&str>> = refs.lines().map(|line| line.split(' ').collect()).collect();
+    let deletes = |line: &Vec<&str>| line.get(1).is_some_and(|commit| commit.bytes().all(|byte| byte == b'0'));
+    // Who pushes records by hand would find them moved meanwhile.
+    let is_by_hand = |line: &Vec<&str>| line.get(2).is_some_and(|reference| carries_records(reference));
+    !pushed.iter().any(is_by_hand) && (pushed.is_empty() || !pushed.iter().all(deletes))
+}
+
+/// Shares what belongs to a push: data goes first, here, so that no record names what nobody can get; then records.
+fn send_before_push(ui: &Ui, project: &Project, remote: &str) -> Result<(), CliError> {
+    if project.journal.is_sent(&project.repository, remote)? {
+        return Ok(());
+    }
+    let sent = travel::send(ui, project, remote, Asking::Never)?;
+    if sent.new_there > 0 {
+        ui.say(format!("pv: {} sent to `{remote}`", count(sent.new_there as u64, "record")));
+    }
+    Ok(())
 }
 
 fn link(ui: &Ui, project: &Project, commits: &[CommitId]) -> Result<(), CliError> {
@@ -307,13 +361,14 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Hooks in {}", paint(NAME, &self.directory))?;
         for name in HOOKS {
+            let strict = if self.strict && name == "pre-push" { ", strict" } else { "" };
             let text = match self.hooks.get(name).copied() {
                 Some("installed") => "installed".to_owned(),
                 Some("chained") => "installed, calls the one that was there first".to_owned(),
                 Some("other") => paint(FAINT, "another program's"),
                 _ => paint(FAINT, "not installed"),
             };
-            writeln!(f, "  {name:18}  {text}")?;
+            writeln!(f, "  {name:18}  {text}{strict}")?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Global;
 use super::fail::CliError;
 use super::open;
+use super::travel;
 use super::ui::{NAME, Ui, paint};
 use crate::disk::{self, Durability};
 use crate::path::ProjectPath;
@@ -15,8 +16,8 @@ use crate::project::Project;
 /// Make a first pipeline in this repository
 ///
 /// Writes `.pipeline/pipeline.yaml` with one step to start from, unless there
-/// is one. Nothing else is touched; objects and records will live in the Git directory,
-/// where `git status` does not see them.
+/// is one. Objects and records will live in the Git directory, where `git status` does not see them.
+/// Git remotes are set up so that `git fetch` brings records, too; of files, nothing else is touched.
 #[derive(clap::Args)]
 pub(super) struct Args {}
 
@@ -35,6 +36,8 @@ struct Answer {
     root: String,
     pipeline: ProjectPath,
     created: bool,
+    /// The remotes from which `git fetch` brings records, from now on.
+    remotes: Vec<String>,
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliError> {
@@ -45,7 +48,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, _args: &Args) -> Result<u8, CliE
     if created {
         disk::write_whole(&place, STARTER.as_bytes(), Durability::Deferred)?;
     }
-    ui.show(&Answer { root: project.root.display().to_string(), pipeline: path, created })?;
+    let remotes = travel::follow(&project)?;
+    ui.show(&Answer { root: project.root.display().to_string(), pipeline: path, created, remotes })?;
     Ok(0)
 }
 
@@ -53,9 +57,15 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.created {
             writeln!(f, "Wrote {}, a pipeline of one step to start from.", paint(NAME, &self.pipeline))?;
-            writeln!(f, "Next: `pv run` executes it, `pv snapshot --tag v1.0` keeps and names it.")
+            writeln!(f, "Next: `pv run` executes it, `pv snapshot --tag v1.0` keeps and names it.")?;
+        } else if self.remotes.is_empty() {
+            writeln!(f, "{} is there already; nothing was changed.", paint(NAME, &self.pipeline))?;
         } else {
-            writeln!(f, "{} is there already; nothing was changed.", paint(NAME, &self.pipeline))
+            writeln!(f, "{} is there already; it was not changed.", paint(NAME, &self.pipeline))?;
         }
+        for remote in &self.remotes {
+            writeln!(f, "`git fetch` from {} brings records from now on.", paint(NAME, remote))?;
+        }
+        Ok(())
     }
 }

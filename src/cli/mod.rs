@@ -7,6 +7,7 @@ mod answer;
 mod audit;
 mod check;
 mod checkout;
+mod clone;
 mod completions;
 mod diff;
 mod fail;
@@ -28,6 +29,7 @@ mod show;
 mod snapshot;
 mod status;
 mod store;
+mod travel;
 mod ui;
 mod why;
 
@@ -83,6 +85,7 @@ struct Global {
 #[derive(Subcommand)]
 enum Verb {
     Init(init::Args),
+    Clone(clone::Args),
     Snapshot(snapshot::Args),
     Run(run::Args),
     Status(status::Args),
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
     let mut ui = Ui::new(cli.global.json, cli.global.quiet);
     let result = match &cli.verb {
         Verb::Init(args) => init::run(&mut ui, &cli.global, args),
+        Verb::Clone(args) => clone::run(&mut ui, &cli.global, args),
         Verb::Snapshot(args) => snapshot::run(&mut ui, &cli.global, args),
         Verb::Run(args) => run::run(&mut ui, &cli.global, args),
         Verb::Status(args) => status::run(&mut ui, &cli.global, args),

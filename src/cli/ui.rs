@@ -51,6 +51,11 @@ impl Ui {
         Self { json, quiet, answered: false }
     }
 
+    /// Returns whether nothing is to be said on the way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Prints the answer: as text, or as one JSON object.
     pub(super) fn show(&mut self, answer: &(impl Display + Serialize)) -> Result<(), CliError> {
         let text = if self.json {

@@ -118,6 +118,22 @@ pub enum GitError {
         /// The end of what it said.
         message: String,
     },
+    /// The `git` program did not get to another repository, or was turned away there.
+    #[error("cannot {action} `{remote}`: git said `{message}`")]
+    Remote {
+        /// What was tried.
+        action: &'static str,
+        /// The name of the remote, or its address.
+        remote: String,
+        /// The end of what it said.
+        message: String,
+    },
+    /// The `git` program did not clone a repository, and has said why.
+    #[error("`git clone` ended with {status}")]
+    NotCloned {
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
     /// Another process is changing the configuration, or died while it did.
     #[error("the configuration is being changed by whoever made `{}`", lock.display())]
     ConfigLocked {

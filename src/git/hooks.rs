@@ -11,8 +11,13 @@ use crate::disk::{self, DiskError, Durability};
 use crate::path::ProjectPath;
 
 /// The hooks that are installed, in the order in which Git calls them.
-pub const HOOKS: [&str; 6] =
-    ["pre-commit", "prepare-commit-msg", "post-commit", "post-rewrite", "post-checkout", "post-merge"];
+pub const HOOKS: [&str; 7] =
+    ["pre-commit", "prepare-commit-msg", "post-commit", "post-rewrite", "post-checkout", "post-merge", "pre-push"];
+/// Those that Git gives something on standard input.
+const WITH_INPUT: [&str; 2] = ["post-rewrite", "pre-push"];
+const PRE_PUSH: &str = "pre-push";
+/// What the script of a strict hook says.
+const STRICT: &str = "--strict ";
 
 const MARK: &str = "# Installed by pv";
 const BEFORE: &str = ".before-pv";
@@ -39,15 +44,32 @@ pub fn states(directory: &Path) -> Result<Vec<(&'static str, HookState)>, DiskEr
     HOOKS.iter().map(|name| Ok((*name, state(directory, name)?))).collect()
 }
 
+/// Returns whether a push waits for what belongs to it.
+///
+/// # Errors
+///
+/// [`DiskError`] if the hook cannot be read.
+pub fn is_strict(directory: &Path) -> Result<bool, DiskError> {
+    let content = disk::read_if_there(&directory.join(PRE_PUSH))?.unwrap_or_default();
+    let content = String::from_utf8_lossy(&content);
+    Ok(content.contains(MARK) && content.contains(STRICT))
+}
+
 /// Installs every hook in `directory`, which is made if it is missing. Installing again renews our part only.
 ///
-/// `program` is what the hooks call, `project` the project's place in the working tree.
+/// `program` is what the hooks call, `project` the project's place in the working tree. If `is_strict`, a push does
+/// not go ahead without what belongs to it.
 ///
 /// # Errors
 ///
 /// [`DiskError`] if a hook cannot be moved or written; nothing is changed if another took the place
 /// of ours while the one before ours is still kept.
-pub fn install(directory: &Path, program: &Path, project: Option<&ProjectPath>) -> Result<(), DiskError> {
+pub fn install(
+    directory: &Path,
+    program: &Path,
+    project: Option<&ProjectPath>,
+    is_strict: bool,
+) -> Result<(), DiskError> {
     // Before anything is changed: a hook that was kept once must not be lost to another that came since.
     for name in HOOKS {
         let before = before(directory, name);
@@ -62,7 +84,7 @@ pub fn install(directory: &Path, program: &Path, project: Option<&ProjectPath>) 
             let before = before(directory, name);
             fs::rename(&path, &before).map_err(DiskError::on("rename", &path))?;
         }
-        disk::write_whole(&path, script(name, program, project).as_bytes(), Durability::Synced)?;
+        disk::write_whole(&path, script(name, program, project, is_strict).as_bytes(), Durability::Synced)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
             .map_err(DiskError::on("set the mode of", &path))?;
     }
@@ -108,12 +130,13 @@ fn state(directory: &Path, name: &str) -> Result<HookState, DiskError> {
 }
 
 /// The script is plain `sh`, so that a branch without a pipeline costs no process.
-fn script(name: &str, program: &Path, project: Option<&ProjectPath>) -> String {
+fn script(name: &str, program: &Path, project: Option<&ProjectPath>, is_strict: bool) -> String {
     let program = quote(program.as_os_str().as_encoded_bytes());
     let project = project.map_or_else(|| ".".to_owned(), |path| quote(path.as_bytes()));
-    // Git gives this hook its commits on standard input, which two readers want.
+    // Two readers want what Git gives on standard input: commits or refs, or nothing.
     let (keep, give) =
-        if name == "post-rewrite" { ("input=$(cat)\n", "printf '%s\\n' \"$input\" | ") } else { ("", "") };
+        if WITH_INPUT.contains(&name) { ("input=$(cat)\n", "printf '%s' \"${input:+$input\n}\" | ") } else { ("", "") };
+    let strict = if is_strict && name == PRE_PUSH { STRICT } else { "" };
     format!(
         "#!/bin/sh\n\
          {MARK}; `pv hooks uninstall` puts back what was here before.\n\
@@ -126,7 +149,7 @@ fn script(name: &str, program: &Path, project: Option<&ProjectPath>) -> String {
          \x20   echo \"pv: $pv is gone; run 'pv hooks install' again\" >&2\n\
          \x20   exit 0\n\
          fi\n\
-         {give}\"$pv\" -C \"$project\" hooks run {name} \"$@\"\n"
+         {give}\"$pv\" -C \"$project\" hooks run {strict}{name} -- \"$@\"\n"
     )
 }
 
@@ -147,8 +170,8 @@ mod tests {
         disk::write_whole(&hooks.join("pre-commit"), theirs.as_bytes(), Durability::Deferred).unwrap();
         fs::set_permissions(hooks.join("pre-commit"), fs::Permissions::from_mode(0o700)).unwrap();
         let program = Path::new("/opt/it's/pv");
-        install(&hooks, program, None).unwrap();
-        install(&hooks, program, None).unwrap();
+        install(&hooks, program, None, false).unwrap();
+        install(&hooks, program, None, false).unwrap();
         assert_eq!(state(&hooks, "pre-commit").unwrap(), HookState::Chained);
         assert_eq!(state(&hooks, "post-commit").unwrap(), HookState::Installed);
         uninstall(&hooks).unwrap();

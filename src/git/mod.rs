@@ -1,6 +1,6 @@
 //! Git: revisions, trees, working files, references, tags, and where hooks live.
 //!
-//! The one door to `gix`; the `git` program is started only to stage files.
+//! The one door to `gix`; the `git` program is started only to stage files, and to fetch, push and clone.
 //! Nothing here decides what belongs in a snapshot: this room says what git
 //! knows, with paths relative to the project and sorted by their bytes.
 //! Index, HEAD, stash and the user's files are never changed, except by
@@ -18,14 +18,17 @@ mod heads;
 pub mod hooks;
 mod ident;
 mod message;
+mod program;
 mod reference;
 mod repository;
 mod revision;
 mod set;
 mod set_tree;
+mod set_union;
 mod settings;
 mod stage;
 mod tag;
+mod travel;
 mod working_files;
 
 #[cfg(test)]
@@ -38,6 +41,8 @@ pub use commit_files::{CommitFiles, CommitReader, ObjectName, Tracked};
 pub use error::GitError;
 pub use hooks::{HOOKS, HookState};
 pub use repository::{Identity, Repository};
+pub use set_union::IsSound;
+pub use travel::{Asking, Pushed, clone_repository};
 pub use working_files::{WorkingFile, WorkingFiles, WorkingReader};
 
 /// What git can keep under a path.

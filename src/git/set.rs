@@ -6,6 +6,7 @@
 //! What was added is never changed or removed.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use gix::ObjectId;
@@ -17,9 +18,13 @@ use super::commit_files::project_path;
 use super::durable::{sweep, write};
 use super::reference::{Entry, Held, Patience, WAIT_AT_MOST, full_name, has_no_value};
 use super::set_tree::{Place, SetFiles, collect_new, look_up};
+use super::set_union::{IsSound, union_tree};
 use super::{CommitId, GitError, Identity, Repository};
 use crate::host::Time;
 use crate::path::escape;
+
+/// What the commit says that unites two sets.
+const UNION: &str = "pv: unite records";
 
 impl Repository {
     /// Returns the commit that the reference is at; `None` if there is no such reference.
@@ -82,6 +87,43 @@ impl Repository {
         self.add_within(WAIT_AT_MOST, reference, files, message)
     }
 
+    /// Makes the set the union of what it is and what is in the tree of `other`, and returns the commit that holds it;
+    /// `None` if there is no set, and nothing of `other` comes into one.
+    ///
+    /// Of what only one of the two has, what `is_sound` refuses is left out. The set moves forward to `other` itself
+    /// where that is the union, and else to a commit that has both as parents. It does not move for nothing new, unless it
+    /// `must_follow` and its tip does not descend from `other` yet, which somebody needs to push it there.
+    ///
+    /// Costs the reading of what differs, and a walk to where the two parted. Waits and tries again as [`Repository::add_to_set`].
+    ///
+    /// # Errors
+    ///
+    /// [`GitError::MissingCommit`] if `other` is not there, [`GitError::Busy`], [`GitError::Locked`] and
+    /// [`GitError::Git`] as for [`Repository::add_to_set`].
+    pub fn merge_set(
+        &self,
+        reference: &str,
+        other: &CommitId,
+        must_follow: bool,
+        is_sound: IsSound<'_>,
+    ) -> Result<Option<CommitId>, GitError> {
+        let local = self.local();
+        let mut patience = Patience::of(WAIT_AT_MOST);
+        let held = Held::take(&local, reference, &mut patience)?;
+        sweep(&local, held.taken_ns());
+        held.remove_blank(&mut patience)?;
+        let merge = Merge { local: &local, held, reference, other: *other, must_follow, is_sound };
+        let identity = self.identity();
+        loop {
+            if let ControlFlow::Break(tip) = merge.attempt(identity.as_ref(), &mut patience)? {
+                return Ok(tip);
+            }
+            if !patience.wait() {
+                return Err(GitError::Busy { reference: reference.to_owned() });
+            }
+        }
+    }
+
     pub(super) fn add_within(
         &self,
         limit: Duration,
@@ -133,17 +175,9 @@ impl Addition<'_> {
             return Ok(Some(tip));
         }
         let tree = self.grown_tree(tree, &new).map_err(failed())?;
+        let parents = tip.iter().map(|tip| tip.0).collect();
+        let commit = write_commit(self.local, tree, parents, identity, self.message).map_err(failed())?;
         let signature = signature(identity);
-        let commit = gix::objs::Commit {
-            tree,
-            parents: tip.iter().map(|tip| tip.0).collect(),
-            author: signature.clone(),
-            committer: signature.clone(),
-            encoding: None,
-            message: self.message.into(),
-            extra_headers: Vec::new(),
-        };
-        let commit = write(self.local, &commit).map_err(failed())?;
         let summary = self.message.lines().next().unwrap_or_default();
         let entry = Entry { signature: &signature, message: summary };
         let moved = self.held.move_it(tip.map(|tip| tip.0), commit, &entry, patience)?;
@@ -171,6 +205,79 @@ impl Addition<'_> {
         }
         editor.write(|tree| write(self.local, tree))
     }
+}
+
+/// Another set on its way into one.
+struct Merge<'a> {
+    local: &'a gix::Repository,
+    held: Held<'a>,
+    reference: &'a str,
+    other: CommitId,
+    must_follow: bool,
+    is_sound: IsSound<'a>,
+}
+
+impl Merge<'_> {
+    /// Unites the tip as it is now with the other, and returns the tip; goes on if somebody else moved the reference.
+    fn attempt(
+        &self,
+        identity: Option<&Identity>,
+        patience: &mut Patience,
+    ) -> Result<ControlFlow<Option<CommitId>>, GitError> {
+        let tip = tip(self.local, self.reference)?;
+        let Some(to) = self.union(tip, identity)? else { return Ok(ControlFlow::Break(tip)) };
+        let signature = signature(identity);
+        let entry = Entry { signature: &signature, message: UNION };
+        let moved = self.held.move_it(tip.map(|tip| tip.0), to.0, &entry, patience)?;
+        Ok(if moved { ControlFlow::Break(Some(to)) } else { ControlFlow::Continue(()) })
+    }
+
+    /// Returns where the tip has to move; `None` if it may stay.
+    fn union(&self, tip: Option<CommitId>, identity: Option<&Identity>) -> Result<Option<CommitId>, GitError> {
+        let failed = || GitError::on(format!("unite `{}` with commit {}", self.reference, self.other));
+        let tree_of = |id: &CommitId| -> Result<ObjectId, GitError> {
+            Ok(find(self.local, id)?.tree_id().map_err(failed())?.detach())
+        };
+        let theirs = tree_of(&self.other)?;
+        let empty = ObjectId::empty_tree(self.local.object_hash());
+        let ours = tip.as_ref().map_or(Ok(empty), tree_of)?;
+        // In a shallow history the place where they parted is not to be found, and need not be.
+        let parted = tip.and_then(|tip| self.local.merge_base(tip.0, self.other.0).ok().flatten());
+        let parted = parted.map(|commit| CommitId(commit.detach()));
+        if parted == Some(self.other) || (tip.is_some() && ours == theirs) {
+            return Ok(None);
+        }
+        let tree = union_tree(self.local, [ours, theirs], self.is_sound)?;
+        if tree == ours && !(self.must_follow && tip.is_some()) {
+            return Ok(None);
+        }
+        if tree == theirs && parted == tip {
+            return Ok(Some(self.other));
+        }
+        let parents = tip.iter().chain([&self.other]).map(|parent| parent.0).collect();
+        write_commit(self.local, tree, parents, identity, UNION).map(|commit| Some(CommitId(commit))).map_err(failed())
+    }
+}
+
+/// Writes a commit by the user, made now.
+fn write_commit(
+    local: &gix::Repository,
+    tree: ObjectId,
+    parents: Vec<ObjectId>,
+    identity: Option<&Identity>,
+    message: &str,
+) -> gix::Result<ObjectId> {
+    let signature = signature(identity);
+    let commit = gix::objs::Commit {
+        tree,
+        parents: parents.into(),
+        author: signature.clone(),
+        committer: signature,
+        encoding: None,
+        message: message.into(),
+        extra_headers: Vec::new(),
+    };
+    write(local, &commit)
 }
 
 /// Writes the contents, checks the paths, and returns both sorted.
@@ -204,13 +311,13 @@ fn conflict(reference: &str, path: &[u8]) -> GitError {
     GitError::Conflict { reference: reference.to_owned(), path: escape(path).into_owned() }
 }
 
-fn tip(local: &gix::Repository, reference: &str) -> Result<Option<CommitId>, GitError> {
+pub(super) fn tip(local: &gix::Repository, reference: &str) -> Result<Option<CommitId>, GitError> {
     let failed = GitError::on(format!("read `{reference}`"));
     let found = local.try_find_reference(full_name(reference)?.as_ref()).map_err(failed)?;
     Ok(found.and_then(|found| Some(CommitId(found.try_id()?.detach()))))
 }
 
-fn signature(identity: Option<&Identity>) -> gix::actor::Signature {
+pub(super) fn signature(identity: Option<&Identity>) -> gix::actor::Signature {
     let (name, email) = identity.map_or(("pv", "pv@localhost"), |identity| (&identity.name, &identity.email));
     let seconds = Time::now().epoch_ms.div_euclid(1000);
     gix::actor::Signature { name: name.into(), email: email.into(), time: gix::date::Time { seconds, offset: 0 } }

@@ -8,7 +8,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use gix::bstr::ByteSlice;
+use gix::bstr::{BString, ByteSlice};
+use gix::config::AsKey;
 use gix::config::file::{Metadata, init};
 
 use super::{GitError, Repository};
@@ -58,6 +59,25 @@ impl Repository {
     /// [`GitError::ConfigLocked`] while another process changes the file, [`GitError::Git`] if it cannot be understood,
     /// [`GitError::Disk`] if it cannot be written. The old file is then still there, whole.
     pub fn configure(&self, disk: &dyn Disk, key: &str, value: Option<&Path>) -> Result<(), GitError> {
+        self.reconfigure(disk, &|before| edited(before, key, value))
+    }
+
+    /// Adds a value to a key that may have several, such as `remote.origin.fetch`, unless it has it: durably, and as
+    /// [`Repository::configure`] does it. Returns whether it was added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::configure`].
+    pub fn configure_also(&self, disk: &dyn Disk, key: &str, value: &str) -> Result<bool, GitError> {
+        let has = |values: Vec<BString>| values.iter().any(|known| known == value);
+        if self.local().config_snapshot().plumbing().raw_values(key).is_ok_and(has) {
+            return Ok(false);
+        }
+        self.reconfigure(disk, &|before| with_value(before, key, value))?;
+        Ok(true)
+    }
+
+    fn reconfigure(&self, disk: &dyn Disk, edit: Edit<'_>) -> Result<(), GitError> {
         let file = self.common_directory().join("config");
         // A link is followed: git keeps it, too.
         let file = file.canonicalize().map_err(DiskError::on("read", &file))?;
@@ -69,11 +89,14 @@ impl Repository {
         // What a process leaves that dies here is of no other that lives, and the next one removes it.
         let alone = Lock::exclusive(&beside(".pv-lock"))?;
         let replacing = Replacing { disk, file: &file, lock: beside(".lock"), new: beside(".pv-new") };
-        let configured = replacing.change(key, value);
+        let configured = replacing.change(edit);
         alone.remove();
         configured
     }
 }
+
+/// What a file is to become.
+type Edit<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>, GitError>;
 
 /// The file that is replaced, and the names that are needed for that.
 struct Replacing<'a> {
@@ -85,11 +108,11 @@ struct Replacing<'a> {
 }
 
 impl Replacing<'_> {
-    fn change(&self, key: &str, value: Option<&Path>) -> Result<(), GitError> {
+    fn change(&self, edit: Edit<'_>) -> Result<(), GitError> {
         loop {
             self.disk.change(Change::Remove(&self.new))?;
             let before = disk::read_if_there(self.file)?.unwrap_or_default();
-            let after = edited(&before, key, value)?;
+            let after = edit(&before)?;
             if before == after {
                 // An earlier try may have died before it flushed.
                 self.disk.flush(Flush::File(self.file))?;
@@ -140,19 +163,38 @@ impl Replacing<'_> {
 
 /// Returns a configuration file with one key changed, and all else as it was.
 fn edited(before: &[u8], key: &str, value: Option<&Path>) -> Result<Vec<u8>, GitError> {
-    let parsed = gix::config::File::from_bytes_no_includes(before, Metadata::api(), init::Options::default());
-    let mut config = parsed.map_err(GitError::on(ACTION))?;
-    let same = config.to_bstring();
-    // It may end every line; anything else would be a change that nobody asked for.
-    if same.strip_prefix(before).is_none_or(|added| !added.trim().is_empty()) {
-        return Err(GitError::on(ACTION)("the file would not stay as it is"));
-    }
+    let mut config = parsed(before)?;
     let (section, name) = key.split_once('.').expect("a key has a section");
     match value {
         Some(value) => drop(config.set_raw_value(key, value.as_os_str().as_bytes()).map_err(GitError::on(ACTION))?),
         None => remove(&mut config, section, name),
     }
     Ok(config.to_bstring().into())
+}
+
+/// Returns a configuration file with one more value of a key, unless it has that, and all else as it was.
+fn with_value(before: &[u8], key: &str, value: &str) -> Result<Vec<u8>, GitError> {
+    let mut config = parsed(before)?;
+    let known = config.raw_values(key).unwrap_or_default();
+    if !known.iter().any(|known| known == value) {
+        let key = key.try_as_key().ok_or_else(|| GitError::on(ACTION)(format!("`{key}` is no key")))?;
+        let section = config.section_mut_or_create_new(key.section_name, key.subsection_name);
+        let mut section = section.map_err(GitError::on(ACTION))?;
+        section.push(key.value_name, value).map_err(GitError::on(ACTION))?;
+    }
+    Ok(config.to_bstring().into())
+}
+
+/// Returns a configuration file to be changed.
+fn parsed(before: &[u8]) -> Result<gix::config::File, GitError> {
+    let parsed = gix::config::File::from_bytes_no_includes(before, Metadata::api(), init::Options::default());
+    let config = parsed.map_err(GitError::on(ACTION))?;
+    let same = config.to_bstring();
+    // It may end every line; anything else would be a change that nobody asked for.
+    if same.strip_prefix(before).is_none_or(|added| !added.trim().is_empty()) {
+        return Err(GitError::on(ACTION)("the file would not stay as it is"));
+    }
+    Ok(config)
 }
 
 /// Removes every value of a key, and the sections that have nothing in them then.
@@ -183,6 +225,21 @@ mod tests {
     /// A configuration with all that people put into one.
     const FULL: &str = "# ours\n[core]\n\trepositoryformatversion = 0\n\tbare = false ; not bare\n[pv \"other\"]\n\tstorePath = /of/another\n\
         [PV]\n  storepath = /one\n[alias]\n\tlong = \"log \\\n  --oneline\"\n[pv]\n# why\n\tStorePath=/two\n[user]\n\tname = Ada\n\temail = ada@example.org";
+
+    #[test]
+    fn a_value_is_added_to_those_that_a_key_has_and_only_once() {
+        let scratch = Scratch::new();
+        scratch.git(&["remote", "add", "a.b", "/x"]);
+        let (key, value) = ("remote.a.b.fetch", "+refs/pv/meta*:refs/pv/fetched/a.b/meta*");
+        let add = || scratch.repository().configure_also(&RealDisk, key, value).unwrap();
+        assert_eq!((add(), add()), (true, false));
+        let both = format!("+refs/heads/*:refs/remotes/a.b/*\n{value}");
+        assert_eq!(scratch.line(&["config", "--get-all", key]), both);
+        assert_eq!(scratch.line(&["remote"]), "a.b");
+        let odd = "remote.-odd.pvMetaRef";
+        scratch.repository().configure_also(&RealDisk, odd, "refs/heads/x").unwrap();
+        assert_eq!(scratch.repository().setting(odd).as_deref(), Some("refs/heads/x"));
+    }
 
     #[test]
     fn settings_and_flags_are_read() {

@@ -1,14 +1,12 @@
 //! Staging files, by the `git` program, from hooks that it runs anyway.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
+use super::program::said;
 use super::{GitError, Repository};
 use crate::host;
 use crate::path::ProjectPath;
-
-/// How much of what git said goes into an error.
-const MESSAGE_CHARS: usize = 400;
 
 impl Repository {
     /// Stages the files at `paths`, from the root of the repository, even ignored ones: `git add -f`.
@@ -21,22 +19,15 @@ impl Repository {
     /// refuses, as when a file is not there, [`GitError::Git`] if it cannot be started.
     pub fn stage(&self, paths: &[ProjectPath]) -> Result<(), GitError> {
         const ACTION: &str = "stage files";
-        let root = self.require_work_directory()?;
+        self.require_work_directory()?;
         if paths.is_empty() {
             return Ok(());
         }
-        #[expect(clippy::disallowed_methods, reason = "the one place in this room that starts a program")]
-        let mut command = Command::new("git");
+        let mut command = self.program();
         command
             .args(["--literal-pathspecs", "add", "--force", "--pathspec-from-file=-", "--pathspec-file-nul"])
-            .current_dir(root)
-            // What git handed to its hook may be relative to another directory.
-            .env("GIT_DIR", self.git_directory())
-            .env("GIT_WORK_TREE", root)
-            .env("LC_ALL", "C")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stdout(Stdio::null());
         if host::variable_os("GIT_INDEX_FILE").is_some() {
             command.env("GIT_INDEX_FILE", self.local().index_path());
         }
@@ -48,9 +39,7 @@ impl Repository {
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let skip = said.trim_end().chars().count().saturating_sub(MESSAGE_CHARS);
-        Err(GitError::Program { action: ACTION, message: said.trim_end().chars().skip(skip).collect() })
+        Err(GitError::Program { action: ACTION, message: said(&output.stderr) })
     }
 }
 

@@ -177,9 +177,9 @@ impl Journal {
                 // What is only pending is here all the same.
                 checked.unreadable = Some(error);
                 let pending: Vec<_> = self.pending_copies()?.into_values().map(|(_, bytes)| bytes).collect();
-                self.write_missing(&pending)
+                self.write_missing(&pending).map(drop)
             }
-            exchanged => exchanged,
+            exchanged => exchanged.map(drop),
         }
     }
 

@@ -23,6 +23,24 @@ pub enum RecordError {
         #[source]
         source: serde_json::Error,
     },
+    /// A server takes records under no name.
+    #[error("`{remote}` refuses `{reference}`: `{reason}`")]
+    Refused {
+        /// The remote.
+        remote: String,
+        /// What was refused last.
+        reference: &'static str,
+        /// What the server said.
+        reason: String,
+    },
+    /// Others were faster again and again.
+    #[error("others kept changing the records on `{remote}`: `{reason}`")]
+    Overtaken {
+        /// The remote.
+        remote: String,
+        /// What git said the last time.
+        reason: String,
+    },
     /// A file could not be read or written.
     #[error(transparent)]
     Disk(#[from] DiskError),

@@ -3,9 +3,10 @@
 //! On [`META_REF`] the set travels as bundles: a file of one or more
 //! records, one a line, named by the digest of its bytes. What has been added here but
 //! is not on the ref yet lies in `pending/`, so a crash between the two loses
-//! nothing: the next exchange finishes it.
+//! nothing: the next exchange finishes it. What came from remotes lies on refs of its own (`travel`)
+//! and is united with ours here, so a fetch never takes anything away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::error::RecordError;
@@ -21,27 +22,45 @@ use crate::object::RecordId;
 pub const META_REF: &str = "refs/pv/meta";
 
 impl Journal {
-    /// Makes this set and the one on [`META_REF`] the union of both.
+    /// Makes this set, the one on [`META_REF`] and those that were fetched from remotes the union of all, and returns how
+    /// many records were new here.
     ///
-    /// Costs one look at the ref when there is nothing to exchange; one read of
+    /// Costs a look at those refs when there is nothing to exchange; one read of
     /// everything if the ref was moved to where it does not hold what it held.
     ///
     /// # Errors
     ///
-    /// [`RecordError`] if the ref or the files cannot be read or written. What
-    /// is not exchanged stays pending.
-    pub fn exchange(&self, repository: &Repository) -> Result<(), RecordError> {
+    /// [`RecordError`] if the refs or the files cannot be read or written. What
+    /// is not exchanged stays pending. A ref from a remote that cannot be read keeps the others from nothing.
+    pub fn exchange(&self, repository: &Repository) -> Result<usize, RecordError> {
+        let mut arrived = self.follow_ref(repository)?;
+        let (has_moved, united) = self.unite_fetched(repository);
+        if has_moved {
+            arrived += self.follow_ref(repository)?;
+        }
+        self.add_pending(repository)?;
+        united.map(|()| arrived)
+    }
+
+    /// Makes this set hold what is on the ref, and what was lost on the ref pending.
+    fn follow_ref(&self, repository: &Repository) -> Result<usize, RecordError> {
+        let mut arrived = 0;
         let known = self.known_tip()?;
         let tip = repository.set_tip(META_REF)?;
         if known != tip {
             if let Some(tip) = &tip {
-                self.import(repository, tip, known.as_ref())?;
+                arrived = self.import(repository, tip, known.as_ref())?;
             }
             self.put_back_lost(repository, tip.as_ref(), known.as_ref())?;
             if let Some(tip) = &tip {
                 self.remember_tip(tip)?;
             }
         }
+        Ok(arrived)
+    }
+
+    /// Adds to the ref what is pending.
+    fn add_pending(&self, repository: &Repository) -> Result<(), RecordError> {
         let pending = list(&self.pending())?;
         if pending.is_empty() {
             return Ok(());
@@ -60,22 +79,24 @@ impl Journal {
         Ok(())
     }
 
-    fn import(&self, repository: &Repository, tip: &CommitId, known: Option<&CommitId>) -> Result<(), RecordError> {
+    fn import(&self, repository: &Repository, tip: &CommitId, known: Option<&CommitId>) -> Result<usize, RecordError> {
         self.write_missing(&bundles(repository, tip, known)?)
     }
 
-    /// Writes the records in `bundles` that are not here.
-    pub(super) fn write_missing(&self, bundles: &[Vec<u8>]) -> Result<(), RecordError> {
-        let mut files = Vec::new();
+    /// Writes the records in `bundles` that are not here, and returns how many that were.
+    pub(super) fn write_missing(&self, bundles: &[Vec<u8>]) -> Result<usize, RecordError> {
+        let mut files = BTreeMap::new();
         for line in lines(bundles) {
             if let Ok(Some(record)) = Record::decode(line) {
                 let path = self.directory.join(place(&record, RecordId::of(line)));
                 if disk::look(&path)?.is_none() {
-                    files.push((path, line));
+                    files.insert(path, line);
                 }
             }
         }
-        self.write_durably(&files)
+        let files: Vec<_> = files.into_iter().collect();
+        self.write_durably(&files)?;
+        Ok(files.len())
     }
 
     /// Makes pending again what the ref held at `known` and holds no more: a forced fetch moved it, or somebody deleted it.

@@ -14,6 +14,7 @@ mod lookup;
 mod place;
 mod sets;
 mod sets_format;
+mod travel;
 
 pub use check::{CheckedRecords, DamagedRecord, LostRecord, RecordCopy, RecordFlaw};
 pub use error::RecordError;
@@ -24,3 +25,4 @@ pub use fact::{
 };
 pub use journal::Journal;
 pub use sets::{ABSENT, Aspect, KnownResult, Name, ReadSet, ReadSets, sum};
+pub use travel::{META_BRANCH, Sent, carries_records};

@@ -112,6 +112,7 @@ fn hooks_are_installed_shown_and_taken_out() {
       post-rewrite        not installed
       post-checkout       not installed
       post-merge          another program's
+      pre-push            not installed
     ");
     insta::assert_snapshot!(project.pv(&["hooks", "install"]), @"
     Hooks in [ROOT]/project/.git/hooks
@@ -121,6 +122,7 @@ fn hooks_are_installed_shown_and_taken_out() {
       post-rewrite        installed
       post-checkout       installed
       post-merge          installed, calls the one that was there first
+      pre-push            installed
     ");
     assert_eq!(project.pv(&["hooks", "install"]), project.pv(&["hooks", "status"]), "again is the same");
     project.pv_ok(&["hooks", "uninstall"]);

@@ -45,4 +45,5 @@ mod store;
 mod stored;
 mod training;
 mod transfer;
+mod travel;
 mod why;
