@@ -9,10 +9,15 @@
 mod address;
 mod bucket;
 mod catalog;
+mod cloud;
+mod connect;
+#[cfg(test)]
+mod contract;
 mod directory;
 mod fetch;
 mod fetching;
 mod send;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +27,13 @@ use crate::store::StoreError;
 pub use address::{Address, NotAnAddress};
 pub use bucket::{Body, Bucket, BucketError, Listed, Trouble};
 pub use catalog::Catalog;
+pub use cloud::Cloud;
+pub use connect::connect;
 pub use directory::Directory;
 pub use fetch::{Closure, Fetched, Way};
 pub use fetching::{Connect, Connection, Fetching, JOBS};
 pub use send::{Sent, Shipment};
+pub use surroundings::{Patience, Surroundings};
 
 /// What the file `FORMAT` of a remote begins with.
 pub const REMOTE_FORMAT: &str = "pv-remote 1";
