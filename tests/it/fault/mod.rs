@@ -19,7 +19,7 @@ mod two_users;
 ///
 /// Where `CI` is set, that is a failure instead, unless `PV_ALLOW_UNTESTED` is set too.
 #[expect(clippy::print_stderr, reason = "what a machine cannot show must be said aloud")]
-fn needs<T>(test: &str, what: &str, probe: Result<T, String>) -> Option<T> {
+pub(crate) fn needs<T>(test: &str, what: &str, probe: Result<T, String>) -> Option<T> {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     match probe {
         Ok(found) => Some(found),
