@@ -2,8 +2,9 @@
 # Makes the Python environment of the tests: scripts/setup-tests.sh DIRECTORY
 #
 # Does nothing if DIRECTORY was made from the same lock files already. As root, it also
-# gets the programs that make file systems, and those that are observed or tell what is to be observed. Needs
-# Python 3.10 to 3.13 with `venv`; PYTHON names one, else it is looked for.
+# gets the programs that make file systems, those that are observed or tell what is to be observed, and a web server.
+# Needs Python 3.10 to 3.13 with `venv`; PYTHON names one, else it is looked for. With npm it gets a server for
+# Azure's interface too.
 set -eu
 cd "$(dirname "$0")/.."
 venv=$1
@@ -42,12 +43,13 @@ have_venv() {
 }
 
 # Power cuts and shared blocks are tested on file systems of these kinds, which only root can mount. What a
-# step is seen to do is compared with what strace tells, also of a program that needs no library. Remotes are reached by ssh.
+# step is seen to do is compared with what strace tells, also of a program that needs no library. Remotes are reached by
+# ssh, and on the web they are read from nginx.
 get_programs() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
     missing=
     for need in mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static \
-        sshd:openssh-server ssh:openssh-client; do
+        sshd:openssh-server ssh:openssh-client nginx:nginx-light; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null 2>&1 || missing="$missing ${need#*:}"
     done
     [ -z "$missing" ] && return
@@ -59,11 +61,13 @@ get_programs() {
 
 made_from() {
     "$1" --version
-    cat tests/requirements.txt tests/tools.txt
+    cat tests/requirements.txt tests/tools.txt tests/servers/requirements.txt tests/servers/package-lock.json
 }
 
 install() {
-    "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes "$@"
+    environment=$1
+    shift
+    "$environment/bin/python3" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes "$@"
 }
 
 get_programs
@@ -75,12 +79,30 @@ have_venv "$python"
 say "making $venv"
 rm -rf "$venv"
 "$python" -m venv "$venv"
-install -r tests/requirements.txt
+install "$venv" -r tests/requirements.txt
 
 # Two tools that are not part of a Rust toolchain. What is there already is taken as it is.
 for tool in nextest deny; do
     cargo "$tool" --version >/dev/null 2>&1 && continue
     grep -A 100 "cargo-$tool==" tests/tools.txt | sed '/# via/q' >"$venv/$tool.txt"
-    install -r "$venv/$tool.txt" || say "cargo-$tool is not to be had for this platform; the checks go on without it"
+    install "$venv" -r "$venv/$tool.txt" || say "cargo-$tool is not to be had for this platform; the checks go on without it"
 done
+
+# Servers that remotes are tested against. Those in Python have an environment of their own, so that what they need is
+# not among the packages that pipelines of the tests see.
+"$python" -m venv "$venv/servers"
+install "$venv/servers" -r tests/servers/requirements.txt
+# A link would be taken for the Python of the environment that the link is in.
+printf '#!/bin/sh\nexec "%s/servers/bin/python3" "$@"\n' "$venv" >"$venv/bin/python-of-servers"
+chmod +x "$venv/bin/python-of-servers"
+if command -v npm >/dev/null 2>&1; then
+    cp tests/servers/package.json tests/servers/package-lock.json "$venv/servers"
+    if (cd "$venv/servers" && npm ci --silent --no-audit --no-fund --ignore-scripts) >&2; then
+        ln -s ../servers/node_modules/.bin/azurite-blob "$venv/bin/azurite-blob"
+    else
+        say "the servers of tests/servers are not to be had; tests that need them say so"
+    fi
+else
+    say "npm is not here; tests that need the servers of tests/servers say so"
+fi
 made_from "$python" >"$stamp"

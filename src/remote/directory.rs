@@ -156,3 +156,15 @@ fn written(metadata: &fs::Metadata) -> Option<Time> {
     let since = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(Time { epoch_ms: i64::try_from(since.as_millis()).ok()? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract;
+    use super::*;
+
+    #[test]
+    fn a_directory_holds_what_every_bucket_promises() {
+        let place = tempfile::tempdir().unwrap();
+        contract::holds(&Directory::new(place.path().join("not/yet/there")));
+    }
+}

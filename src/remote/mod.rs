@@ -9,8 +9,11 @@
 mod address;
 mod bucket;
 mod catalog;
+mod cloud;
 mod collect;
 mod connect;
+#[cfg(test)]
+mod contract;
 mod directory;
 mod fetch;
 mod fetching;
@@ -19,6 +22,7 @@ mod lease;
 mod send;
 mod serve;
 mod ssh;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -29,6 +33,7 @@ use crate::store::StoreError;
 pub use address::{Address, NotAnAddress};
 pub use bucket::{Body, Bucket, BucketError, Counted, Listed, Trouble};
 pub use catalog::{Catalog, is_there};
+pub use cloud::Cloud;
 pub use collect::{LEASE_MS, Sweep, Swept, sweep};
 pub use connect::connect;
 pub use directory::Directory;
@@ -38,6 +43,7 @@ pub use inspect::{Depth, Inspected, Mended, PackFlaw, inspect};
 pub use send::{Sent, Shipment};
 pub use serve::{ServeError, serve};
 pub use ssh::{Programs, Ssh};
+pub use surroundings::{Patience, Surroundings};
 pub use wire::WireError;
 
 /// What the file `FORMAT` of a remote begins with.

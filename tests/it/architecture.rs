@@ -32,7 +32,7 @@ const FLOORS: [(&str, u8); 23] = [
 
 /// Each dependency that only one room may use, and that room. Two have the system's bare calls: what is locked on a disk
 /// is no matter of who executes commands.
-const DOORS: [(&str, &str); 18] = [
+const DOORS: [(&str, &str); 25] = [
     ("libc", "exec|disk"),
     ("blake3", "hash"),
     ("walkdir", "disk"),
@@ -46,6 +46,13 @@ const DOORS: [(&str, &str); 18] = [
     ("annotate_snippets", "pipeline"),
     ("schemars", "pipeline"),
     ("similar", "diff"),
+    ("object_store", "remote"),
+    ("tokio", "remote"),
+    ("reqwest", "remote"),
+    ("rustls", "remote"),
+    ("http", "remote"),
+    ("http_body_util", "remote"),
+    ("futures_util", "remote"),
     ("clap", "cli"),
     ("clap_complete", "cli"),
     ("indicatif", "cli"),

@@ -8,6 +8,7 @@ mod audit;
 mod bad_input;
 mod checkout;
 mod choose;
+mod cloud;
 mod damaged_records;
 mod data;
 mod depends;
