@@ -271,6 +271,7 @@ mod tests {
             reads: reads.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect::<Reads>(),
             outputs: Vec::new(),
             home: None,
+            strict: None,
         };
         let by = By { who: "Ada".to_owned(), host: "h".to_owned(), platform: "p".to_owned(), pv: "0".to_owned() };
         let observed = Some(Observed { rung, ..Observed::default() });
