@@ -70,8 +70,8 @@ impl Looking {
 
     /// Runs the step with these keys beside its command and its output; returns its verdict, why, and what it wrote.
     fn with(&self, keys: &[&str]) -> [String; 3] {
-        let keys: String = keys.iter().map(|key| format!("    {key}\n")).collect();
-        let definition = format!("steps:\n  look:\n    run: sh look.sh\n    outputs: [out.txt]\n{keys}");
+        let keys = keys.join("\n    ");
+        let definition = format!("steps:\n  look:\n    run: sh look.sh\n    outputs: [out.txt]\n    {keys}\n");
         self.project.write(".pipeline/pipeline.yaml", definition);
         let (answer, code) = self.project.json(&["run"]);
         assert_eq!(code, 0, "{answer}");
@@ -119,6 +119,14 @@ fn what_a_strict_step_is_shown_decides_also_where_it_looked_in_vain_before() {
     assert_eq!(forgets.with(&more), ["ran", FIRST, "extra"]);
     assert_eq!(forgets.with(&less), ["ran", "its list of inputs changed", "none"]);
     assert_eq!(forgets.with(&["isolate: strict", "inputs: [in.txt]"]), ["reused", REUSED, "none"]);
+}
+
+#[test]
+fn another_home_is_a_reason_with_a_name() {
+    let step = Looking::new("ls -a ~ > out.txt");
+    assert_eq!(step.with(&["inputs: []"])[..2], ["ran", FIRST]);
+    assert_eq!(step.with(&["inputs: []", "home: host"])[..2], ["ran", "`home` own -> host"]);
+    assert_eq!(step.with(&["inputs: []"])[..2], ["reused", REUSED]);
 }
 
 #[test]
