@@ -185,7 +185,7 @@ fn compile(bench: &Bench, name: &str, flags: &[&str], text: &str) -> Result<Stri
 }
 
 /// Compiles a C program into the job's own directory; `None` if it cannot be had here, which is said.
-fn compiled(bench: &Bench, name: &str, flags: &[&str], text: &str) -> Option<String> {
+pub(super) fn compiled(bench: &Bench, name: &str, flags: &[&str], text: &str) -> Option<String> {
     compile(bench, name, flags, text).map_err(|why| not_tested(name, &why)).ok()
 }
 

@@ -59,6 +59,9 @@ mod world;
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
+mod call_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod elsewhere_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -383,6 +383,18 @@ pub struct Recipe {
     /// `host` if it sees the user's home directory; absent if it has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<String>,
+    /// What a strict step is shown; absent if the step sees everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<Strict>,
+}
+
+/// All that a strict step is shown beside what its command names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Strict {
+    /// Its declared inputs, sorted.
+    pub inputs: Vec<ProjectPath>,
+    /// Whether it has the network of the machine.
+    pub network: bool,
 }
 
 /// What a step reads: each path with what it found there.

@@ -82,11 +82,12 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fact::{By, Link, Reads, Recipe, StepResult, Version};
+    use super::super::fact::{By, Link, Reads, Recipe, StepResult, Strict, Version};
     use super::super::place::list;
     use super::*;
     use crate::host::Time;
     use crate::object::SnapshotId;
+    use crate::path::ProjectPath;
 
     fn by() -> By {
         By { who: "Ada".to_owned(), host: "h".to_owned(), platform: "p".to_owned(), pv: "0".to_owned() }
@@ -131,6 +132,7 @@ mod tests {
             reads: Reads::new(),
             outputs: Vec::new(),
             home: None,
+            strict: None,
         };
         let key = recipe.key();
         let started = Time { epoch_ms };
@@ -205,6 +207,21 @@ mod tests {
         assert_eq!(old.key().to_string(), golden);
         assert_eq!(recipe.key().to_string(), "3aabb814610e430052cd225ddc93076ca69b86f86edcb7cf1c551ff4c1cc4828");
         assert_eq!(recipe.task().to_string(), "9ed85a8aefdfab7742854b57fbb2233bcbb45cd89b08cf9733d9a5fa85ac2f2e");
+        let strict = strict(&recipe, &["a", "b"], true);
+        assert_eq!(strict.task().to_string(), "3e2c6dc724094e74768399a6c55dc74483e11393e0b89437f656cd4c12d16591");
+    }
+
+    fn strict(recipe: &Recipe, inputs: &[&str], network: bool) -> Recipe {
+        let inputs = inputs.iter().map(|path| ProjectPath::new(path).unwrap()).collect();
+        Recipe { strict: Some(Strict { inputs, network }), ..recipe.clone() }
+    }
+
+    #[test]
+    fn how_much_a_strict_step_is_shown_makes_another_task() {
+        let recipe = result("a", 1).recipe;
+        let shown = [strict(&recipe, &[], false), strict(&recipe, &["a"], false), strict(&recipe, &["a"], true)];
+        let tasks: std::collections::BTreeSet<_> = shown.iter().chain([&recipe]).map(Recipe::task).collect();
+        assert_eq!(tasks.len(), 4);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use error::RecordError;
 pub use exchange::META_REF;
 pub use fact::{
     By, Link, Observed, Output, OutputKind, Reads, Recipe, Record, Run, RunStep, RunVerdict, StepResult, StepVerdict,
-    Version,
+    Strict, Version,
 };
 pub use journal::Journal;
 pub use sets::{ABSENT, Aspect, KnownResult, Name, ReadSet, ReadSets, sum};

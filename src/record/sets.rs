@@ -42,6 +42,8 @@ pub enum Aspect {
     Listing,
     /// What is told without opening it, also that it is not there.
     Status,
+    /// Whether a file can be put there, which a directory does not let.
+    Place,
 }
 
 /// The known read sets of one task.
@@ -97,6 +99,7 @@ impl Name {
             "listing" => Aspect::Listing,
             "status" | ABSENT => Aspect::Status,
             "data" => Aspect::Data,
+            "place" => Aspect::Place,
             _ => Aspect::Content,
         };
         Self::Read(aspect, path.to_owned())
@@ -121,7 +124,7 @@ impl Name {
 
 impl Aspect {
     /// Every aspect.
-    pub const ALL: [Self; 4] = [Self::Content, Self::Data, Self::Listing, Self::Status];
+    pub const ALL: [Self; 5] = [Self::Content, Self::Data, Self::Listing, Self::Status, Self::Place];
 
     const fn letter(self) -> char {
         match self {
@@ -129,6 +132,7 @@ impl Aspect {
             Self::Data => 'd',
             Self::Listing => 'l',
             Self::Status => 's',
+            Self::Place => 'p',
         }
     }
 }
@@ -271,6 +275,7 @@ mod tests {
             reads: reads.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect::<Reads>(),
             outputs: Vec::new(),
             home: None,
+            strict: None,
         };
         let by = By { who: "Ada".to_owned(), host: "h".to_owned(), platform: "p".to_owned(), pv: "0".to_owned() };
         let observed = Some(Observed { rung, ..Observed::default() });

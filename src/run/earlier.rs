@@ -82,7 +82,8 @@ impl Writers {
         let mut needed = Steps::default();
         for name in names {
             let Name::Read(aspect, path) = name else { continue };
-            if path.starts_with('/') || path == TOP {
+            // Whoever only puts something there needs nothing of what another puts there.
+            if path.starts_with('/') || path == TOP || *aspect == Aspect::Place {
                 continue;
             }
             let Ok(path) = ProjectPath::new(unescape(path)) else { continue };
@@ -178,6 +179,7 @@ mod tests {
                 prop_assert_eq!(needed(Aspect::Content).contains(*writer), read.overlaps(output));
                 let is_listed = output.parent().as_ref() == Some(&read) || read.is_within(output);
                 prop_assert_eq!(needed(Aspect::Listing).contains(*writer), is_listed);
+                prop_assert!(!needed(Aspect::Place).contains(*writer));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::earlier::Finished;
 use super::judge::{Verdict, Work};
 use super::machine::{LIBRARY, PACKAGE, VARIABLE};
 use super::reads::TOP;
-use super::reason::{Reason, readable};
+use super::reason::{Reason, readable, sights};
 use crate::object::{Entry, RecordId, TreeId};
 use crate::path::ProjectPath;
 use crate::pipeline::Run as Command;
@@ -65,7 +65,7 @@ pub struct Change {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
-    /// The command, where it runs, or what it must leave.
+    /// The command, where it runs, what it is shown, or what it must leave.
     Command,
     /// A param.
     Param,
@@ -143,13 +143,18 @@ fn differing(store: &dyn Store, old: &Recipe, new: &Recipe) -> Vec<Change> {
     one(ChangeKind::Command, "run", Some(command(&old.command)), Some(command(&new.command)));
     let workdir = |recipe: &Recipe| recipe.workdir.as_ref().map(ToString::to_string);
     one(ChangeKind::Command, "workdir", workdir(old), workdir(new));
-    let outputs = |recipe: &Recipe| {
-        Some(recipe.outputs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")).filter(|all| !all.is_empty())
+    let listed = |paths: &[ProjectPath]| {
+        Some(paths.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")).filter(|all| !all.is_empty())
     };
-    one(ChangeKind::Command, "outputs", outputs(old), outputs(new));
+    one(ChangeKind::Command, "outputs", listed(&old.outputs), listed(&new.outputs));
     let seed = |recipe: &Recipe| recipe.seed.map(|seed| seed.to_string());
     one(ChangeKind::Seed, "seed", seed(old), seed(new));
-    one(ChangeKind::Environment, "home", old.home.clone(), new.home.clone());
+    for (key, old, new) in sights(old, new) {
+        one(ChangeKind::Environment, key, Some(old.to_owned()), Some(new.to_owned()));
+    }
+    if let (Some(old), Some(new)) = (&old.strict, &new.strict) {
+        one(ChangeKind::Command, "inputs", listed(&old.inputs), listed(&new.inputs));
+    }
     for (name, old, new) in pairs(&old.params, &new.params) {
         one(ChangeKind::Param, name, old.map(readable), new.map(readable));
     }

@@ -181,6 +181,7 @@ mod tests {
             reads: Reads::new(),
             outputs: Vec::new(),
             home: None,
+            strict: None,
         }
     }
 

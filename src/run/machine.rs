@@ -125,7 +125,7 @@ impl<'a> Machine<'a> {
                 Ok(digest) => format!("{kind} {digest}"),
                 Err(_) => UNREADABLE.to_owned(),
             },
-            Aspect::Listing | Aspect::Status => format!("status {kind} {}", metadata.len()),
+            Aspect::Listing | Aspect::Status | Aspect::Place => format!("status {kind} {}", metadata.len()),
         }
     }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::RunError;
 use super::machine::{LIBRARY, Machine, PACKAGE};
 use super::resolve::{End, resolve};
-use super::world::{Found, World, child};
+use super::world::{Found, World, child, is_directory};
 use crate::environment::{self, Class};
 use crate::exec::{Observation, Touch};
 use crate::host;
@@ -82,7 +82,10 @@ pub(super) fn seen(
     let top = trace.top.into_iter().map(|mark| (TOP.to_owned(), mark));
     for (path, mark) in top.chain(trace.marks.into_iter().map(|(path, mark)| (path.to_string(), mark))) {
         names.insert(Name::Read(mark.aspect, path.clone()));
-        readers.insert(path, mark.by);
+        // Where something is only put nobody reads.
+        if mark.aspect != Aspect::Place {
+            readers.insert(path, mark.by);
+        }
     }
     let mut outside = Outside {
         machine,
@@ -141,6 +144,10 @@ impl Trace {
                 Mark { aspect: Aspect::Content, is_directory: false, is_there: true, by: touch.by.clone() },
             );
         }
+        for directory in resolved.left {
+            let by = touch.by.clone();
+            self.mark(Some(directory), Mark { aspect: Aspect::Status, is_directory: true, is_there: true, by });
+        }
         match resolved.end {
             End::Inside { place, found, full } => {
                 if touch.written
@@ -152,6 +159,12 @@ impl Trace {
                     if let Some(above) = above {
                         let found = world.find(Some(&above))?;
                         self.mark(Some(above), mark_of(&found, &Touch { by: touch.by.clone(), ..Touch::default() }));
+                    }
+                    // Where there is a directory nothing can be put in its place; what else is there may go.
+                    if place.as_ref() == Some(&full) {
+                        let (by, is_directory) = (touch.by.clone(), is_directory(&found));
+                        let is_there = found != Found::Absent;
+                        self.mark(place.clone(), Mark { aspect: Aspect::Place, is_directory, is_there, by });
                     }
                     self.writes.insert(full.to_string());
                 }
@@ -207,11 +220,12 @@ impl Trace {
             Some(path) => self.marks.get(path).is_some_and(|mark| mark.aspect == Aspect::Listing),
         };
         let is_implied = |(path, mark): (&ProjectPath, &Mark)| {
-            if mark.aspect != Aspect::Status {
+            if !matches!(mark.aspect, Aspect::Status | Aspect::Place) {
                 return false;
             }
             // A listing tells what is there, what is not, and which are directories.
-            let told_by_listing = (mark.is_directory || !mark.is_there) && is_listed(path.parent().as_ref());
+            let is_told = mark.is_directory || !mark.is_there || mark.aspect == Aspect::Place;
+            let told_by_listing = is_told && is_listed(path.parent().as_ref());
             // Where something lies, there is a directory; a declared input is something, or shows that it is not.
             let told_by_content = mark.is_directory && below(&self.marks, path).any(|(_, mark)| mark.is_there);
             told_by_listing || told_by_content
@@ -293,7 +307,7 @@ fn below<'m>(
 }
 
 fn mark_of(found: &Found, touch: &Touch) -> Mark {
-    let is_directory = matches!(found, Found::Mixed | Found::Entry(Entry::Directory { .. } | Entry::Submodule { .. }));
+    let is_directory = is_directory(found);
     let is_there = *found != Found::Absent;
     let aspect = match (is_there, is_directory) {
         (true, true) if touch.listed => Aspect::Listing,

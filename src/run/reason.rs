@@ -9,7 +9,7 @@ use super::machine::{LIBRARY, PACKAGE};
 use super::recipe::WHOLE_TREE;
 use crate::object::{TreeId, from_canonical};
 use crate::path::ProjectPath;
-use crate::record::{ABSENT, Reads, Recipe};
+use crate::record::{ABSENT, Reads, Recipe, Strict};
 use crate::snapshot::changes;
 use crate::store::Store;
 
@@ -123,6 +123,17 @@ pub enum Difference {
         /// How many.
         count: usize,
     },
+    /// Another key of the definition that says what it sees: `home`, `isolate` or `network`.
+    Sight {
+        /// The key.
+        key: &'static str,
+        /// What it said before.
+        old: &'static str,
+        /// What it says now.
+        new: &'static str,
+    },
+    /// The inputs that it declares, which are all that it is shown.
+    Inputs,
     /// The outputs that it must leave.
     Outputs,
     /// The rules by which a key is made.
@@ -159,10 +170,36 @@ pub(super) fn differences(
     if old.outputs != new.outputs {
         found.push(Difference::Outputs);
     }
+    found.extend(sights(old, new).map(|(key, old, new)| Difference::Sight { key, old, new }));
+    // An input that was not read before is told as what it is.
+    if found.is_empty()
+        && let (Some(old), Some(new)) = (&old.strict, &new.strict)
+        && old.inputs != new.inputs
+    {
+        found.push(Difference::Inputs);
+    }
     if found.is_empty() && old != new {
         found.push(Difference::Rules);
     }
     found
+}
+
+/// Returns the keys of the definition by which the two steps see more or less than each other, with what each says.
+///
+/// Whether there is a network is told of steps that are both strict: elsewhere it only says whether a result is taken.
+pub(super) fn sights(old: &Recipe, new: &Recipe) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let home = |recipe: &Recipe| if recipe.home.is_some() { "host" } else { "own" };
+    let isolate = |recipe: &Recipe| if recipe.strict.is_some() { "strict" } else { "observe" };
+    let network = |recipe: &Recipe, other: &Recipe| match (&recipe.strict, &other.strict) {
+        (Some(Strict { network: true, .. }), Some(_)) => "true",
+        _ => "false",
+    };
+    let all = [
+        ("home", home(old), home(new)),
+        ("isolate", isolate(old), isolate(new)),
+        ("network", network(old, new), network(new, old)),
+    ];
+    all.into_iter().filter(|(_, old, new)| old != new)
 }
 
 /// Returns the value of a param as JSON has it, from the canonical form that a recipe has.
@@ -264,6 +301,8 @@ impl fmt::Display for Difference {
             Self::Read { path, how } => write!(f, "`{path}` {how}"),
             Self::MoreFiles { count: 1 } => f.write_str("1 more file"),
             Self::MoreFiles { count } => write!(f, "{count} more files"),
+            Self::Sight { key, old, new } => write!(f, "`{key}` {old} -> {new}"),
+            Self::Inputs => f.write_str("its list of inputs changed"),
             Self::Outputs => f.write_str("its list of outputs changed"),
             Self::Rules => f.write_str("this version of pv makes keys by other rules"),
         }

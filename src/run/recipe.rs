@@ -11,8 +11,8 @@ use crate::hash::Digest;
 use crate::host;
 use crate::object::{Entry, canonical_value};
 use crate::path::ProjectPath;
-use crate::pipeline::{Home, Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE};
-use crate::record::{Reads, Recipe};
+use crate::pipeline::{Home, Isolate, Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE};
+use crate::record::{Reads, Recipe, Strict};
 use crate::snapshot::View;
 
 /// Stands for the whole tree in what a step reads.
@@ -51,7 +51,16 @@ pub(super) fn asked(
         reads: Reads::new(),
         outputs: outputs_of(step).cloned().collect::<BTreeSet<_>>().into_iter().collect(),
         home: (step.home == Home::Host).then(|| "host".to_owned()),
+        strict: strict(step),
     })
+}
+
+/// Returns what decides what a strict step is shown; `None` for one that sees everything.
+///
+/// What is hidden from it reads as it is in the snapshot, so only this tells a look in vain from one that found.
+fn strict(step: &Step) -> Option<Strict> {
+    let inputs = || step.inputs.iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    (step.isolate == Isolate::Strict).then(|| Strict { inputs: inputs(), network: step.network })
 }
 
 /// Returns what counts for a step beside what it was seen to read, if it was seen whole: its declared inputs.

@@ -18,6 +18,8 @@ const LINKS_MAX: usize = 40;
 pub(super) struct Resolved {
     /// The project's links on the way, in the order of the way.
     pub(super) links: Vec<ProjectPath>,
+    /// The project's directories that it comes back from by `..`: it leads nowhere without them.
+    pub(super) left: Vec<ProjectPath>,
     /// Where it ends.
     pub(super) end: End,
 }
@@ -48,12 +50,13 @@ pub(super) enum End {
 ///
 /// [`RunError`] if a tree cannot be read.
 pub(super) fn resolve(world: &World<'_, '_>, workplace: &Path, path: &Path) -> Result<Resolved, RunError> {
-    let mut links = Vec::new();
+    let (mut links, mut left) = (Vec::new(), Vec::new());
     let mut open: VecDeque<Vec<u8>> = parts(path.as_os_str().as_bytes()).collect();
     let mut at = PathBuf::from("/");
     let mut here = None;
     while let Some(name) = open.pop_front() {
         if name == b".." {
+            left.extend(ProjectPath::below(workplace, &at));
             at.pop();
             here = None;
             continue;
@@ -80,7 +83,7 @@ pub(super) fn resolve(world: &World<'_, '_>, workplace: &Path, path: &Path) -> R
             // Nothing is behind a file, or behind what is not there.
             _ => {
                 let full = open.iter().fold(next, |full, part| full.join(OsStr::from_bytes(part)));
-                return Ok(Resolved { links, end: End::Inside { place: Some(place), found, full } });
+                return Ok(Resolved { links, left, end: End::Inside { place: Some(place), found, full } });
             }
         }
     }
@@ -96,7 +99,7 @@ pub(super) fn resolve(world: &World<'_, '_>, workplace: &Path, path: &Path) -> R
     } else {
         End::Outside(at)
     };
-    Ok(Resolved { links, end })
+    Ok(Resolved { links, left, end })
 }
 
 fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {

@@ -238,7 +238,7 @@ fn declared_inputs_cover_what_lies_in_them_and_count_though_nobody_reads_them() 
     let mut bed = Bed::new(DECLARED, &[("data/a", "1"), ("data/b", "2"), ("train.sh", "x"), ("README", "r")]);
     let seen =
         bed.ran(&saw(&["r train.sh", "r data/a", "e data/none", "l data", "w log.txt", "w out", "w /data/cache"]));
-    assert_eq!(kinds(&seen), ["data directory", "train.sh file"]);
+    assert_eq!(kinds(&seen), ["data directory", "log.txt place", "train.sh file"]);
     let observed = seen.observed.unwrap();
     assert_eq!(observed.readers.keys().collect::<Vec<_>>(), ["train.sh"]);
     assert_eq!(observed.writes.iter().collect::<Vec<_>>(), ["/data/cache", "log.txt"]);

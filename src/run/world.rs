@@ -79,6 +79,7 @@ impl<'v, 's> World<'v, 's> {
                 None => ABSENT.to_owned(),
             },
             Aspect::Status => status(&found),
+            Aspect::Place => if is_directory(&found) { "place taken" } else { "place free" }.to_owned(),
             Aspect::Listing => match &found {
                 Found::Mixed | Found::Entry(Entry::Directory { .. }) => {
                     let names = self.children(path)?;
@@ -216,6 +217,11 @@ fn status(found: &Found) -> String {
         Found::Entry(link @ Entry::Symlink { .. }) => format!("status link {}", link.digest()),
         Found::Mixed | Found::Entry(Entry::Directory { .. } | Entry::Submodule { .. }) => "status directory".to_owned(),
     }
+}
+
+/// Returns whether there is a directory.
+pub(super) const fn is_directory(found: &Found) -> bool {
+    matches!(found, Found::Mixed | Found::Entry(Entry::Directory { .. } | Entry::Submodule { .. }))
 }
 
 const fn letter(found: &Found) -> u8 {

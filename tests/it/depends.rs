@@ -328,3 +328,197 @@ fn who_makes_a_file_depends_on_there_being_a_place_for_it() {
     assert_eq!(machine.ran(), Vec::<String>::new(), "it is known what comes of that");
     assert_eq!(project.read("adds.txt"), "more\n");
 }
+
+#[test]
+fn where_a_file_is_put_there_must_be_no_directory_and_what_else_is_there_is_of_no_account() {
+    // Only that a file could be put there made the result; a directory that came to be there later ran nothing again.
+    let machine = sandbox_of(&[
+        ("begins", "", "echo new > begun && cat begun || echo cannot"),
+        ("adds", "", "echo new >> added && echo could || echo cannot"),
+        ("empties", "", "echo new > emptied && cat emptied || echo cannot"),
+        (
+            "moves",
+            "",
+            "echo new > own; python3 -c 'import os; os.rename(\"own\", \"moved\")' && cat moved || echo cannot",
+        ),
+        ("deeper", "", "echo new > place/begun && cat place/begun || echo cannot"),
+    ]);
+    machine.project.write("emptied", "before\n");
+    machine.project.write("place/other", "\n");
+    assert_eq!(machine.ran().len(), 5);
+    let (audit, _) = machine.project.json(&["audit"]);
+    assert_eq!(audit["steps"][0]["writes"], serde_json::json!(["begun"]));
+    assert!(
+        audit["steps"].as_array().unwrap().iter().all(|step| step["undeclared"] == serde_json::json!([])),
+        "{audit}"
+    );
+    machine.project.write("emptied", "something else\n");
+    machine.project.write("begun", "there\n");
+    machine.project.write("moved", "there\n");
+    assert_eq!(machine.ran(), Vec::<String>::new(), "it is overwritten anyway");
+    let directories =
+        [("begins", "begun"), ("adds", "added"), ("empties", "emptied"), ("moves", "moved"), ("deeper", "place/begun")];
+    for (step, path) in directories {
+        assert!(machine.project.read(&format!("{step}.txt")) != "cannot\n", "{step}");
+        drop(std::fs::remove_file(machine.project.path(path)));
+        machine.project.write(&format!("{path}/inside"), "\n");
+        assert_eq!(machine.why(step), [format!("file {path}")]);
+        assert_eq!(machine.ran(), [step]);
+        assert_eq!(machine.project.read(&format!("{step}.txt")), "cannot\n", "{step}");
+    }
+    machine.project.write("begun/inside", "another\n");
+    machine.project.write("begun/more", "\n");
+    assert_eq!(machine.ran(), Vec::<String>::new());
+}
+
+#[test]
+fn a_step_that_looks_below_what_is_missing_runs_again_once_something_is_there() {
+    // That a path leads through a directory and back by `..` was not counted, so its going ran nothing again.
+    let machine = sandbox_of(&[
+        ("file", "", "cat gone/deep/file || echo none"),
+        ("directory", "", "test -d gone/deep && echo there || echo none"),
+        ("through", "", "cat gone/../in || echo none"),
+        ("below", "", "test -e in/file; echo $?; cat in/file || echo none"),
+    ]);
+    let read = |step: &str| machine.project.read(&format!("{step}.txt"));
+    machine.project.write("in", "in\n");
+    assert_eq!(machine.ran().len(), 4);
+    assert_eq!(["file", "directory", "through"].map(read), ["none\n"; 3]);
+    machine.project.write("gone/other", "\n");
+    assert_eq!(machine.ran(), ["file", "directory", "through"]);
+    assert_eq!(["file", "directory", "through"].map(read), ["none\n", "none\n", "in\n"]);
+    machine.project.write("gone/deep/other", "\n");
+    assert_eq!(machine.ran(), ["file", "directory"]);
+    assert_eq!(["file", "directory"].map(read), ["none\n", "there\n"]);
+    machine.project.write("gone/deep/file", "file\n");
+    assert_eq!(machine.ran(), ["file"]);
+    assert_eq!(read("file"), "file\n");
+    std::fs::remove_dir_all(machine.project.path("gone")).unwrap();
+    assert_eq!(machine.ran(), Vec::<String>::new(), "it is known what comes of that");
+    assert_eq!(["file", "directory", "through"].map(read), ["none\n"; 3]);
+    machine.project.write("gone/deep/file", "file\n");
+    std::fs::remove_file(machine.project.path("in")).unwrap();
+    machine.project.write("in/file", "inside\n");
+    assert_eq!(machine.ran(), ["through", "below"]);
+    assert_eq!(["through", "below"].map(read), ["none\n", "0\ninside\n"]);
+}
+
+/// Opens a file by `openat2`, which has one number everywhere, with the flags in memory.
+const OPENAT2: &str = "
+import ctypes, os
+how = (ctypes.c_uint64 * 3)(os.O_RDONLY, 0, 0)
+file = ctypes.CDLL(None, use_errno=True).syscall(437, -100, b'opened/by', ctypes.byref(how), ctypes.sizeof(how))
+print(os.read(file, 100) if file >= 0 else ctypes.get_errno())
+";
+
+/// Reads a file relative to where the process works, after going there in one way or another.
+const GOES: &str = "
+import os, sys, threading
+way = sys.argv[1]
+place = os.open(way, os.O_RDONLY)
+def go():
+    os.fchdir(place) if way == 'by-descriptor' else os.chdir(way)
+if way == 'in-a-child':
+    read, write = os.pipe()
+    if os.fork() == 0:
+        go()
+        os.write(write, open('file', 'rb').read())
+        os._exit(0)
+    os.wait()
+    print(os.read(read, 100))
+elif way == 'in-a-thread':
+    thread = threading.Thread(target=go)
+    thread.start()
+    thread.join()
+    print(open('file').read())
+elif way == 'before-a-child':
+    go()
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, open('file', 'rb').read())
+        os._exit(0)
+    os.wait()
+    print(os.read(read, 100))
+elif way == 'there-and-back':
+    go()
+    os.chdir('..')
+    print(open(way + '/../file').read())
+elif way == 'by-directory':
+    print(os.read(os.open('file', os.O_RDONLY, dir_fd=place), 100))
+else:
+    go()
+    print(open('file').read())
+";
+
+#[test]
+fn what_is_read_relative_to_another_directory_runs_exactly_who_read_it() {
+    let ways = ["by-path", "by-descriptor", "by-directory", "in-a-child", "before-a-child", "in-a-thread"];
+    let runs: Vec<_> = ways.iter().map(|way| (*way, format!("python3 goes.py {way}"))).collect();
+    let mut steps: Vec<(&str, &str, &str)> = runs.iter().map(|(way, run)| (*way, "", run.as_str())).collect();
+    steps.extend([
+        ("in-a-shell", "", "cd in-a-shell && cat file"),
+        ("in-a-subshell", "", "(cd in-a-subshell; sh -c \"cat file\")"),
+        ("there-and-back", "", "python3 goes.py there-and-back"),
+    ]);
+    let machine = sandbox_of(&steps);
+    machine.project.write("goes.py", GOES);
+    // One of the same name, where nobody means it but one.
+    machine.project.write("file", "top\n");
+    for (step, ..) in &steps {
+        machine.project.write(&format!("{step}/file"), "1\n");
+    }
+    assert_eq!(machine.ran().len(), steps.len());
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    for (step, ..) in &steps[..steps.len() - 1] {
+        machine.project.write(&format!("{step}/file"), "2\n");
+        let (why, ran) = (machine.why(step), machine.ran());
+        found.push((why, ran, machine.project.read(&format!("{step}.txt")).contains('2')));
+        expected.push((vec![format!("file {step}/file")], vec![(*step).to_owned()], true));
+    }
+    assert_eq!(found, expected);
+    machine.project.write("there-and-back/file", "2\n");
+    assert_eq!(machine.ran(), Vec::<String>::new());
+    machine.project.write("file", "another\n");
+    assert_eq!(machine.ran(), ["there-and-back"]);
+    assert!(machine.project.read("there-and-back.txt").contains("another"));
+}
+
+#[test]
+fn however_a_file_is_asked_about_linked_or_opened_whoever_did_runs_again() {
+    // What runs, the file that it depends on, that file before and after, and what comes of the one and the other.
+    let cases = [
+        ("empty", "test -s sizes/empty && echo more || echo nothing", "sizes/empty", "1\n", "", "more\n", "nothing\n"),
+        ("size", "stat -c %s sizes/size", "sizes/size", "1\n", "12\n", "2\n", "3\n"),
+        ("length", LENGTH, "sizes/length", "1\n", "12\n", "2\n", "3\n"),
+        ("found", "find sizes/found -size +3c", "sizes/found", "1\n", "1234\n", "", "sizes/found\n"),
+        ("linked", "ln -f links/raw linked.txt", "links/raw", "1\n", "2\n", "1\n", "2\n"),
+        ("named", "python3 link.py && cat own", "links/more", "1\n", "2\n", "1\n", "2\n"),
+        ("opened", "python3 open.py", "opened/by", "1\n", "2\n", "b'1\\n'\n", "b'2\\n'\n"),
+    ];
+    let mut steps: Vec<_> = cases.iter().map(|(step, run, ..)| (*step, "", *run)).collect();
+    steps.push(("there", "", "[ -e sizes/there ] && echo there || echo none"));
+    let machine = sandbox_of(&steps);
+    let (project, read) = (&machine.project, |step: &str| machine.project.read(&format!("{step}.txt")));
+    project.write("open.py", OPENAT2);
+    project.write("link.py", "import os\nos.link('links/more', 'own')\n");
+    cases.iter().for_each(|(_, _, path, before, ..)| project.write(path, before));
+    assert_eq!(machine.ran().len(), steps.len());
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    for (step, _, path, _, after, old, new) in cases {
+        let before = read(step);
+        project.write(path, after);
+        found.push((before, machine.why(step), machine.ran(), read(step)));
+        expected.push((old.to_owned(), vec![format!("file {path}")], vec![step.to_owned()], new.to_owned()));
+    }
+    assert_eq!(found, expected);
+    assert_eq!(read("there"), "none\n");
+    project.write("sizes/there", "");
+    assert_eq!(machine.ran(), ["there"]);
+    assert_eq!(read("there"), "there\n");
+    // What was only asked for its size was not asked for its content.
+    project.write("sizes/size", "34\n");
+    project.write("sizes/there-too", "\n");
+    assert_eq!(machine.ran(), Vec::<String>::new());
+}
+
+const LENGTH: &str = "python3 -c 'import os; print(os.path.getsize(\"sizes/length\"))'";

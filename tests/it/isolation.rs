@@ -52,6 +52,101 @@ fn a_strict_step_reads_nothing_outside_and_reaches_nobody() {
     assert_eq!(project.read("o"), "not there\nOSError 101\n", "101: the network is unreachable");
 }
 
+/// A project with a file that its one step looks for, and the ways in which that step is defined one after the other.
+struct Looking {
+    project: Sandbox,
+}
+
+impl Looking {
+    /// Returns one whose step runs `script`, so that its command names nothing else.
+    fn new(script: &str) -> Self {
+        let project = Sandbox::new();
+        project.write(".gitignore", "/out.txt\n");
+        project.write("in.txt", "in\n");
+        project.write("extra.txt", "extra\n");
+        project.write("look.sh", script);
+        Self { project }
+    }
+
+    /// Runs the step with these keys beside its command and its output; returns its verdict, why, and what it wrote.
+    fn with(&self, keys: &[&str]) -> [String; 3] {
+        let keys = keys.join("\n    ");
+        let definition = format!("steps:\n  look:\n    run: sh look.sh\n    outputs: [out.txt]\n    {keys}\n");
+        self.project.write(".pipeline/pipeline.yaml", definition);
+        let (answer, code) = self.project.json(&["run"]);
+        assert_eq!(code, 0, "{answer}");
+        let text = |key: &str| answer["steps"][0][key].as_str().unwrap().to_owned();
+        [text("verdict"), text("reason"), self.project.read("out.txt").trim_end().to_owned()]
+    }
+}
+
+const FIRST: &str = "it has not run before";
+const REUSED: &str = "nothing it depends on changed";
+
+#[test]
+fn what_a_strict_step_wrote_is_not_taken_for_what_it_writes_when_it_sees_all_nor_the_other_way_round() {
+    // How much a step was shown was in no key: whoever dropped `strict` kept the result of a step that had seen less,
+    // and whoever added it that of one that had seen more.
+    let script = "test -e extra.txt && cp extra.txt out.txt || echo none > out.txt";
+    let (observed, strict) = (["inputs: [in.txt]"], ["inputs: [in.txt]", "isolate: strict"]);
+    let dropped = Looking::new(script);
+    assert_eq!(dropped.with(&strict), ["ran", FIRST, "none"]);
+    assert_eq!(dropped.with(&observed), ["ran", "`isolate` strict -> observe", "extra"]);
+    assert_eq!(dropped.with(&strict), ["reused", REUSED, "none"], "it is known what comes of that");
+    let added = Looking::new(script);
+    assert_eq!(added.with(&observed), ["ran", FIRST, "extra"]);
+    added.project.write(
+        ".pipeline/pipeline.yaml",
+        format!("{}    isolate: strict\n", added.project.read(".pipeline/pipeline.yaml")),
+    );
+    assert_eq!(
+        added.project.json(&["why", "look"]).0["changes"],
+        serde_json::json!([{ "kind": "environment", "name": "isolate", "old": "observe", "new": "strict" }])
+    );
+    assert_eq!(added.with(&strict), ["ran", "`isolate` observe -> strict", "none"]);
+}
+
+#[test]
+fn what_a_strict_step_is_shown_decides_also_where_it_looked_in_vain_before() {
+    // To look in vain for what was hidden made the same key as to read it once it was declared, so that a strict step
+    // kept the result of before its author had done what the hint said.
+    let script = "cat extra.txt > out.txt 2> /dev/null || echo none > out.txt";
+    let (less, more) = (["isolate: strict", "inputs: [in.txt]"], ["isolate: strict", "inputs: [in.txt, extra.txt]"]);
+    let declares = Looking::new(script);
+    assert_eq!(declares.with(&less), ["ran", FIRST, "none"]);
+    assert_eq!(declares.with(&more), ["ran", "its list of inputs changed", "extra"]);
+    let forgets = Looking::new(script);
+    assert_eq!(forgets.with(&more), ["ran", FIRST, "extra"]);
+    assert_eq!(forgets.with(&less), ["ran", "its list of inputs changed", "none"]);
+    assert_eq!(forgets.with(&["isolate: strict", "inputs: [in.txt]"]), ["reused", REUSED, "none"]);
+}
+
+#[test]
+fn another_home_is_a_reason_with_a_name() {
+    let step = Looking::new("ls -a ~ > out.txt");
+    assert_eq!(step.with(&["inputs: []"])[..2], ["ran", FIRST]);
+    assert_eq!(step.with(&["inputs: []", "home: host"])[..2], ["ran", "`home` own -> host"]);
+    assert_eq!(step.with(&["inputs: []"])[..2], ["reused", REUSED]);
+}
+
+#[test]
+fn what_a_strict_step_wrote_without_a_network_is_not_taken_once_it_has_one() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let asking = Looking::new("exec python3 ask.py > out.txt");
+    asking.project.write(
+        "ask.py",
+        format!(
+            "import socket\ntry:\n    socket.create_connection(('127.0.0.1', {}), 20)\n    print('reached')\n\
+             except OSError:\n    print('nobody')\n",
+            listener.local_addr().unwrap().port()
+        ),
+    );
+    assert_eq!(asking.with(&["isolate: strict", "inputs: [ask.py]"]), ["ran", FIRST, "nobody"]);
+    let with_network = ["isolate: strict", "inputs: [ask.py]", "network: true"];
+    assert_eq!(asking.with(&with_network), ["ran", "`network` false -> true", "reached"]);
+    assert_eq!(asking.with(&with_network), ["reused", REUSED, "reached"]);
+}
+
 #[test]
 fn a_file_that_git_ignores_is_named_with_the_line_that_brings_it_in() {
     let project =

@@ -71,3 +71,24 @@ fn steps_that_cannot_be_isolated_are_told_once_and_nothing_they_leave_reaches_an
     assert!(confined(test, &project, &["run"]).unwrap().output().unwrap().status.success());
     assert_eq!(project.read("b"), "2\n2\n");
 }
+
+#[test]
+fn a_copy_of_the_files_goes_only_to_a_step_that_may_see_all_that_is_in_it() {
+    // Steps take over the copies of others; one with outputs of a step that they do not come after does not fit them.
+    let project = Sandbox::with_pipeline(
+        "steps:\n  \
+         first:\n    inputs: []\n    outputs: [a]\n    run: echo 1 > a\n  \
+         apart:\n    inputs: []\n    outputs: [b]\n    run: ls > b\n  \
+         after:\n    inputs: [a]\n    outputs: [c]\n    run: ls > c; cat a >> c\n  \
+         both:\n    inputs: [b, c]\n    outputs: [d]\n    run: ls > d\n",
+    );
+    project.write(".gitignore", "/a\n/b\n/c\n/d\n");
+    project.write("raw", "1\n");
+    project.commit("all");
+    let Some(mut run) = confined("copies of the files", &project, &["run", "--jobs", "1"]) else { return };
+    let output = run.output().unwrap();
+    assert!(output.status.success(), "{}", project.tell(&output));
+    assert_eq!(project.read("b"), "b\nraw\n", "it does not come after `first`");
+    assert_eq!(project.read("c"), "a\nc\nraw\n1\n", "it comes after `first`, and not after `apart`");
+    assert_eq!(project.read("d"), "a\nb\nc\nd\nraw\n");
+}
