@@ -1,6 +1,6 @@
 //! `pv hooks`: keep snapshots in step with commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read;
 
@@ -11,6 +11,8 @@ use super::Global;
 use super::answer::count;
 use super::fail::CliError;
 use super::open;
+use super::push;
+use super::reach::Remote;
 use super::travel;
 use super::ui::{FAINT, NAME, Ui, paint};
 use crate::disk::DiskError;
@@ -20,6 +22,8 @@ use crate::object::{DataRoot, Kind};
 use crate::path::ProjectPath;
 use crate::project::Project;
 use crate::record::{Link, Record, carries_records};
+use crate::remote::JOBS;
+use crate::retention;
 use crate::revision::{RevisionError, snapshot_of_commit};
 use crate::snapshot::{
     SnapshotError, capture_data, check_committed_definition, check_definition, differing_pointers, place_entry,
@@ -27,6 +31,8 @@ use crate::snapshot::{
 };
 use crate::store::Store;
 
+/// Of a push of more commits than this, data of the newest goes; `pv push --all` sends that of all.
+const COMMITS_MAX: usize = 1000;
 /// How many rewritten commits are linked at once; of a longer rebase only the last.
 const REWRITTEN_MAX: usize = 50;
 /// The Git setting that asks for a trailer in commit messages.
@@ -83,7 +89,7 @@ struct Answer {
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     let opened = || -> Result<Project, CliError> { Ok(Project::open(&open::directory(global)?, &global.pipeline)?) };
     if let Verb::Run { strict, hook, arguments } = &args.verb {
-        let acted = opened().and_then(|project| act(ui, &project, hook, arguments));
+        let acted = opened().and_then(|project| act(ui, &project, hook, arguments, *strict));
         return if hook == "pre-commit" {
             acted.map(|()| 0).map_err(|error| error.hint(NO_VERIFY))
         } else if *strict {
@@ -129,7 +135,7 @@ fn in_the_way(error: DiskError) -> CliError {
     }
 }
 
-fn act(ui: &Ui, project: &Project, hook: &str, arguments: &[String]) -> Result<(), CliError> {
+fn act(ui: &Ui, project: &Project, hook: &str, arguments: &[String], strict: bool) -> Result<(), CliError> {
     match hook {
         "pre-commit" => before_commit(ui, project),
         "prepare-commit-msg" => add_trailer(project, arguments),
@@ -150,7 +156,7 @@ fn act(ui: &Ui, project: &Project, hook: &str, arguments: &[String]) -> Result<(
             link_head(ui, project)?;
             follow_pointers(ui, project)
         }
-        "pre-push" => before_push(ui, project, arguments),
+        "pre-push" => before_push(ui, project, arguments, strict),
         _ => {
             Err(CliError::usage(format!("there is no hook `{hook}`"))
                 .hint(format!("the hooks are {}", HOOKS.join(", "))))
@@ -244,14 +250,67 @@ fn given(what: &str) -> Result<String, CliError> {
 }
 
 /// Git gives the name of the remote, or else its address.
-fn before_push(ui: &Ui, project: &Project, arguments: &[String]) -> Result<(), CliError> {
+fn before_push(ui: &Ui, project: &Project, arguments: &[String], strict: bool) -> Result<(), CliError> {
     let refs = given("the refs that are pushed")?;
     // An address is no place that anybody has chosen to share with.
     let named = |remote: &&String| project.repository.remotes().contains(remote);
     match arguments.first().filter(named) {
-        Some(remote) if shares(&refs) => send_before_push(ui, project, remote),
+        Some(remote) if shares(&refs) => {
+            // What goes wrong with data is no reason to keep records back, unless nothing is to go without all of it.
+            let data = send_data(ui, project, remote, &refs, strict);
+            if strict {
+                data?;
+                return send_records(ui, project, remote);
+            }
+            let records = send_records(ui, project, remote);
+            data.and(records)
+        }
         _ => Ok(()),
     }
+}
+
+/// Sends the data and results of the commits that are pushed to the usual remote of the project, if there is one.
+fn send_data(ui: &Ui, project: &Project, remote: &str, refs: &str, strict: bool) -> Result<(), CliError> {
+    let lines: Vec<Vec<&str>> = refs.lines().map(|line| line.split(' ').collect()).collect();
+    let commits =
+        |at: usize| lines.iter().filter_map(|line| line.get(at)?.parse::<CommitId>().ok()).collect::<Vec<_>>();
+    let (tips, mut known) = (commits(1), commits(3));
+    known.extend(
+        project.repository.commits_below(&format!("refs/remotes/{remote}/"))?.into_iter().map(|(_, commit)| commit),
+    );
+    let memory = project.commits();
+    let snapshot = |commit: &CommitId| match snapshot_of_commit(&project.names(&memory), commit) {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        // A commit without a pipeline has no snapshot, and one with a mistake in it is told of when it is used.
+        Err(RevisionError::Snapshot(_) | RevisionError::Git(_)) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let mut snapshots = BTreeSet::new();
+    for commit in project.repository.commits_since(&tips, &known, COMMITS_MAX)? {
+        let links = project.journal.links_of(Some(&commit.to_string()))?;
+        snapshots.extend(links.iter().filter(|(_, link)| !link.dirty).map(|(_, link)| link.snapshot));
+    }
+    for tip in &tips {
+        snapshots.extend(snapshot(tip)?);
+    }
+    let Some(place) = Remote::usual(project)? else {
+        return if strict && !snapshots.is_empty() { Remote::choose(project, None).map(drop) } else { Ok(()) };
+    };
+    // What an earlier push has sent need not be asked for again.
+    let sent = project.sent_to(&place.address.to_string());
+    snapshots.retain(|snapshot| !sent.contains(snapshot));
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    if place.address.is_read_only() {
+        return Ok(());
+    }
+    let roots = retention::around(&retention::facts(project.user(&memory))?, snapshots);
+    let sent = push::push(ui, project, &place, &roots, JOBS, false)?;
+    if sent.sent > 0 {
+        ui.say(format!("pv: {} sent to remote `{}`", count(sent.sent, "object"), place.name));
+    }
+    Ok(())
 }
 
 /// Returns whether a push shares anything. Git tells of each ref: its name and commit here, its name and commit there.
@@ -263,8 +322,8 @@ fn shares(refs: &str) -> bool {
     !pushed.iter().any(is_by_hand) && (pushed.is_empty() || !pushed.iter().all(deletes))
 }
 
-/// Shares what belongs to a push: data goes first, here, so that no record names what nobody can get; then records.
-fn send_before_push(ui: &Ui, project: &Project, remote: &str) -> Result<(), CliError> {
+/// Sends records, after data, so that no record names what nobody can get.
+fn send_records(ui: &Ui, project: &Project, remote: &str) -> Result<(), CliError> {
     if project.journal.is_sent(&project.repository, remote)? {
         return Ok(());
     }

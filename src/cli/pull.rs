@@ -12,8 +12,10 @@ use super::fail::{CliError, STORE};
 use super::open;
 use super::push;
 use super::reach::Remote;
+use super::travel;
 use super::ui::{NAME, Ui, paint};
 use crate::exec::Stop;
+use crate::git::Asking;
 use crate::host::{Stopwatch, Time};
 use crate::object::{Entry, Kind, SnapshotId};
 use crate::path::ProjectPath;
@@ -48,6 +50,9 @@ pub(super) struct Args {
     /// Only tell what is missing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Take in no records of the Git remote
+    #[arg(long)]
+    no_records: bool,
     /// How many requests are on their way at once
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
@@ -78,6 +83,15 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let project = open::project(ui, global)?;
     let remote = Remote::choose(&project, args.remote.as_deref())?;
     let watch = Stopwatch::start();
+    // First, because they tell what belongs to a revision.
+    let records = match travel::usual(&project) {
+        Some(place) if !args.dry_run && !args.no_records => travel::receive(&project, &place, Asking::Allowed),
+        _ => Ok(0),
+    };
+    let records = records.unwrap_or_else(|error| {
+        ui.warn(error.warning());
+        0
+    });
     let open = || remote.open(&project);
     let store = Fetching::over(&project.store, Some(Box::new(open)), Box::new(|_| true));
     let Some(Connection { bucket, catalog }) = store.connection() else {
@@ -108,7 +122,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         skipped: lacking.objects - lacking.files.len() as u64,
         missing: lacking.directories.missing.len() as u64,
         requests: 0,
-        records: 0,
+        records: records as u64,
         seconds: 0.0,
         of_head: args.revisions.is_empty() && !args.all,
     };
@@ -237,6 +251,9 @@ fn tell_missing(ui: &Ui, fetched: &Fetched) {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remote = paint(NAME, format!("`{}`", self.remote));
+        if self.records > 0 {
+            writeln!(f, "got {} from the Git remote", count(self.records, "record"))?;
+        }
         if self.received == 0 {
             return writeln!(f, "nothing new in remote {remote}: {} here", count(self.skipped, "object"));
         }

@@ -10,8 +10,10 @@ use super::answer::{bytes, count, seconds};
 use super::fail::CliError;
 use super::open;
 use super::reach::Remote;
+use super::travel;
 use super::ui::{NAME, Ui, paint};
 use crate::exec::Stop;
+use crate::git::Asking;
 use crate::host::{Stopwatch, Time};
 use crate::object::{Kind, SnapshotId};
 use crate::project::Project;
@@ -38,6 +40,9 @@ pub(super) struct Args {
     /// Only tell what would be sent
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Send no records to the Git remote
+    #[arg(long)]
+    no_records: bool,
     /// How many packs are on their way at once
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
@@ -52,7 +57,7 @@ pub(super) struct Answer {
     objects: u64,
     /// Bytes on the wire; of a dry run those that would be.
     bytes: u64,
-    sent: u64,
+    pub(super) sent: u64,
     skipped: u64,
     /// Objects that are nowhere: neither here nor in the remote.
     missing: u64,
@@ -70,9 +75,19 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     } else {
         roots_of(&project, &args.revisions)?
     };
-    let answer = push(ui, &project, &remote, &roots, usize::from(args.jobs), args.dry_run)?;
+    let mut answer = push(ui, &project, &remote, &roots, usize::from(args.jobs), args.dry_run)?;
+    // After the data, so that no record names what nobody can get.
+    let records = match travel::usual(&project) {
+        Some(place) if !args.dry_run && !args.no_records => {
+            travel::send(ui, &project, &place, Asking::Allowed).map(Some)
+        }
+        _ => Ok(None),
+    };
+    if let Ok(Some(sent)) = &records {
+        answer.records = sent.new_there as u64;
+    }
     ui.show(&answer)?;
-    Ok(0)
+    records.map(|_| 0)
 }
 
 /// Returns where everything begins that belongs to the revisions, or to the current commit if there are none.
@@ -138,6 +153,9 @@ pub(super) fn push(
             sent = again.and_then(|again| again.send(&project.store, &bucket, &mut catalog, jobs, &go_on));
         }
         let sent = sent.map_err(|error| remote.failed(error))?;
+        if answer.missing == 0 {
+            project.remember_sent(&remote.address.to_string(), &roots.snapshots);
+        }
         answer.sent = sent.objects;
     }
     if !dry_run {
@@ -165,7 +183,8 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remote = paint(NAME, format!("`{}`", self.remote));
         if self.sent == 0 {
-            return writeln!(f, "remote {remote} has all {}", count(self.objects, "object"));
+            writeln!(f, "remote {remote} has all {}", count(self.objects, "object"))?;
+            return self.write_records(f);
         }
         if self.dry_run {
             let (sent, bytes) = (count(self.sent, "object"), bytes(self.bytes));
@@ -173,11 +192,14 @@ impl fmt::Display for Answer {
         }
         let elapsed = seconds(std::time::Duration::from_secs_f64(self.seconds));
         let sent = count(self.sent, "object");
-        writeln!(
-            f,
-            "sent {sent} ({}) to remote {remote} in {elapsed}, {} there already",
-            bytes(self.bytes),
-            self.skipped
-        )
+        let moved = bytes(self.bytes);
+        writeln!(f, "sent {sent} ({moved}) to remote {remote} in {elapsed}, {} there already", self.skipped)?;
+        self.write_records(f)
+    }
+}
+
+impl Answer {
+    fn write_records(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.records > 0 { writeln!(f, "sent {} to the Git remote", count(self.records, "record")) } else { Ok(()) }
     }
 }

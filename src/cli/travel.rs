@@ -6,6 +6,14 @@ use crate::git::Asking;
 use crate::project::Project;
 use crate::record::{META_BRANCH, META_REF, Sent};
 
+/// Returns the Git remote that records go to and come from if none is named: `origin`, or the only one.
+pub(super) fn usual(project: &Project) -> Option<String> {
+    let mut remotes = project.repository.remotes();
+    let only = remotes.len() == 1;
+    let at = remotes.iter().position(|name| only || name == "origin")?;
+    Some(remotes.swap_remove(at))
+}
+
 /// Sends records to a Git remote, and takes in those that it has.
 pub(super) fn send(ui: &Ui, project: &Project, remote: &str, asking: Asking) -> Result<Sent, CliError> {
     let sent = project.journal.send(&project.repository, remote, asking)?;

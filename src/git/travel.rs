@@ -48,6 +48,25 @@ impl Repository {
         tip(&local, reference).ok().flatten().filter(|id| is_commit(&local, id))
     }
 
+    /// Returns the commits that lead to `tips` and not to `hidden`, the newest first, at most so many. What is not here is passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`GitError::Git`] if the history cannot be walked.
+    pub fn commits_since(
+        &self,
+        tips: &[CommitId],
+        hidden: &[CommitId],
+        most: usize,
+    ) -> Result<Vec<CommitId>, GitError> {
+        let local = self.local();
+        let here =
+            |ids: &[CommitId]| -> Vec<_> { ids.iter().filter(|id| is_commit(&local, id)).map(|id| id.0).collect() };
+        let failed = || GitError::on("walk the history".to_owned());
+        let walk = local.rev_walk(here(tips)).with_hidden(here(hidden)).all().map_err(failed())?;
+        walk.take(most).map(|info| Ok(CommitId(info.map_err(failed())?.id))).collect()
+    }
+
     /// Returns the references whose names begin with `prefix`, which ends with `/`, and that are at commits, sorted by name.
     ///
     /// # Errors

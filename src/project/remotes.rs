@@ -1,15 +1,19 @@
 //! The remotes of a project: those that all share, in its settings, and those of this clone alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::{Project, ProjectError};
 use crate::disk::{self, Durability};
 use crate::hash::Digest;
+use crate::object::SnapshotId;
 use crate::pipeline::{RemoteUse, SETTINGS, Settings, read_settings, with_remote, without_remote};
 
 /// The file of this clone alone, in the common git directory.
 const PRIVATE: &str = "remotes.yaml";
+/// Where it is remembered which snapshots were sent to a remote, and of how many.
+const SENT: &str = "sent";
+const SENT_MAX: usize = 10_000;
 
 /// A remote by what the settings say of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,6 +95,24 @@ impl Project {
     /// Returns the directory in which is remembered what a remote holds. `address` tells one from the other.
     pub fn memory_of_remote(&self, address: &str) -> PathBuf {
         self.directory.join("remotes").join(Digest::of(address.as_bytes()).short())
+    }
+
+    /// Returns the snapshots of which everything was sent to a remote before, as far as that is remembered.
+    pub fn sent_to(&self, address: &str) -> BTreeSet<SnapshotId> {
+        let bytes = disk::read_if_there(&self.memory_of_remote(address).join(SENT)).ok().flatten().unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Remembers that everything of these snapshots was sent to a remote. A memory that cannot be written only costs time.
+    pub fn remember_sent(&self, address: &str, snapshots: &BTreeSet<SnapshotId>) {
+        let mut all = self.sent_to(address);
+        if all.len() > SENT_MAX {
+            all.clear();
+        }
+        all.extend(snapshots);
+        let lines: Vec<_> = all.iter().map(ToString::to_string).chain([String::new()]).collect();
+        let path = self.memory_of_remote(address).join(SENT);
+        let _ = disk::write_whole(&path, lines.join("\n").as_bytes(), Durability::Deferred);
     }
 
     fn settings_file(&self, private: bool) -> PathBuf {

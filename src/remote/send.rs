@@ -144,6 +144,8 @@ impl Shipment {
             progress(bytes)
         };
         let stop = AtomicBool::new(false);
+        // A pack under the name of one that is going to go would go with it.
+        let taken = catalog.condemned().clone();
         let arrived = std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Parcel>(0);
             // Once the last worker has ended, nobody receives, and whoever packs finds out.
@@ -155,7 +157,7 @@ impl Shipment {
                 })
                 .collect();
             drop(receiver);
-            let packed = self.pack_into(store, sender, &stop);
+            let packed = self.pack_into(store, &taken, sender, &stop);
             // Each worker ends when there is nothing left, or at the first failure of any.
             let carried = workers
                 .into_iter()
@@ -174,8 +176,14 @@ impl Shipment {
         Ok(sent)
     }
 
-    fn pack_into(&self, store: &LocalStore, sender: SyncSender<Parcel>, stop: &AtomicBool) -> Result<(), RemoteError> {
-        store.pack_up(&self.wanted, &self.files, &mut |parcel| {
+    fn pack_into(
+        &self,
+        store: &LocalStore,
+        taken: &BTreeSet<Digest>,
+        sender: SyncSender<Parcel>,
+        stop: &AtomicBool,
+    ) -> Result<(), RemoteError> {
+        store.pack_up(&self.wanted, &self.files, taken, &mut |parcel| {
             // All workers have ended: one of them says why.
             if stop.load(Ordering::Relaxed) || sender.send(parcel).is_err() {
                 return Err(RemoteError::Interrupted);

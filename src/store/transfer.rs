@@ -154,6 +154,6 @@ pub(crate) fn forge_list(pack: &[u8], named: Digest, give: &mut dyn FnMut(Digest
     let mut building = Building::default();
     let raw = u32::try_from(stored.len()).unwrap();
     building.append(&Record { tag: Tag::Recipe, digest: named, codec: 0, stored: &stored, raw, length: recipe.length });
-    let (pack, index, name) = building.finish();
+    let (pack, index, name) = building.finish(&|_| false);
     give(name, pack, index);
 }

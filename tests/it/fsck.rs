@@ -353,9 +353,11 @@ fn the_help_says_what_happens_to_damage() {
     Reads and hashes every object, those first that were not checked for the longest time. What is whole
     in a damaged file is saved; what is not is looked for in other copies, in the files of the working
     tree and in commits. The damaged file is moved to `quarantine` in the store and never deleted.
-    Records are checked, too: a damaged one is taken back from `refs/pv/meta`. What cannot be found
-    again is named: the versions, snapshots and runs that need it, and the paths in them. Ends with 0 if
-    all is well or was repaired, with 4 if something stays lost.
+    Records are checked, too: a damaged one is taken back from `refs/pv/meta`. With `--repair` what is
+    lost is taken from the usual remote, too, if that has it; with `--remote` not the store here is
+    checked but what lies there. What cannot be found again is named: the versions, snapshots and runs
+    that need it, and the paths in them. Ends with 0 if all is well or was repaired, with 4 if something
+    stays lost.
 
     Usage: pv fsck [OPTIONS]
 
@@ -365,6 +367,22 @@ fn the_help_says_what_happens_to_damage() {
 
           --dry-run
               Say what would be done, and change nothing
+
+          --repair
+              Take what is lost here from the usual remote; with `--remote`, send again what is damaged
+              there
+
+          --remote [<NAME>]
+              Check this remote instead of the store here; without a name the usual one
+
+          --sample <PERCENT>
+              Of a remote, read and hash so much of the content, in percent; its structure is checked in
+              any case
+              
+              [default: 5]
+
+          --whole
+              Of a remote, read and hash everything
 
       -h, --help
               Print help (see a summary with '-h')

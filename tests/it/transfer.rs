@@ -320,7 +320,9 @@ fn what_is_lost_here_is_taken_from_the_remote_and_what_is_damaged_there_is_sent_
         std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
         std::fs::set_permissions(path, permissions).unwrap();
         let mut bytes = std::fs::read(path).unwrap();
-        (200..bytes.len() - 3000).step_by(30).for_each(|at| bytes[at] ^= 0x40);
+        // The trailer tells where the records end.
+        let end = u64::from_le_bytes(bytes[bytes.len() - 64..bytes.len() - 56].try_into().unwrap());
+        (20..usize::try_from(end).unwrap()).step_by(30).for_each(|at| bytes[at] ^= 0x40);
         std::fs::write(path, bytes).unwrap();
     };
     packs(&project.path(".git/pv/packs")).iter().for_each(|path| spoil(path));

@@ -93,12 +93,17 @@ impl Building {
         self.entries.len()
     }
 
-    /// Returns the whole pack, its index alone, and its name.
-    pub(in crate::store) fn finish(mut self) -> (Vec<u8>, Vec<u8>, Digest) {
-        self.entries.sort_unstable_by_key(Entry::key);
-        let (index, name) = index::encode(&self.entries, self.bytes.len() as u64);
-        self.bytes.extend_from_slice(&index);
-        (self.bytes, index, name)
+    /// Returns the whole pack, its index alone, and its name, which is none that `is_taken`: see [`Segment::seal`].
+    pub(in crate::store) fn finish(mut self, is_taken: &dyn Fn(Digest) -> bool) -> (Vec<u8>, Vec<u8>, Digest) {
+        loop {
+            self.entries.sort_unstable_by_key(Entry::key);
+            let (index, name) = index::encode(&self.entries, self.bytes.len() as u64);
+            if !is_taken(name) {
+                self.bytes.extend_from_slice(&index);
+                return (self.bytes, index, name);
+            }
+            self.append(&filler(name.as_bytes()));
+        }
     }
 }
 
@@ -169,10 +174,7 @@ impl Segment {
     ) -> Result<Pack, DiskError> {
         let (mut piece, mut index) = self.finish();
         while is_taken(index.1) {
-            let filler = index.1.as_bytes();
-            let (tag, digest) = (Tag::Object(Kind::Blob), Kind::Blob.digest(filler));
-            let raw = u32::try_from(filler.len()).expect("a digest has 32 bytes");
-            self.append(&Record { tag, digest, codec: 0, stored: filler, raw, length: u64::from(raw) });
+            self.append(&filler(index.1.as_bytes()));
             let (more, longer) = self.finish();
             piece.bytes.extend_from_slice(&more.bytes);
             index = longer;
@@ -200,6 +202,13 @@ impl Piece {
         }
         Ok(())
     }
+}
+
+/// Returns a record that nobody needs, so that a pack gets another name.
+fn filler(bytes: &[u8]) -> Record<'_> {
+    let (tag, digest) = (Tag::Object(Kind::Blob), Kind::Blob.digest(bytes));
+    let raw = u32::try_from(bytes.len()).expect("a digest has 32 bytes");
+    Record { tag, digest, codec: 0, stored: bytes, raw, length: u64::from(raw) }
 }
 
 /// Returns the name of a pack's file.

@@ -45,9 +45,9 @@ impl Parcel {
         }
     }
 
-    fn made(building: Building) -> Self {
+    fn made(building: Building, taken: &BTreeSet<Digest>) -> Self {
         let records = building.count() as u64;
-        let (bytes, index, name) = building.finish();
+        let (bytes, index, name) = building.finish(&|name| taken.contains(&name));
         Self { name, bytes: bytes.len() as u64, records, index, body: Body::Made(bytes) }
     }
 
@@ -80,7 +80,7 @@ impl LocalStore {
     /// Gives everything in `wanted` to `send`, in packs; of those in `files` what is wanted.
     ///
     /// A pack of this store of which all is wanted is given as it is; the rest is put into new ones of about
-    /// [`PARCEL_BYTES`], one in memory at a time beside those that `send` holds. Lists of pieces go last,
+    /// [`PARCEL_BYTES`], none of them with a name that is `taken`, one in memory at a time beside those that `send` holds. Lists of pieces go last,
     /// after the pieces. Costs a read, a decoding and a hash of all of it.
     ///
     /// # Errors
@@ -91,6 +91,7 @@ impl LocalStore {
         &self,
         wanted: &BTreeSet<Part>,
         files: &BTreeSet<(Kind, Digest)>,
+        taken: &BTreeSet<Digest>,
         send: &mut dyn FnMut(Parcel) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut left: BTreeSet<Part> = wanted.clone();
@@ -113,7 +114,7 @@ impl LocalStore {
             for entry in &entries {
                 left.remove(&Part::of(entry));
             }
-            let is_whole = entries.len() == pack.count() && pack.index_is_whole();
+            let is_whole = entries.len() == pack.count() && pack.index_is_whole() && !taken.contains(&pack.name());
             let has_lists = entries.iter().any(|entry| entry.tag == Tag::Recipe);
             if is_whole {
                 self.verify_all(&pack, entries)?;
@@ -127,7 +128,7 @@ impl LocalStore {
                 rest.push(Rest::Some(pack, entries));
             }
         }
-        let mut packer = Packer { building: Building::default(), lists: Vec::new(), send };
+        let mut packer = Packer { building: Building::default(), lists: Vec::new(), taken, send };
         let mut whole = Vec::new();
         for rest in rest {
             match rest {
@@ -273,6 +274,7 @@ struct Packer<'a, E> {
     building: Building,
     /// What goes after everything else.
     lists: Vec<Kept>,
+    taken: &'a BTreeSet<Digest>,
     send: &'a mut dyn FnMut(Parcel) -> Result<(), E>,
 }
 
@@ -292,7 +294,7 @@ impl<E: From<StoreError>> Packer<'_, E> {
 
     fn flush(&mut self) -> Result<(), E> {
         let building = std::mem::take(&mut self.building);
-        if building.count() == 0 { Ok(()) } else { (self.send)(Parcel::made(building)) }
+        if building.count() == 0 { Ok(()) } else { (self.send)(Parcel::made(building, self.taken)) }
     }
 
     /// Sends what is left, then what `before_lists` sends, then the lists. They may share a pack with the last pieces
