@@ -59,6 +59,19 @@ pub(crate) fn make_files(root: &Path, count: usize) {
     });
 }
 
+/// Makes `count` files of 1 to 8 KiB, 250 a directory, half of them text, half random.
+pub(crate) fn make_mixed_files(root: &Path, count: usize) {
+    (0..count.div_ceil(FILES_A_DIRECTORY)).into_par_iter().for_each(|directory| {
+        let first = directory * FILES_A_DIRECTORY;
+        std::fs::create_dir_all(path_of(root, first).parent().unwrap()).unwrap();
+        for number in first..count.min(first + FILES_A_DIRECTORY) {
+            let length = 1024 + Numbers::new(u64::try_from(number).unwrap()).below(7 * 1024);
+            let bytes = content(number).into_iter().cycle().take(length).collect::<Vec<_>>();
+            std::fs::write(path_of(root, number), bytes).unwrap();
+        }
+    });
+}
+
 /// Gives so many of `count` files other content of the same length, evenly spread. Each round chooses others.
 pub(crate) fn change_files(root: &Path, count: usize, changes: usize, round: usize) {
     for change in 0..changes {

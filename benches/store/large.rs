@@ -10,7 +10,7 @@ use crate::common::child::{Cost, in_turns};
 use crate::common::row::{Hold, Row, Series};
 
 /// One percent of the table, in blocks of a MiB.
-const EDITED_BLOCKS: usize = 10;
+pub(super) const EDITED_BLOCKS: usize = 10;
 const INSERTED_BYTES: usize = 1024;
 const FIRST: &str = "the first snapshot of it";
 

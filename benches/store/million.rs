@@ -15,6 +15,8 @@ struct Found {
     snapshots: Vec<Cost>,
     statuses: Vec<Cost>,
     diffs: Vec<Cost>,
+    /// The push of all of it to where all of it is.
+    push: Row,
 }
 
 /// Snapshot, status and diff of many files, beside what is linear from a tenth of them.
@@ -41,6 +43,7 @@ pub(crate) fn million(ground: &Ground) -> Vec<Row> {
         row(format!("first snapshot, {files} files"), &many.snapshots, &few.snapshots),
         row(format!("`pv status`, {files} files unchanged"), &many.statuses, &few.statuses),
         row(format!("`pv diff`, {files} files"), &many.diffs, &few.diffs),
+        many.push.clone(),
     ]
 }
 
@@ -64,6 +67,9 @@ fn measure(ground: &Ground, count: usize, snapshot_rounds: usize) -> Found {
     ground.scratch.pv(&project, &["snapshot", "--tag", "after"]);
     ground.assert_diff(&project, ["before", "after"], changes);
     let diffs = (0..=rounds).map(|_| ground.pv(&project, &["diff", "before", "after"])).skip(1).collect();
+    ground.scratch.run(&project, "git", &["add", "--all"]);
+    ground.scratch.run(&project, "git", &["commit", "--quiet", "--message", "data"]);
+    let push = super::remote::known(ground, &project, count);
     ground.scratch.throw_away(&project);
-    Found { snapshots, statuses, diffs }
+    Found { snapshots, statuses, diffs, push }
 }

@@ -16,6 +16,7 @@ pub(crate) mod ground;
 mod large;
 mod million;
 mod peers;
+mod remote;
 mod small;
 
 /// Rows that are measured together.
@@ -27,7 +28,7 @@ struct Group {
 }
 
 /// All groups, in the order in which they are measured.
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 10] = [
     Group { name: "files", needs_mib: 10_000, measure: small::files },
     Group { name: "status", needs_mib: 6000, measure: small::status },
     Group { name: "again", needs_mib: 3000, measure: small::again },
@@ -35,6 +36,8 @@ const GROUPS: [Group; 8] = [
     Group { name: "checkout", needs_mib: 9000, measure: small::checkout },
     Group { name: "csv", needs_mib: 8000, measure: large::csv },
     Group { name: "random", needs_mib: 14_000, measure: large::random },
+    Group { name: "remote", needs_mib: 4000, measure: remote::remote },
+    Group { name: "wire", needs_mib: 8000, measure: remote::wire },
     Group { name: "million", needs_mib: 16_000, measure: million::million },
 ];
 

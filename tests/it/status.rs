@@ -446,6 +446,7 @@ Usage: pv [OPTIONS] <COMMAND>
 
 Commands:
   init         Make a first pipeline in this repository
+  clone        Clone a repository, with the records of its snapshots, runs and versions
   snapshot     Keep what determines the results (code, configuration, data, seed), and name it
   run          Bring the results of the working tree up to date, or execute a snapshot again
   status       Show which steps would run and why, and which data changed
@@ -456,6 +457,12 @@ Commands:
   log          List snapshots and runs, newest first
   show         Show a snapshot, a run, a step's log, or an object
   checkout     Bring files, data or outputs of a version into the working tree
+  push         Send code, data, results and logs of a version to a remote, as far as it lacks them
+  pull         Get code, data, results and logs of a version from a remote, as far as they are
+               missing here
+  remote       Say where else objects are: add, list, look at, try and remove remotes
+  check        Check that a commit can be replayed by somebody who has nothing but a clone and the
+               remote
   fsck         Check that everything in the store is what was written, and repair what is not
   gc           Give back the space of what nothing leads to any more
   store        Show where the store is and who uses it; move it, or share it with other clones
@@ -518,8 +525,9 @@ fn the_commands_of_every_day_explain_themselves() {
 $ pv init --help
 Make a first pipeline in this repository
 
-Writes `.pipeline/pipeline.yaml` with one step to start from, unless there is one. Nothing else is
-touched; objects and records will live in the Git directory, where `git status` does not see them.
+Writes `.pipeline/pipeline.yaml` with one step to start from, unless there is one. Objects and
+records will live in the Git directory, where `git status` does not see them. Git remotes are set up
+so that `git fetch` brings records, too; of files, nothing else is touched.
 
 Usage: pv init [OPTIONS]
 
@@ -600,6 +608,13 @@ Options:
   -f, --force
           Overwrite outputs in the working tree even if they were changed by hand
 
+      --check-hits <PERCENT>
+          Execute so much of what would be taken from known results all the same, to see whether
+          they repeat
+
+      --offline
+          Ask no remote for what is missing here
+
   -h, --help
           Print help (see a summary with '-h')
 
@@ -637,6 +652,9 @@ Options:
 
       --exit-code
           End with 1 if there is a difference
+
+      --offline
+          Ask no remote for what is missing here
 
   -h, --help
           Print help (see a summary with '-h')
@@ -759,6 +777,9 @@ Options:
           whole first, beside its pieces, and takes its room in the store a second time; the answer
           says by how much the store grew.
 
+      --offline
+          Ask no remote for what is missing here
+
   -h, --help
           Print help (see a summary with '-h')
 
@@ -766,8 +787,9 @@ $ pv hooks --help
 Keep snapshots in step with commits, by Git hooks
 
 Before a commit, the definition is checked and the data pointers are brought up to date; after it,
-the commit is linked to its snapshot; after a checkout or merge, data follows its pointers. With
-`git config pv.trailer true`, commit messages name their snapshot.
+the commit is linked to its snapshot; after a checkout or merge, data follows its pointers; before a
+push to a remote, records go there. With `git config pv.trailer true`, commit messages name their
+snapshot.
 
 Usage: pv hooks [OPTIONS] <COMMAND>
 

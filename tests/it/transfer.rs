@@ -322,7 +322,7 @@ fn what_is_lost_here_is_taken_from_the_remote_and_what_is_damaged_there_is_sent_
         let mut bytes = std::fs::read(path).unwrap();
         // The trailer tells where the records end.
         let end = u64::from_le_bytes(bytes[bytes.len() - 64..bytes.len() - 56].try_into().unwrap());
-        (20..usize::try_from(end).unwrap()).step_by(30).for_each(|at| bytes[at] ^= 0x40);
+        (20..usize::try_from(end).unwrap()).step_by(7).for_each(|at| bytes[at] ^= 0x40);
         std::fs::write(path, bytes).unwrap();
     };
     packs(&project.path(".git/pv/packs")).iter().for_each(|path| spoil(path));

@@ -2,6 +2,7 @@
 //!
 //! It passes on what comes over TCP; for some faults it reads just enough HTTP to tell one answer from the next.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -50,7 +51,8 @@ struct State {
     left: AtomicU32,
     /// How many were.
     happened: AtomicU32,
-    first_list: Mutex<Option<Vec<u8>>>,
+    /// By what was asked.
+    first_lists: Mutex<BTreeMap<String, Vec<u8>>>,
     ends: AtomicBool,
 }
 
@@ -64,7 +66,7 @@ impl Proxy {
             fault: Mutex::new(Fault::None),
             left: AtomicU32::new(0),
             happened: AtomicU32::new(0),
-            first_list: Mutex::new(None),
+            first_lists: Mutex::default(),
             ends: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
@@ -153,7 +155,8 @@ impl State {
             if fault == Fault::StaleList && is_list {
                 let mut body = Vec::new();
                 answer.body(&mut server).read_to_end(&mut body)?;
-                let first = self.first_list.lock().unwrap().get_or_insert(body).clone();
+                let asked = head.line().to_owned();
+                let first = self.first_lists.lock().unwrap().entry(asked).or_insert(body).clone();
                 let length = first.len();
                 write!(client, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
                 return client.write_all(&first);
