@@ -72,7 +72,6 @@ struct Sentence {
 ///
 /// [`RemoteError::Bucket`] if the remote cannot be read or written; if its credentials cannot remove anything, that is told
 /// by [`Trouble::Refused`]. What was done by then is sound.
-#[expect(clippy::too_many_arguments, reason = "the parts of one command, used once")]
 pub fn sweep(
     store: &LocalStore,
     bucket: &dyn Bucket,

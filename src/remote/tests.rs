@@ -477,7 +477,7 @@ const DAMAGES: [(&str, fn(&MemoryBucket, &str)); 5] = [
     ("a pack that is cut off", |bucket, pack| bucket.files().get_mut(pack).unwrap().truncate(5000)),
     ("an index that is damaged", |bucket, pack| bucket.flip(&format!("index/{}", &pack[9..]), 8 * 2000)),
     ("an index that is empty", |bucket, pack| {
-        bucket.files().get_mut(&format!("index/{}", &pack[9..])).unwrap().clear()
+        bucket.files().get_mut(&format!("index/{}", &pack[9..])).unwrap().clear();
     }),
 ];
 

@@ -313,7 +313,7 @@ fn what_is_lost_here_is_taken_from_the_remote_and_what_is_damaged_there_is_sent_
     project.pv_ok(&["push"]);
     let packs = |directory: &Path| -> Vec<PathBuf> {
         let files = walkdir::WalkDir::new(directory).into_iter().map(Result::unwrap);
-        files.filter(|entry| entry.file_type().is_file()).map(|entry| entry.into_path()).collect()
+        files.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
     };
     let spoil = |path: &Path| {
         let mut permissions = std::fs::metadata(path).unwrap().permissions();

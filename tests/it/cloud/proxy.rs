@@ -155,7 +155,7 @@ impl State {
             if fault == Fault::StaleList && is_list {
                 let mut body = Vec::new();
                 answer.body(&mut server).read_to_end(&mut body)?;
-                let asked = head.line().to_owned();
+                let asked = head.line().clone();
                 let first = self.first_lists.lock().unwrap().entry(asked).or_insert(body).clone();
                 let length = first.len();
                 write!(client, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
