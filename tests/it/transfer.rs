@@ -375,3 +375,72 @@ fn a_remote_gives_back_what_nothing_leads_to_after_the_grace_period() {
     assert_eq!(json(&project, &place, &["run", "v1.0", "--offline"])["verdict"], "reproduced");
     assert!(share.join("FORMAT").exists());
 }
+
+/// A bare repository that the project pushes to as `origin`, with the hooks installed.
+fn with_origin(project: &Sandbox, install: &[&str]) -> PathBuf {
+    let origin = project.beside("origin.git");
+    project.git(&["clone", "--quiet", "--bare", ".", origin.to_str().unwrap()]);
+    project.git(&["remote", "add", "origin", origin.to_str().unwrap()]);
+    project.pv_ok(&[&["hooks", "install"], install].concat());
+    origin
+}
+
+#[test]
+fn a_git_push_sends_data_and_records_first_and_a_clone_has_all_of_it() {
+    let (project, share) = project();
+    let origin = with_origin(&project, &[]);
+    project.git(&["push", "--quiet", "origin", "HEAD:refs/heads/shared"]);
+    assert!(share.join("index").exists(), "data went with the push");
+    lose_store(&project);
+    let place = project.beside("clone");
+    let told = project.pv_in(&project.path("."), &["clone", origin.to_str().unwrap(), place.to_str().unwrap()]);
+    assert!(told.contains("with ") && told.contains(" records"), "{told}");
+    json(&project, &place, &["pull", "v1.0"]);
+    assert_eq!(json(&project, &place, &["run", "v1.0", "--offline"])["verdict"], "reproduced");
+    // And back: what is found out there comes here with a pull.
+    json(&project, &place, &["checkout", "v1.0", "--offline"]);
+    std::fs::write(place.join("data/raw.csv"), "three\n").unwrap();
+    json(&project, &place, &["run"]);
+    let sent = json(&project, &place, &["push"]);
+    assert!(sent["records"].as_u64() > Some(0), "{sent}");
+    let got = project.json(&["pull"]).0;
+    assert!(got["records"].as_u64() > Some(0), "{got}");
+}
+
+#[test]
+fn a_push_that_brings_nothing_new_of_the_pipeline_asks_no_remote() {
+    let (project, share) = project();
+    with_origin(&project, &[]);
+    project.git(&["push", "--quiet", "origin", "HEAD:refs/heads/shared"]);
+    std::fs::rename(&share, project.beside("gone")).unwrap();
+    // It would be made anew if it were asked.
+    project.git(&["push", "--quiet", "origin", "HEAD:refs/heads/other"]);
+    assert!(!share.exists());
+}
+
+#[test]
+fn a_remote_that_fails_blocks_a_push_only_where_that_is_asked_for() {
+    let (project, share) = project();
+    let origin = with_origin(&project, &[]);
+    std::fs::write(&share, "a file is in the way").unwrap();
+    project.git(&["push", "--quiet", "origin", "HEAD:refs/heads/shared"]);
+    assert!(project.git_in(&origin, &["branch", "--list", "shared"]).contains("shared"));
+    assert!(
+        project.git_in(&origin, &["for-each-ref", "refs/pv"]).contains("refs/pv/meta"),
+        "records went all the same"
+    );
+    project.pv_ok(&["hooks", "install", "--strict"]);
+    let push = |branch: &str| {
+        let mut git = project.command_in(&project.path("."), "git");
+        git.args(["push", "--quiet", "origin", &format!("HEAD:refs/heads/{branch}")]).output().unwrap()
+    };
+    let told = project.tell(&push("second"));
+    assert!(told.contains("--- exit 1") && told.contains("remote `share`"), "{told}");
+    assert!(!project.git_in(&origin, &["branch", "--list", "second"]).contains("second"));
+    // Without any remote for data, too.
+    project.pv_ok(&["remote", "remove", "share"]);
+    assert!(!push("third").status.success());
+    std::fs::remove_file(&share).unwrap();
+    project.pv_ok(&["remote", "add", "share", share.to_str().unwrap()]);
+    assert!(push("fourth").status.success());
+}
