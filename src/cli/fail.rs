@@ -200,9 +200,10 @@ impl From<StoreError> for CliError {
 
 fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
     match error {
-        StoreError::Missing { .. } => {
-            (STORE, Some("`pv fsck` looks for it elsewhere, and names everything that needs it"))
-        }
+        StoreError::Missing { .. } => (
+            STORE,
+            Some("`pv pull` gets it from a remote; `pv fsck` looks for it here, and names everything that needs it"),
+        ),
         StoreError::Corrupt { .. } => {
             (STORE, Some("`pv fsck` repairs it where its bytes are still found, and names everything that needs it"))
         }
@@ -422,12 +423,18 @@ fn snapshot_advice(error: &SnapshotError) -> (u8, Option<String>) {
             USAGE,
             text("after a merge conflict, choose one side, or run `pv snapshot` where the data is, to write it anew"),
         ),
-        SnapshotError::NoContent { .. } => {
-            (STORE, text("copy the file from where the snapshot was taken, then run `pv snapshot` here"))
-        }
-        SnapshotError::MissingData { .. } => {
-            (STORE, text("copy it here from where the snapshot was taken; `pv run` takes it in"))
-        }
+        SnapshotError::NoContent { .. } => (
+            STORE,
+            text(
+                "`pv pull` gets it from a remote; or copy the file from where the snapshot was taken, then run `pv snapshot` here",
+            ),
+        ),
+        SnapshotError::MissingData { .. } => (
+            STORE,
+            text(
+                "`pv pull` gets it from a remote; or copy it here from where the snapshot was taken, `pv run` takes it in",
+            ),
+        ),
         SnapshotError::NotUnderstood { .. } => {
             (STORE, text("a newer `pv` may understand it; `pv fsck` tells whether it is damaged"))
         }
@@ -455,7 +462,7 @@ impl From<RevisionError> for CliError {
             ),
             RevisionError::Ambiguous { .. } => (USAGE, Some("name one of them, by more of its digits".to_owned())),
             RevisionError::NotHere { .. } => {
-                (STORE, Some("it was taken in another clone; take it there again and share it".to_owned()))
+                (STORE, Some("it was taken in another clone: `pv push` there shares it, `pv pull` gets it".to_owned()))
             }
             RevisionError::Mismatch { .. } => {
                 (STORE, Some("line-ending settings or filters of the two clones may differ".to_owned()))

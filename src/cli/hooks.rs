@@ -407,7 +407,10 @@ fn follow_pointers(ui: &Ui, project: &Project) -> Result<(), CliError> {
         };
         let kind = if matches!(wanted, DataRoot::Directory { .. }) { Kind::Tree } else { Kind::Blob };
         if project.store.length(kind, wanted.digest())?.is_none() {
-            ui.warn(format!("pv: data `{path}` ({}) is not in this clone's store", wanted.digest().short()));
+            ui.warn(format!(
+                "pv: data `{path}` ({}) is not in this clone's store; `pv pull` gets it from a remote",
+                wanted.digest().short()
+            ));
             continue;
         }
         place_entry(&project.store, &project.root, &path, &entry, &|_, _| true)?;

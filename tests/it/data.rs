@@ -245,7 +245,7 @@ fn a_clone_without_the_data_says_exactly_what_is_missing() {
     Step: count
     --- stderr
     error: data `data/raw`, `model.bin` is not in the store
-    hint: copy it here from where the snapshot was taken; `pv run` takes it in
+    hint: `pv pull` gets it from a remote; or copy it here from where the snapshot was taken, `pv run` takes it in
     --- exit 4
     ");
     insta::assert_snapshot!(project.pv_in(&place, &["run", "HEAD"]), @"
@@ -253,13 +253,13 @@ fn a_clone_without_the_data_says_exactly_what_is_missing() {
     Step: count
     --- stderr
     error: data `data/raw`, `model.bin` is not in the store
-    hint: copy it here from where the snapshot was taken; `pv run` takes it in
+    hint: `pv pull` gets it from a remote; or copy it here from where the snapshot was taken, `pv run` takes it in
     --- exit 4
     ");
     insta::assert_snapshot!(project.pv_in(&place, &["status"]), @"
     --- stderr
     error: data `data/raw`, `model.bin` is not in the store
-    hint: copy it here from where the snapshot was taken; `pv run` takes it in
+    hint: `pv pull` gets it from a remote; or copy it here from where the snapshot was taken, `pv run` takes it in
     --- exit 4
     ");
     let (answer, code) = project.json_in(&place, &["run"]);

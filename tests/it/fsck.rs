@@ -341,7 +341,7 @@ fn a_command_that_meets_damage_points_here() {
     insta::assert_snapshot!(project.pv(&["checkout", "v1", "data/a.csv"]), @"
     --- stderr
     error: data `data` is not in the store
-    hint: copy it here from where the snapshot was taken; `pv run` takes it in
+    hint: `pv pull` gets it from a remote; or copy it here from where the snapshot was taken, `pv run` takes it in
     --- exit 4
     ");
 }

@@ -508,7 +508,7 @@ fn a_clone_has_no_hooks_and_can_commit_without_the_data() {
     assert!(good);
     insta::assert_snapshot!(said, @"
     --- stderr
-    pv: data `data/raw` (769cf77b8636) is not in this clone's store
+    pv: data `data/raw` (769cf77b8636) is not in this clone's store; `pv pull` gets it from a remote
     ");
 }
 
