@@ -16,7 +16,7 @@ use crate::git::GitError;
 use crate::pipeline::DefinitionError;
 use crate::project::ProjectError;
 use crate::record::RecordError;
-use crate::remote::{RemoteError, ServeError, Trouble, WireError};
+use crate::remote::{BucketError, RemoteError, ServeError, Trouble, WireError};
 use crate::retention::RetentionError;
 use crate::revision::RevisionError;
 use crate::run::{RunError, Shortage};
@@ -345,11 +345,18 @@ fn remote_advice(OnRemote { name, source }: &OnRemote) -> (u8, Option<String>) {
             }
             Trouble::Unsupported => (USAGE, text("this kind of remote can only be read")),
             Trouble::Garbled => (STORE, text("nothing of it was taken; try again")),
+            Trouble::Other if is_full(error) => {
+                (STORE, text("free some space there and try again: what was sent stays"))
+            }
             Trouble::Other => (STORE, None),
         },
         RemoteError::Store(error) => owned(store_advice(error)),
         RemoteError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
     }
+}
+
+fn is_full(error: &BucketError) -> bool {
+    error.source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
 }
 
 impl From<DamageError> for CliError {

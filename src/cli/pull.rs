@@ -133,6 +133,9 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         let fetched = fetched.map_err(|error| remote.failed(error))?;
         drop(progress);
         tell_missing(ui, &fetched);
+        if !fetched.missing.is_empty() && catalog.packs().next().is_none() {
+            ui.warn(format!("note: nothing was ever pushed to {}", remote.address));
+        }
         answer = Answer {
             bytes: bucket.moved_bytes() - before,
             received: fetched.received,

@@ -93,7 +93,7 @@ impl Address {
         let Some((scheme, rest)) = split_scheme(text) else {
             let path = match (text.strip_prefix("~/"), home) {
                 (Some(below), Some(home)) => home.join(below),
-                _ => base.join(text),
+                _ => below(base, text),
             };
             return Ok(Self::Directory(path));
         };
@@ -101,7 +101,7 @@ impl Address {
             let path = rest.strip_prefix("//").unwrap_or(rest);
             return match path {
                 "" => Err(NotAnAddress::Lacks { what: "directory" }),
-                path => Ok(Self::Directory(base.join(path))),
+                path => Ok(Self::Directory(below(base, path))),
             };
         }
         let rest = rest.strip_prefix("//").unwrap_or(rest);
@@ -131,6 +131,15 @@ impl Address {
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Web { .. })
     }
+}
+
+/// Returns the path that `text` names from `base`, which must be canonical: what leads up at the begin is followed.
+fn below(base: &Path, text: &str) -> PathBuf {
+    let (mut base, mut rest) = (base, Path::new(text));
+    while let (Ok(up), Some(above)) = (rest.strip_prefix(".."), base.parent()) {
+        (base, rest) = (above, up);
+    }
+    base.join(rest)
 }
 
 /// Returns scheme and rest. One letter is no scheme, and neither is what is behind a `/`.
@@ -210,7 +219,8 @@ mod tests {
         }
         assert_eq!(shown("file:///srv/pv"), "/srv/pv");
         assert_eq!(shown("file:share"), "/project/share");
-        assert_eq!(shown("../share"), "/project/../share");
+        assert_eq!(shown("../share"), "/share");
+        assert_eq!(shown("../../share"), "/../share");
         assert_eq!(shown("~/share"), "/home/ada/share");
         assert_eq!(shown("s3://bucket/some/where/"), "s3://bucket/some/where");
         assert_eq!(shown("C:"), "/project/C:");

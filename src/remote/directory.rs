@@ -12,6 +12,7 @@ use crate::host::Time;
 
 /// Bytes are passed on in pieces of this size.
 const BUFFER_BYTES: usize = 1 << 20;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Files below a directory, which need not be there before something is written.
 #[derive(Debug)]
@@ -40,6 +41,30 @@ impl Directory {
             return Ok(Some((file, metadata.len())));
         }
         Err(BucketError::on("read", name, Trouble::Other)("it is no file"))
+    }
+
+    /// Removes what was being written when its writer died, if that is older than a day; returns how many files that were.
+    ///
+    /// # Errors
+    ///
+    /// [`BucketError`] if one cannot be removed.
+    pub fn sweep(&self, now: Time) -> Result<u64, BucketError> {
+        let mut removed = 0;
+        if disk::look(&self.root)?.is_none() {
+            return Ok(removed);
+        }
+        for entry in disk::walk(&self.root) {
+            let Ok((path, disk::Found::File { .. })) = entry else { continue };
+            let is_left = path.file_name().is_some_and(disk::is_temporary);
+            let age_ms = |written: Time| now.epoch_ms - written.epoch_ms;
+            let is_old =
+                fs::metadata(&path).ok().and_then(|metadata| written(&metadata)).is_some_and(|at| age_ms(at) > DAY_MS);
+            if is_left && is_old {
+                disk::remove_tree(&path)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     fn path(&self, name: &str) -> PathBuf {

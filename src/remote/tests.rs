@@ -730,3 +730,20 @@ fn who_may_not_remove_anything_pushes_and_pulls_and_collects_nothing() {
     assert!(matches!(error, RemoteError::Bucket(BucketError { trouble: Trouble::Refused, .. })), "{error}");
     assert_eq!(Machine::new().pull(&bucket, &more).unwrap().missing.len(), 0);
 }
+
+#[test]
+fn what_a_killed_writer_left_in_a_directory_goes_after_a_day() {
+    let (here, live) = Machine::filled();
+    let share = tempfile::tempdir().unwrap();
+    let bucket = Directory::new(share.path().join("remote"));
+    assert_eq!(bucket.sweep(crate::host::Time::now()).unwrap(), 0);
+    here.push(&bucket, &live).unwrap();
+    let left = share.path().join("remote/packs/.pv-1-1.tmp");
+    drop(crate::disk::create(&left).unwrap());
+    let now = crate::host::Time::now();
+    let later = |hours: i64| crate::host::Time { epoch_ms: now.epoch_ms + hours * 3_600_000 };
+    assert_eq!(bucket.sweep(later(1)).unwrap(), 0);
+    assert_eq!(bucket.sweep(later(25)).unwrap(), 1);
+    assert!(!left.exists());
+    assert_eq!(Machine::new().pull(&bucket, &live).unwrap().missing.len(), 0);
+}

@@ -12,7 +12,7 @@ use super::super::ui::{NAME, Ui, paint};
 use super::{Args, DAY_SECONDS};
 use crate::host::Time;
 use crate::project::Project;
-use crate::remote::{self, Connection, JOBS, RemoteError, Swept, Way};
+use crate::remote::{self, Address, Connection, Directory, JOBS, RemoteError, Swept, Way};
 use crate::retention::{self, RetentionError};
 use crate::store::LocalStore;
 
@@ -91,6 +91,10 @@ pub(super) fn sweep(ui: &mut Ui, project: &Project, name: &str, args: &Args) -> 
     let go_on = |bytes| progress.count(1, bytes);
     let swept = remote::sweep(&project.store, &bucket, &mut catalog, &live, terms, JOBS, &go_on).map_err(failed)?;
     drop(progress);
+    if let (Address::Directory(path), false) = (&remote.address, args.dry_run) {
+        // What a writer left that was killed is named by nothing.
+        Directory::new(path.clone()).sweep(Time::now()).map_err(|error| remote.failed(error.into()))?;
+    }
     ui.show(&answer(remote.name, swept, args))?;
     Ok(0)
 }
