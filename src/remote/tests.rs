@@ -533,7 +533,8 @@ fn a_sample_looks_at_every_pack_and_reads_a_part() {
     let none = Depth::Sample { percent: 0.0, seed: 1 };
     let (found, _) = inspect(&bucket, &here.memory(), none, &|_| true).unwrap();
     assert_eq!((found.packs, found.records, found.damaged.len()), (1, 0, 0));
-    drop(bucket.files().remove(&pack_of(&bucket)));
+    let pack = pack_of(&bucket);
+    bucket.files().remove(&pack);
     let (found, _) = inspect(&bucket, &here.memory(), none, &|_| true).unwrap();
     assert_eq!(found.damaged.into_values().collect::<Vec<_>>(), [PackFlaw::Gone]);
 }
