@@ -140,6 +140,11 @@ impl Catalog {
         self.indexes.iter().any(|(name, index)| !self.condemned.contains(name) && index.find(part).is_some())
     }
 
+    /// Returns the names of the packs that are there to stay.
+    pub(super) fn kept_packs(&self) -> impl Iterator<Item = Digest> {
+        self.indexes.keys().filter(|name| !self.condemned.contains(name)).copied()
+    }
+
     /// Returns the packs that are to go.
     pub(super) fn condemned(&self) -> &BTreeSet<Digest> {
         &self.condemned

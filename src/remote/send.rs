@@ -52,7 +52,13 @@ impl Shipment {
     /// [`RemoteError`] if the store cannot be read, or the remote not be asked.
     pub fn plan(store: &LocalStore, bucket: &dyn Bucket, catalog: &Catalog, live: &Live) -> Result<Self, RemoteError> {
         let mut shipment = Self { objects: live.len() as u64, ..Self::default() };
+        // What lies in a pack that the remote has as well is there, and its index need not be looked into.
+        let kept: BTreeSet<Digest> = catalog.kept_packs().collect();
         for (kind, digest) in live {
+            if store.is_in_packs(*kind, *digest, &kept)? {
+                shipment.skipped += 1;
+                continue;
+            }
             let (parts, is_file) = match store.parts_of(*kind, *digest)? {
                 Parts::Records(parts) => (parts, false),
                 Parts::File(parts) => (parts, true),

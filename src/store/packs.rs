@@ -78,6 +78,14 @@ impl Packs {
         Ok(entries.filter_map(|pack| known.entry(pack, digest, tag)).map(|entry| entry.length).next())
     }
 
+    /// Returns whether a pack with one of these names has the record, by what is known.
+    pub(super) fn has_in(&self, digest: Digest, tag: Tag, names: &BTreeSet<Digest>) -> Result<bool, DiskError> {
+        self.list_once()?;
+        let known = self.read();
+        let mut packs = known.packs.iter().rev().filter(|pack| names.contains(&pack.name()));
+        Ok(packs.any(|pack| known.entry(pack, digest, tag).is_some()))
+    }
+
     /// Looks for packs that have come since.
     ///
     /// Every record that was published before is then known, unless packs come and go without a pause. Whoever found

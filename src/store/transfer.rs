@@ -117,6 +117,15 @@ impl LocalStore {
         Ok(Parts::File(pieces.chain([Part::list(digest)]).collect()))
     }
 
+    /// Returns whether the object is one record of a pack with one of these names.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`] if the packs cannot be listed.
+    pub fn is_in_packs(&self, kind: Kind, digest: Digest, names: &BTreeSet<Digest>) -> Result<bool, StoreError> {
+        Ok(!names.is_empty() && self.packs.has_in(digest, Tag::Object(kind), names)?)
+    }
+
     /// Returns how many bytes these records take in packs, as far as they are in packs here.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::record::Tag;
-use crate::hash::Digest;
+use crate::hash::{Digest, Hasher};
 
 /// How many bytes an entry has.
 pub(in crate::store) const ENTRY_BYTES: usize = 56;
@@ -146,6 +146,18 @@ impl Index<'_> {
     /// Returns every entry whose digest begins with this byte.
     pub(in crate::store) fn starting_with(&self, byte: u8) -> impl Iterator<Item = Entry> {
         self.bucket(byte).filter_map(|at| self.get(at))
+    }
+
+    /// Returns the digest that names the pack whose index `reader` yields. Holds little of it in memory.
+    pub(in crate::store) fn name_of(mut reader: impl std::io::Read) -> std::io::Result<Digest> {
+        let mut hasher = Hasher::derived(CONTEXT);
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(hasher.finish().0),
+                count => hasher.update(&buffer[..count]),
+            }
+        }
     }
 
     /// Returns the digest that names the pack with this index.

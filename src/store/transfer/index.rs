@@ -1,5 +1,7 @@
 //! The index of a pack that lies elsewhere.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -62,27 +64,33 @@ impl Placed {
 impl PackIndex {
     /// Returns the index with these bytes; `None` if they are none.
     pub fn read(bytes: Vec<u8>) -> Option<Self> {
-        Self::of(Bytes::Read(bytes))
+        let index = Self::of(Bytes::Read(bytes))?;
+        (index.index().name() == index.trailer.name).then_some(index)
     }
 
     /// Returns the index in the file at `path`; `None` if there is no file, or another.
     ///
-    /// The file is mapped, so what is not looked at takes no memory; it must not change.
+    /// The file is read once, to be hashed, and then mapped: what is not looked at takes no memory. It must not change.
     ///
     /// # Errors
     ///
     /// [`DiskError`] if the file cannot be read.
     pub fn open(path: &Path) -> Result<Option<Self>, DiskError> {
-        Ok(disk::map_file(path)?.and_then(|mapped| Self::of(Bytes::Mapped(mapped))))
+        let Some(index) = disk::map_file(path)?.and_then(|mapped| Self::of(Bytes::Mapped(mapped))) else {
+            return Ok(None);
+        };
+        let body_bytes = (index.bytes().len() - TRAILER_BYTES) as u64;
+        let name = File::open(path).and_then(|file| Index::name_of(file.take(body_bytes)));
+        Ok((name.map_err(DiskError::on("read", path))? == index.trailer.name).then_some(index))
     }
 
+    /// Returns the index with these bytes, if they are one as far as their end tells.
     fn of(bytes: Bytes) -> Option<Self> {
         let all = bytes.as_slice();
         let (body, last) = all.split_at_checked(all.len().checked_sub(TRAILER_BYTES)?)?;
         let records = u64::from_le_bytes(*last.first_chunk()?);
         let trailer = Trailer::decode(last, records.checked_add(all.len() as u64)?)?;
-        let is_it = body.len() >= FANOUT_BYTES && Index(body).name() == trailer.name;
-        is_it.then_some(Self { bytes, trailer })
+        (body.len() >= FANOUT_BYTES).then_some(Self { bytes, trailer })
     }
 
     /// Returns the digest that names the pack. It is that of the index, so it tells whether the index is whole.
