@@ -20,7 +20,7 @@ const FORMAT_MAX_BYTES: u64 = 4096;
 /// A line of the format begins with this where it names something that a reader must know.
 const REQUIRES: &str = "requires ";
 /// So many indexes are fetched at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// The packs of a remote.
 pub struct Catalog {
@@ -82,7 +82,7 @@ impl Catalog {
             for (name, index) in names.iter().zip(fetched) {
                 // One that went meanwhile went with its pack.
                 if let Some(index) = index? {
-                    self.remember(*name, &index)?;
+                    self.remember(*name, index.bytes())?;
                 }
             }
         }
@@ -215,11 +215,11 @@ pub(super) fn index_file(name: Digest) -> String {
     format!("{INDEXES}/{name}")
 }
 
-fn fetch_index(bucket: &dyn Bucket, name: Digest) -> Result<Option<Vec<u8>>, RemoteError> {
+fn fetch_index(bucket: &dyn Bucket, name: Digest) -> Result<Option<PackIndex>, RemoteError> {
     let file = index_file(name);
     let Some(bytes) = bucket.read(&file, INDEX_MAX_BYTES)? else { return Ok(None) };
     match PackIndex::read(bytes) {
-        Some(index) if index.name() == name => Ok(Some(index.bytes().to_vec())),
+        Some(index) if index.name() == name => Ok(Some(index)),
         _ => Err(RemoteError::Wrong { file }),
     }
 }
