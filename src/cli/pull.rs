@@ -11,18 +11,18 @@ use super::checkout;
 use super::fail::{CliError, STORE};
 use super::open;
 use super::push;
-use super::reach::Remote;
+use super::reach::{Remote, in_words};
 use super::travel;
 use super::ui::{NAME, Ui, paint};
 use crate::exec::Stop;
 use crate::git::Asking;
 use crate::host::{Stopwatch, Time};
-use crate::object::{Entry, Kind, SnapshotId};
+use crate::object::{Entry, SnapshotId};
 use crate::path::ProjectPath;
 use crate::project::Project;
 use crate::record::Output;
-use crate::remote::{Connection, Fetched, Fetching, RemoteError, Way};
-use crate::retention::{self, RetentionError, Roots};
+use crate::remote::{Connection, Fetching, Unfetched, Way};
+use crate::retention::{self, Roots};
 use crate::snapshot::{View, read_snapshot};
 use crate::store::LocalStore;
 
@@ -107,12 +107,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let way = Way { bucket, catalog, jobs: usize::from(args.jobs), progress: &go_on };
     let before = bucket.moved_bytes();
     let roots = roots(&project, &store, args, &open::directory(global)?)?;
-    let failed = |error| match error {
-        Failed::Local(error) => error.into(),
-        Failed::Remote(error) => remote.failed(error),
-    };
-    let closure = |local: &LocalStore| retention::reachable(local, &roots).map_err(Failed::Local);
-    let lacking = way.survey(&project.store, &closure).map_err(failed)?;
+    let closure = |local: &LocalStore| retention::reachable(local, &roots).map_err(Unfetched::Local);
+    let lacking = way.survey(&project.store, &closure).map_err(|error| remote.unfetched(error))?;
     let mut answer = Answer {
         remote: remote.name.clone(),
         dry_run: args.dry_run,
@@ -132,7 +128,10 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         let fetched = Way { progress: &go_on, ..way }.fetch(&project.store, &lacking);
         let fetched = fetched.map_err(|error| remote.failed(error))?;
         drop(progress);
-        tell_missing(ui, &fetched);
+        if let Some(missing) = in_words(&fetched.missing) {
+            ui.warn(format!("warning: {missing} neither here nor in the remote"));
+            ui.warn("hint: whoever has them can send them: `pv push`");
+        }
         if !fetched.missing.is_empty() && catalog.packs().next().is_none() {
             ui.warn(format!("note: nothing was ever pushed to {}", remote.address));
         }
@@ -149,17 +148,6 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     let is_whole = answer.missing == 0;
     ui.show(&answer)?;
     Ok(if is_whole { 0 } else { STORE })
-}
-
-enum Failed {
-    Local(RetentionError),
-    Remote(RemoteError),
-}
-
-impl From<RemoteError> for Failed {
-    fn from(error: RemoteError) -> Self {
-        Self::Remote(error)
-    }
 }
 
 /// Returns where everything begins that is asked for. Looking for paths fetches the directories of the snapshot.
@@ -235,20 +223,6 @@ fn paths(project: &Project, args: &Args, from: &std::path::Path) -> Result<Vec<P
         project.locate(from, given).ok_or_else(outside)
     };
     args.path.iter().map(locate).collect()
-}
-
-fn tell_missing(ui: &Ui, fetched: &Fetched) {
-    let files = fetched.missing.iter().filter(|(kind, _)| *kind == Kind::Blob).count() as u64;
-    let rest = fetched.missing.len() as u64 - files;
-    let what: Vec<_> = [(files, "file"), (rest, "other object")]
-        .into_iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, noun)| count(number, noun))
-        .collect();
-    if !what.is_empty() {
-        ui.warn(format!("warning: {} neither here nor in the remote", what.join(" and ")));
-        ui.warn("hint: whoever has them can send them: `pv push`".to_owned());
-    }
 }
 
 impl fmt::Display for Answer {

@@ -9,13 +9,13 @@ use super::Global;
 use super::answer::{bytes, count, seconds};
 use super::fail::CliError;
 use super::open;
-use super::reach::Remote;
+use super::reach::{Remote, in_words};
 use super::travel;
 use super::ui::{NAME, Ui, paint};
 use crate::exec::Stop;
 use crate::git::Asking;
 use crate::host::{Stopwatch, Time};
-use crate::object::{Kind, SnapshotId};
+use crate::object::SnapshotId;
 use crate::project::Project;
 use crate::remote::{Connection, RemoteError, Shipment};
 use crate::retention::{self, Roots};
@@ -126,7 +126,9 @@ pub(super) fn push(
     // What was read to find out what is there is no part of what was sent.
     let before = bucket.moved_bytes();
     let planned = Shipment::plan(&project.store, &bucket, &catalog, &live).map_err(|error| remote.failed(error))?;
-    warn_of_missing(ui, &planned);
+    if let Some(missing) = in_words(&planned.missing) {
+        ui.warn(format!("warning: {missing} neither here nor in the remote: `pv fsck` tells which"));
+    }
     let mut answer = Answer {
         remote: remote.name.clone(),
         dry_run,
@@ -164,19 +166,6 @@ pub(super) fn push(
     answer.requests = bucket.requests();
     answer.seconds = watch.elapsed().as_secs_f64();
     Ok(answer)
-}
-
-fn warn_of_missing(ui: &Ui, planned: &Shipment) {
-    let of_kind = |wanted: Kind| planned.missing.iter().filter(|(kind, _)| *kind == wanted).count() as u64;
-    if !planned.missing.is_empty() {
-        let (files, rest) = (of_kind(Kind::Blob), planned.missing.len() as u64 - of_kind(Kind::Blob));
-        let what: Vec<_> = [(files, "file"), (rest, "other object")]
-            .into_iter()
-            .filter(|(number, _)| *number > 0)
-            .map(|(number, noun)| count(number, noun))
-            .collect();
-        ui.warn(format!("warning: {} neither here nor in the remote: `pv fsck` tells which", what.join(" and ")));
-    }
 }
 
 impl fmt::Display for Answer {

@@ -1,5 +1,6 @@
 //! Which remote is meant, the way to it, and a store that gets from it what is missing here.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
@@ -7,11 +8,12 @@ use std::path::PathBuf;
 use super::answer::{bytes, count};
 use super::fail::CliError;
 use super::ui::{Progress, Ui};
+use crate::hash::Digest;
 use crate::host;
-use crate::object::SnapshotId;
+use crate::object::{Kind, SnapshotId};
 use crate::project::{Project, Remotes};
 use crate::record::Output;
-use crate::remote::{self, Address, Catalog, Connection, Counted, Fetching, RemoteError};
+use crate::remote::{self, Address, Catalog, Connection, Counted, Fetching, RemoteError, Unfetched};
 use crate::retention::Roots;
 use crate::store::Store;
 
@@ -76,10 +78,27 @@ impl Remote {
         Ok(Connection { bucket, catalog })
     }
 
+    /// Says why something was not fetched, and of the remote that it was this one.
+    pub(super) fn unfetched(&self, error: Unfetched) -> CliError {
+        match error {
+            Unfetched::Local(error) => error.into(),
+            Unfetched::Remote(error) => self.failed(error),
+        }
+    }
+
     /// Says that it was this remote.
     pub(super) fn failed(&self, source: RemoteError) -> CliError {
         OnRemote { name: self.name.clone(), source }.into()
     }
+}
+
+/// Returns in words how many objects are missing: `2 files and 1 other object`; `None` if none are.
+pub(super) fn in_words(missing: &BTreeSet<(Kind, Digest)>) -> Option<String> {
+    let files = missing.iter().filter(|(kind, _)| *kind == Kind::Blob).count() as u64;
+    let others = missing.len() as u64 - files;
+    let counts = [(files, "file"), (others, "other object")].into_iter().filter(|(number, _)| *number > 0);
+    let words: Vec<_> = counts.map(|(number, noun)| count(number, noun)).collect();
+    (!words.is_empty()).then(|| words.join(" and "))
 }
 
 /// Reads an address as it was written in the settings.

@@ -164,8 +164,14 @@ impl<'a> Fetching<'a> {
 /// So many ways are used at once where much is fetched.
 pub const JOBS: usize = 4;
 
-enum Unfetched {
+/// Why something was not fetched: what is needed is not known here, or the remote did not give it.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfetched {
+    /// Something that is here cannot be read or understood.
+    #[error(transparent)]
     Local(RetentionError),
+    /// The remote failed.
+    #[error(transparent)]
     Remote(RemoteError),
 }
 

@@ -38,7 +38,7 @@ pub use collect::{LEASE_MS, Sweep, Swept, sweep};
 pub use connect::connect;
 pub use directory::Directory;
 pub use fetch::{Closure, Fetched, Lacking, Way, leads_on};
-pub use fetching::{Connect, Connection, Fetching, JOBS, Watch, holds};
+pub use fetching::{Connect, Connection, Fetching, JOBS, Unfetched, Watch, holds};
 pub use inspect::{Depth, Inspected, Mended, PackFlaw, inspect};
 pub use send::{Sent, Shipment};
 pub use serve::{ServeError, serve};

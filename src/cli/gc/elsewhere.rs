@@ -12,8 +12,8 @@ use super::super::ui::{NAME, Ui, paint};
 use super::{Args, DAY_SECONDS};
 use crate::host::Time;
 use crate::project::Project;
-use crate::remote::{self, Address, Connection, Directory, JOBS, RemoteError, Swept, Way};
-use crate::retention::{self, RetentionError};
+use crate::remote::{self, Address, Connection, Directory, JOBS, Swept, Unfetched, Way};
+use crate::retention;
 use crate::store::LocalStore;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -52,17 +52,6 @@ struct Packs {
     bytes: u64,
 }
 
-enum Failed {
-    Local(RetentionError),
-    Remote(RemoteError),
-}
-
-impl From<RemoteError> for Failed {
-    fn from(error: RemoteError) -> Self {
-        Self::Remote(error)
-    }
-}
-
 /// Collects the garbage of a remote.
 pub(super) fn sweep(ui: &mut Ui, project: &Project, name: &str, args: &Args) -> Result<u8, CliError> {
     let remote = Remote::choose(project, Some(name).filter(|name| !name.is_empty()))?;
@@ -75,11 +64,8 @@ pub(super) fn sweep(ui: &mut Ui, project: &Project, name: &str, args: &Args) -> 
     }
     // What a directory leads to is only known from the directory, which may be there alone.
     let way = Way { bucket: &bucket, catalog: &catalog, jobs: JOBS, progress: &|_| true };
-    let closure = |local: &LocalStore| retention::reachable(local, &roots).map_err(Failed::Local);
-    let lacking = way.survey(&project.store, &closure).map_err(|error| match error {
-        Failed::Local(error) => error.into(),
-        Failed::Remote(error) => remote.failed(error),
-    })?;
+    let closure = |local: &LocalStore| retention::reachable(local, &roots).map_err(Unfetched::Local);
+    let lacking = way.survey(&project.store, &closure).map_err(|error| remote.unfetched(error))?;
     if let Some((kind, digest)) = lacking.directories.missing.iter().find(|(kind, _)| remote::leads_on(*kind)) {
         return Err(CliError::usage(format!("{kind} `{digest}` is neither here nor in remote `{}`", remote.name))
             .hint("so it is not known what else is needed, and nothing was taken away; whoever has it can send it: `pv push`")
