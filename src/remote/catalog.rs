@@ -250,7 +250,8 @@ pub(super) fn establish(bucket: &dyn Bucket) -> Result<(), RemoteError> {
     }
     // A typo in an address must not spread packs over somebody's photographs.
     if !bucket.list("")?.is_empty() {
-        return Err(RemoteError::Occupied);
+        // Unless somebody else has made it a remote since.
+        return if is_there(bucket)? { Ok(()) } else { Err(RemoteError::Occupied) };
     }
     let text = format!("{REMOTE_FORMAT}\n");
     if bucket.create(FORMAT_FILE, text.as_bytes())? {

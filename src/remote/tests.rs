@@ -748,3 +748,42 @@ fn what_a_killed_writer_left_in_a_directory_goes_after_a_day() {
     assert!(!left.exists());
     assert_eq!(Machine::new().pull(&bucket, &live).unwrap().missing.len(), 0);
 }
+
+/// Files in a place that somebody else makes a remote just after this one has looked.
+struct Raced(MemoryBucket);
+
+impl Bucket for Raced {
+    fn list(&self, directory: &str) -> Result<Vec<Listed>, BucketError> {
+        self.0.create("FORMAT", format!("{REMOTE_FORMAT}\n").as_bytes())?;
+        self.0.list(directory)
+    }
+
+    fn read(&self, name: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BucketError> {
+        self.0.read(name, most_bytes)
+    }
+
+    fn read_span(&self, name: &str, span: Range<u64>) -> Result<Vec<u8>, BucketError> {
+        self.0.read_span(name, span)
+    }
+
+    fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {
+        self.0.write(name, body)
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BucketError> {
+        self.0.create(name, bytes)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), BucketError> {
+        self.0.remove(name)
+    }
+}
+
+#[test]
+fn a_place_that_becomes_a_remote_meanwhile_is_no_place_of_others() {
+    // Of two first pushes at once, one was told that other files lie there.
+    let (here, live) = Machine::filled();
+    let bucket = Raced(MemoryBucket::default());
+    here.push(&bucket, &live).unwrap();
+    assert_eq!(Machine::new().pull(&bucket, &live).unwrap().missing.len(), 0);
+}
