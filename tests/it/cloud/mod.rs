@@ -18,7 +18,6 @@ mod servers;
 use self::contract::{noise, spans_are_exact};
 use self::machine::Machine;
 use self::servers::{ACCOUNT, KEY, Web};
-use crate::fault::needs;
 use crate::sandbox::Sandbox;
 
 /// Returns what is at an address, for a user who has these variables and no files.
