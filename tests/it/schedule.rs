@@ -257,7 +257,9 @@ fn a_terminal_shows_one_line_for_each_running_step_and_never_more_than_it_has() 
     let project = Sandbox::with_pipeline(&format!("steps:\n{}", names.iter().map(step).collect::<String>()));
     let drawn = on_a_terminal(&project, 5, "run --jobs 6");
     assert!(drawn.contains("Step: a\r\n") && drawn.contains("Step: f\r\n"), "{drawn}");
-    assert!(drawn.contains("hello from a"), "{drawn:?}");
+    // Which of those that begin at once get the lines is left open.
+    let told = names.iter().filter(|name| drawn.contains(&format!("hello from {name}"))).count();
+    assert!(told >= 3, "{drawn:?}");
     assert!(!drawn.contains("a | "), "what a step prints is shown in its line only: {drawn}");
     assert!(!drawn.contains("\u{1b}[2J"), "a step cannot clear the screen");
     // What is drawn at once stands between two moments in which a line is cleared.

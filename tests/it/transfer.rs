@@ -444,3 +444,53 @@ fn a_remote_that_fails_blocks_a_push_only_where_that_is_asked_for() {
     project.pv_ok(&["remote", "add", "share", share.to_str().unwrap()]);
     assert!(push("fourth").status.success());
 }
+
+/// Starts `pv` and kills it as soon as there are so many files and directories below `watched`. Returns whether it had ended before.
+fn killed_at(project: &Sandbox, place: &Path, arguments: &[&str], watched: &Path, entries: usize) -> bool {
+    let mut child = project.pv_command_in(place, arguments);
+    child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = child.spawn().unwrap();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return true;
+        }
+        if walkdir::WalkDir::new(watched).into_iter().count() >= entries {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return false;
+        }
+    }
+}
+
+#[test]
+fn a_push_and_a_pull_that_are_killed_anywhere_go_on_the_next_time_and_leave_nothing_wrong() {
+    let (project, share) = project();
+    let bytes: Vec<u8> =
+        (0..40_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
+    project.write("data/raw.csv", bytes);
+    project.pv_ok(&["run"]);
+    project.pv_ok(&["snapshot"]);
+    project.commit("large");
+    let mut killed = 0;
+    for entries in 1..30 {
+        let done = killed_at(&project, &project.path("."), &["push", "--jobs", "2"], &share, entries);
+        killed += usize::from(!done);
+        if share.join("FORMAT").exists() {
+            assert_eq!(project.json(&["fsck", "--remote", "--whole"]).1, 0, "after a push that stopped at {entries}");
+        }
+    }
+    assert!(killed > 5, "only {killed} were killed");
+    project.pv_ok(&["push"]);
+    let place = clone_of(&project, "clone");
+    lose_store(&project);
+    let mut killed = 0;
+    for entries in 1..30 {
+        let done = killed_at(&project, &place, &["pull", "--no-records"], &place.join(".git/pv"), entries);
+        killed += usize::from(!done);
+        assert_eq!(project.json_in(&place, &["fsck"]).0["damaged"], Value::Array(Vec::new()));
+    }
+    assert!(killed > 3, "only {killed} were killed");
+    json(&project, &place, &["pull"]);
+    assert_eq!(json(&project, &place, &["run", "HEAD", "--offline"])["verdict"], "reproduced");
+}
