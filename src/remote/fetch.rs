@@ -19,8 +19,8 @@ use crate::store::{Live, LocalStore, Part, Placed, Store, Taken, pieces_of};
 
 /// What is not wanted between two records is read too if it is shorter than a request is worth.
 const GAP_BYTES: u64 = 256 << 10;
-/// No span is longer, unless one record is.
-const SPAN_BYTES: u64 = 8 << 20;
+/// No span is longer, unless one record is. Some servers read a whole file for any part of it.
+const SPAN_BYTES: u64 = 32 << 20;
 /// After so many bytes, what has come is kept, so that an interruption costs no more than that.
 const KEPT_EVERY_BYTES: u64 = 64 << 20;
 
