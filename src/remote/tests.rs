@@ -16,6 +16,10 @@ struct MemoryBucket {
     asked: AtomicUsize,
     /// The request with this number fails, and all after it.
     breaks_at: Option<usize>,
+    /// No file can be removed.
+    append_only: bool,
+    /// Somebody else makes it a remote just before it is listed.
+    raced: bool,
 }
 
 impl MemoryBucket {
@@ -24,7 +28,7 @@ impl MemoryBucket {
     }
 
     fn breaking(files: BTreeMap<String, Vec<u8>>, at: usize) -> Self {
-        Self { files: Mutex::new(files), asked: AtomicUsize::new(0), breaks_at: Some(at) }
+        Self { files: Mutex::new(files), breaks_at: Some(at), ..Self::default() }
     }
 
     fn ask(&self, name: &str) -> Result<(), BucketError> {
@@ -43,6 +47,9 @@ impl MemoryBucket {
 impl Bucket for MemoryBucket {
     fn list(&self, directory: &str) -> Result<Vec<Listed>, BucketError> {
         self.ask(directory)?;
+        if self.raced {
+            self.create("FORMAT", format!("{REMOTE_FORMAT}\n").as_bytes())?;
+        }
         let files = self.files();
         let below = |name: &str| {
             let rest = if directory.is_empty() { name } else { name.strip_prefix(directory)?.strip_prefix('/')? };
@@ -88,6 +95,9 @@ impl Bucket for MemoryBucket {
 
     fn remove(&self, name: &str) -> Result<(), BucketError> {
         self.ask(name)?;
+        if self.append_only {
+            return Err(BucketError::on("remove", name, Trouble::Refused)("this key may not"));
+        }
         self.files().remove(name);
         Ok(())
     }
@@ -691,39 +701,10 @@ fn wherever_a_collection_stops_what_is_needed_stays() {
     }
 }
 
-/// Files of which none can be removed.
-struct AppendOnly(MemoryBucket);
-
-impl Bucket for AppendOnly {
-    fn list(&self, directory: &str) -> Result<Vec<Listed>, BucketError> {
-        self.0.list(directory)
-    }
-
-    fn read(&self, name: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BucketError> {
-        self.0.read(name, most_bytes)
-    }
-
-    fn read_span(&self, name: &str, span: Range<u64>) -> Result<Vec<u8>, BucketError> {
-        self.0.read_span(name, span)
-    }
-
-    fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {
-        self.0.write(name, body)
-    }
-
-    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BucketError> {
-        self.0.create(name, bytes)
-    }
-
-    fn remove(&self, name: &str) -> Result<(), BucketError> {
-        Err(BucketError::on("remove", name, Trouble::Refused)("this key may not"))
-    }
-}
-
 #[test]
 fn who_may_not_remove_anything_pushes_and_pulls_and_collects_nothing() {
     let (here, live) = Machine::filled();
-    let bucket = AppendOnly(MemoryBucket::default());
+    let bucket = MemoryBucket { append_only: true, ..MemoryBucket::default() };
     here.push(&bucket, &live).unwrap();
     let more = here.put("more");
     here.push(&bucket, &more).unwrap();
@@ -749,41 +730,11 @@ fn what_a_killed_writer_left_in_a_directory_goes_after_a_day() {
     assert_eq!(Machine::new().pull(&bucket, &live).unwrap().missing.len(), 0);
 }
 
-/// Files in a place that somebody else makes a remote just after this one has looked.
-struct Raced(MemoryBucket);
-
-impl Bucket for Raced {
-    fn list(&self, directory: &str) -> Result<Vec<Listed>, BucketError> {
-        self.0.create("FORMAT", format!("{REMOTE_FORMAT}\n").as_bytes())?;
-        self.0.list(directory)
-    }
-
-    fn read(&self, name: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BucketError> {
-        self.0.read(name, most_bytes)
-    }
-
-    fn read_span(&self, name: &str, span: Range<u64>) -> Result<Vec<u8>, BucketError> {
-        self.0.read_span(name, span)
-    }
-
-    fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {
-        self.0.write(name, body)
-    }
-
-    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, BucketError> {
-        self.0.create(name, bytes)
-    }
-
-    fn remove(&self, name: &str) -> Result<(), BucketError> {
-        self.0.remove(name)
-    }
-}
-
 #[test]
 fn a_place_that_becomes_a_remote_meanwhile_is_no_place_of_others() {
     // Of two first pushes at once, one was told that other files lie there.
     let (here, live) = Machine::filled();
-    let bucket = Raced(MemoryBucket::default());
+    let bucket = MemoryBucket { raced: true, ..MemoryBucket::default() };
     here.push(&bucket, &live).unwrap();
     assert_eq!(Machine::new().pull(&bucket, &live).unwrap().missing.len(), 0);
 }
