@@ -68,6 +68,21 @@ impl Lock {
         }
     }
 
+    /// Shares the lock at `path` with others who share it, waiting for whoever has it alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::try_exclusive`].
+    pub fn shared(path: &Path) -> Result<Self, DiskError> {
+        loop {
+            let file = Self::open(path)?;
+            file.lock_shared().map_err(DiskError::on("lock", path))?;
+            if is_still_at(&file, path) {
+                return Ok(Self { file, path: path.to_owned() });
+            }
+        }
+    }
+
     /// Gives the lock back and removes its file, for locks of which there would be ever more.
     pub fn remove(self) {
         // The file goes while the lock is held; one that cannot be removed does no harm.

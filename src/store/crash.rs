@@ -69,7 +69,11 @@ fn check(directory: &Path, acknowledged: &BTreeSet<Digest>, case: &str) {
     let put = |bytes: &Vec<u8>| store.put_bytes(Kind::Blob, bytes).unwrap().digest;
     let session = b"to start a session in any case".to_vec();
     let all: BTreeSet<_> = batches().concat().iter().chain([&session]).map(put).collect();
-    assert_eq!(names(&directory.join("tmp")).len(), 2, "{case}: the leftover is gone, the lock and this session stay");
+    assert_eq!(
+        names(&directory.join("tmp")).len(),
+        3,
+        "{case}: the leftovers are gone, the lock and this session with its own stay"
+    );
     store.sync().unwrap();
     drop(store);
     assert_eq!(names(&directory.join("tmp")), ["lock"], "{case}");
@@ -205,14 +209,17 @@ fn leftovers_of_the_dead_go_and_the_files_of_the_living_stay() {
     let digest = living.put_bytes(Kind::Blob, b"living").unwrap().digest;
     let dead = root.path().join("tmp/4000000-0");
     disk::write_whole(&dead.join("half written"), b"ha", Durability::Deferred).unwrap();
-    disk::write_whole(&dead.join("lock"), b"", Durability::Deferred).unwrap();
-    let died_at_birth = root.path().join("tmp/4000001-0");
-    fs::create_dir(&died_at_birth).unwrap();
+    disk::write_whole(&root.path().join("tmp/4000000-0.lock"), b"", Durability::Deferred).unwrap();
+    let half_removed = root.path().join("tmp/4000001-0");
+    fs::create_dir(&half_removed).unwrap();
+    let died_at_birth = root.path().join("tmp/4000002-0.lock");
+    disk::write_whole(&died_at_birth, b"", Durability::Deferred).unwrap();
 
     let other = LocalStore::open(root.path()).unwrap();
     assert!(dead.exists(), "opening writes nothing");
     other.put_bytes(Kind::Blob, b"other").unwrap();
-    assert!(!dead.exists() && !died_at_birth.exists());
+    assert!(!dead.exists() && !half_removed.exists() && !died_at_birth.exists());
+    assert!(!root.path().join("tmp/4000000-0.lock").exists());
     assert_eq!(living.get(Kind::Blob, digest).unwrap(), b"living");
     living.sync().unwrap();
     let source = root.path().join("source");

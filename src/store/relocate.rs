@@ -164,7 +164,7 @@ pub fn is_free(directory: &Path) -> Result<bool, StoreError> {
         let name = path.file_name().unwrap_or_default();
         let is_beginning = match found {
             Found::Directory => beginnings.contains(&path),
-            Found::File { .. } => name == session::LOCK_NAME || disk::is_temporary(name),
+            Found::File { .. } => session::is_lock(name) || disk::is_temporary(name),
             _ => false,
         };
         if !is_beginning {

@@ -175,7 +175,7 @@ fn a_store_that_another_process_writes_to_is_not_moved() {
     let running = command.env("GATE", &gate).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let has_session = || {
         let Ok(mut entries) = std::fs::read_dir(here.join(".git/pv/tmp")) else { return false };
-        entries.any(|entry| entry.unwrap().path().join("lock").exists())
+        entries.any(|entry| entry.unwrap().path().is_dir())
     };
     while !has_session() {
         std::thread::sleep(std::time::Duration::from_millis(5));

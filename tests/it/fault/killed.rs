@@ -1,7 +1,7 @@
 //! Processes that are killed or stopped at any moment, and what those beside them and after them see.
 
-use std::process::{Child, Command};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::content::{Files, Kept, Numbers, files_of};
 use super::place::{Place, end_of, snapshot_in, text_of};
@@ -111,6 +111,46 @@ fn a_stopped_writer_stops_nobody_else_and_may_go_on_later() {
         assert_eq!(snapshot_in(&output), beside.snapshot);
         place.assert_comes_out(&beside);
     }
+}
+
+#[test]
+fn a_writer_that_is_stopped_as_it_gets_a_lock_stops_nobody_else() {
+    let place = Place::in_memory();
+    place.lay(&files_of(0, 20_000, 3));
+    place.keep(&["snapshot"]);
+    let trace = place.path("../trace");
+    let mut stopped_at = 0;
+    for call in 1.. {
+        let files = files_of(call, 20_000, 3);
+        place.lay(&files);
+        // Dead sessions are swept, which takes their locks.
+        let mut dies = place.pv(&["snapshot"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        let _ = dies.kill();
+        end_of(dies);
+        let _ = std::fs::remove_file(&trace);
+        let at = format!("inject=flock:signal=STOP:when={call}");
+        let words =
+            ["-fDqq", "-o", "../trace", "-e", "trace=flock", "-e", &at, env!("CARGO_BIN_EXE_pv"), "--json", "snapshot"];
+        let mut writer = place.command("strace", &words);
+        let mut writer = writer.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let is_stopped = || std::fs::read_to_string(&trace).is_ok_and(|text| text.contains("stopped by SIGSTOP"));
+        while writer.try_wait().unwrap().is_none() && !is_stopped() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let was_stopped = is_stopped();
+        let beside = Kept { what: format!("beside lock {call}"), snapshot: place.keep(&["snapshot"]), files };
+        signal("-CONT", &writer);
+        let output = end_of(writer);
+        assert!(output.status.success(), "lock {call}: {}", text_of(&output));
+        assert_eq!(snapshot_in(&output), beside.snapshot);
+        if !was_stopped {
+            break;
+        }
+        stopped_at += 1;
+        place.assert_comes_out(&beside);
+    }
+    assert!(stopped_at >= 4, "stopped at {stopped_at} calls only");
 }
 
 fn signal(name: &str, child: &Child) {
