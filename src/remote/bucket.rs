@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::host::Time;
 use crate::store::Part;
 
+/// A bucket that hands on pieces asks for so much at once.
+const PIECE_BYTES: u64 = 8 << 20;
+
 /// Named files, somewhere else. Names are made of `/`, letters, digits, `-` and `.`; no part begins with a `.`.
 ///
 /// Every method can be called from many threads at once, and tries again by itself what a moment later may succeed.
@@ -33,6 +36,30 @@ pub trait Bucket: Send + Sync {
     ///
     /// [`BucketError`] if they cannot be read, or the file is missing or shorter.
     fn read_span(&self, name: &str, span: Range<u64>) -> Result<Vec<u8>, BucketError>;
+
+    /// Hands on these bytes of a file in pieces, as they come and in their order, until `take` returns `false`.
+    ///
+    /// Takes memory for some MiB at most, however long the span is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bucket::read_span`]. What was handed on before is right all the same.
+    fn stream_span(
+        &self,
+        name: &str,
+        span: Range<u64>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), BucketError> {
+        let mut start = span.start;
+        while start < span.end {
+            let end = span.end.min(start + PIECE_BYTES);
+            if !take(&self.read_span(name, start..end)?) {
+                break;
+            }
+            start = end;
+        }
+        Ok(())
+    }
 
     /// Writes a file, replacing one of the same name. It appears whole, and survives a crash of the other side.
     ///
@@ -192,6 +219,19 @@ impl Bucket for Counted {
     fn read_span(&self, name: &str, span: Range<u64>) -> Result<Vec<u8>, BucketError> {
         self.count(span.end - span.start);
         self.bucket.read_span(name, span)
+    }
+
+    fn stream_span(
+        &self,
+        name: &str,
+        span: Range<u64>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), BucketError> {
+        self.count(0);
+        self.bucket.stream_span(name, span, &mut |bytes| {
+            self.moved_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            take(bytes)
+        })
     }
 
     fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {

@@ -114,19 +114,44 @@ impl Cloud {
             .map_err(|error| Box::new(Answer { told: told(action, name, &error, &seen), code: seen.code(), error }))
     }
 
-    /// Fetches a file, or a part of it, and returns what `take` makes of it.
-    fn fetch(&self, name: &str, options: GetOptions, wanted: Wanted) -> Result<Result<Vec<u8>, Unfit>, Box<Answer>> {
+    /// Fetches a file, or a part of it, and hands on what is wanted of it.
+    fn fetch(&self, name: &str, options: GetOptions, wanted: Wanted, take: Take<'_>) -> Result<Fitness, Box<Answer>> {
         let key = self.key("read", name).map_err(Answer::of_settings)?;
-        self.ask("read", name, async { collect(self.store.get_opts(&key, options).await?, wanted).await })
+        self.ask("read", name, async { hand_on(self.store.get_opts(&key, options).await?, wanted, take).await })
+    }
+
+    /// Fetches a whole file of at most so many bytes.
+    fn fetch_whole(&self, name: &str, most_bytes: u64) -> Result<Result<Vec<u8>, Unfit>, Box<Answer>> {
+        let mut bytes = Vec::new();
+        let wanted = Wanted { skip: 0, bytes: most_bytes, and_more: false };
+        let fitness = self.fetch(name, GetOptions::default(), wanted, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            true
+        })?;
+        Ok(fitness.map(|()| bytes))
+    }
+
+    /// Hands on these bytes of a file, out of one answer.
+    fn stream_once(&self, name: &str, span: Range<u64>, take: Take<'_>) -> Result<(), BucketError> {
+        let bytes = span.end - span.start;
+        let ranged = GetOptions { range: Some(span.clone().into()), ..GetOptions::default() };
+        let fitness = match self.fetch(name, ranged, Wanted { skip: 0, bytes, and_more: false }, take) {
+            // It knows no ranges: what is before goes by, and what is behind is not waited for.
+            Err(answer) if matches!(answer.error, StoreError::NotSupported { .. }) => {
+                self.fetch(name, GetOptions::default(), Wanted { skip: span.start, bytes, and_more: true }, take)?
+            }
+            fitness => fitness?,
+        };
+        fitness.map_err(|unfit| unfit.on(name, bytes))
     }
 
     /// Returns whether a file is there and has just these bytes.
     fn holds_just(&self, name: &str, bytes: &[u8]) -> Result<bool, BucketError> {
-        let wanted = Wanted { skip: 0, bytes: bytes.len() as u64, and_more: false };
-        match self.fetch(name, GetOptions::default(), wanted) {
+        let most_bytes = bytes.len() as u64;
+        match self.fetch_whole(name, most_bytes) {
             Ok(Ok(found)) => Ok(found == bytes),
             Ok(Err(Unfit::Long)) => Ok(false),
-            Ok(Err(unfit)) => Err(unfit.on(name, wanted.bytes)),
+            Ok(Err(unfit)) => Err(unfit.on(name, most_bytes)),
             Err(answer) if answer.is_no_file() => Ok(false),
             Err(answer) => Err(answer.told),
         }
@@ -198,7 +223,7 @@ impl Bucket for Cloud {
     }
 
     fn read(&self, name: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BucketError> {
-        match self.fetch(name, GetOptions::default(), Wanted { skip: 0, bytes: most_bytes, and_more: false }) {
+        match self.fetch_whole(name, most_bytes) {
             Ok(Ok(bytes)) => Ok(Some(bytes)),
             Ok(Err(unfit)) => Err(unfit.on(name, most_bytes)),
             Err(answer) if answer.is_no_file() => Ok(None),
@@ -207,23 +232,35 @@ impl Bucket for Cloud {
     }
 
     fn read_span(&self, name: &str, span: Range<u64>) -> Result<Vec<u8>, BucketError> {
-        let length = span.end.saturating_sub(span.start);
-        if length == 0 {
-            return Ok(Vec::new());
-        }
-        let ranged = GetOptions { range: Some(span.clone().into()), ..GetOptions::default() };
-        let fetched = match self.fetch(name, ranged, Wanted { skip: 0, bytes: length, and_more: false }) {
-            // It knows no ranges: what is before goes by, and what is behind is not waited for.
-            Err(answer) if matches!(answer.error, StoreError::NotSupported { .. }) => {
-                self.fetch(name, GetOptions::default(), Wanted { skip: span.start, bytes: length, and_more: true })?
+        let mut bytes = Vec::with_capacity(usize::try_from(span.end.saturating_sub(span.start)).unwrap_or_default());
+        self.stream_span(name, span, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            true
+        })?;
+        Ok(bytes)
+    }
+
+    fn stream_span(&self, name: &str, span: Range<u64>, take: Take<'_>) -> Result<(), BucketError> {
+        let (mut at, mut tries) = (span.start, 1);
+        while at < span.end {
+            let before = at;
+            let mut is_enough = false;
+            let streamed = self.stream_once(name, at..span.end, &mut |piece| {
+                at += piece.len() as u64;
+                is_enough = !take(piece);
+                !is_enough
+            });
+            match streamed {
+                _ if is_enough => break,
+                Ok(()) => {}
+                // What has come need not come again, for which the answer's own patience is too short where much does.
+                Err(error) if error.trouble == Trouble::Unreachable && at > before && tries < self.patience.tries => {
+                    tries = if at - before >= PART_BYTES { 1 } else { tries + 1 };
+                }
+                Err(error) => return Err(error),
             }
-            fetched => fetched?,
-        };
-        match fetched {
-            Ok(bytes) if bytes.len() as u64 == length => Ok(bytes),
-            Ok(_) => Err(Unfit::Short.on(name, length)),
-            Err(unfit) => Err(unfit.on(name, length)),
         }
+        Ok(())
     }
 
     fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {
@@ -331,32 +368,36 @@ struct Wanted {
     and_more: bool,
 }
 
-/// Returns what is wanted of an answer, of which no more than one piece beside that lies in memory.
-async fn collect(answer: GetResult, wanted: Wanted) -> object_store::Result<Result<Vec<u8>, Unfit>> {
-    let most = usize::try_from(wanted.bytes).unwrap_or(usize::MAX);
+/// Is handed pieces, and returns whether there is to be more.
+type Take<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+/// Whether an answer was what was asked for.
+type Fitness = Result<(), Unfit>;
+
+/// Hands on what is wanted of an answer, of which no more than one piece lies in memory.
+async fn hand_on(answer: GetResult, wanted: Wanted, take: Take<'_>) -> object_store::Result<Fitness> {
     let announced = answer.range.end - answer.range.start;
     if !wanted.and_more && announced > wanted.bytes {
         return Ok(Err(Unfit::Long));
     }
-    let mut skip = wanted.skip;
-    let mut bytes = Vec::with_capacity(usize::try_from(announced).unwrap_or(most).min(most));
+    let (mut skip, mut come) = (wanted.skip, 0);
     let mut pieces = answer.into_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
         let skipped = usize::try_from(skip).unwrap_or(piece.len()).min(piece.len());
         skip -= skipped as u64;
         let taken = &piece[skipped..];
-        let room = most - bytes.len();
+        let room = usize::try_from(wanted.bytes - come).unwrap_or(usize::MAX);
         if taken.len() > room && !wanted.and_more {
             return Ok(Err(Unfit::Long));
         }
-        bytes.extend_from_slice(&taken[..taken.len().min(room)]);
-        if wanted.and_more && bytes.len() == most {
-            return Ok(Ok(bytes));
+        let taken = &taken[..taken.len().min(room)];
+        come += taken.len() as u64;
+        if (!taken.is_empty() && !take(taken)) || (wanted.and_more && come == wanted.bytes) {
+            return Ok(Ok(()));
         }
     }
-    let is_short = wanted.and_more || (bytes.len() as u64) < announced;
-    Ok(if is_short { Err(Unfit::Short) } else { Ok(bytes) })
+    let is_short = wanted.and_more || come < announced;
+    Ok(if is_short { Err(Unfit::Short) } else { Ok(()) })
 }
 
 /// Returns the next `bytes` of what is to be sent.

@@ -56,13 +56,29 @@ pub(super) fn spans_are_exact(bucket: &dyn Bucket, name: &str, bytes: &[u8]) {
     for span in [0..1, 0..end, end - 1..end, end / 3..end / 2, 17..17] {
         let read = bucket.read_span(name, span.start as u64..span.end as u64).unwrap();
         assert_eq!(read, bytes[span.clone()], "{span:?}");
+        let mut streamed = Vec::new();
+        let mut take = |piece: &[u8]| {
+            streamed.extend_from_slice(piece);
+            true
+        };
+        bucket.stream_span(name, span.start as u64..span.end as u64, &mut take).unwrap();
+        assert_eq!(streamed, bytes[span.clone()], "{span:?}");
     }
+    let mut first = Vec::new();
+    let mut take = |piece: &[u8]| {
+        first.extend_from_slice(piece);
+        false
+    };
+    bucket.stream_span(name, 1..end as u64, &mut take).unwrap();
+    assert!(!first.is_empty() && bytes[1..].starts_with(&first), "no more than one piece");
 }
 
 fn what_is_not_there_is_missing(bucket: &dyn Bucket) {
     assert_eq!(bucket.read("nowhere/file", 10).unwrap(), None);
-    let error = bucket.read_span("nowhere/file", 0..1).unwrap_err();
-    assert_eq!((error.trouble, error.name.as_str()), (Trouble::Missing, "nowhere/file"));
+    let streamed = bucket.stream_span("nowhere/file", 0..1, &mut |_| true).unwrap_err();
+    for error in [bucket.read_span("nowhere/file", 0..1).unwrap_err(), streamed] {
+        assert_eq!((error.trouble, error.name.as_str()), (Trouble::Missing, "nowhere/file"));
+    }
     bucket.remove("nowhere/file").unwrap();
     assert_eq!(bucket.list("nowhere").unwrap(), []);
 }
@@ -115,6 +131,8 @@ fn what_does_not_fit_is_an_error(bucket: &dyn Bucket) {
     assert_eq!((error.trouble, error.source.to_string()), (Trouble::Garbled, "it is longer than 9 bytes".to_owned()));
     for span in [9..11, 10..11, 100..110] {
         assert_eq!(bucket.read_span("fit/ten", span.clone()).unwrap_err().trouble, Trouble::Garbled, "{span:?}");
+        let streamed = bucket.stream_span("fit/ten", span.clone(), &mut |_| true);
+        assert_eq!(streamed.unwrap_err().trouble, Trouble::Garbled, "{span:?}");
     }
 }
 

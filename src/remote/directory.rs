@@ -123,6 +123,26 @@ impl Bucket for Directory {
         Ok(bytes)
     }
 
+    fn stream_span(
+        &self,
+        name: &str,
+        span: Range<u64>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), BucketError> {
+        let file = File::open(self.path(name)).map_err(on_io("read", name))?;
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut at = span.start;
+        while at < span.end {
+            let count = usize::try_from(span.end - at).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+            file.read_exact_at(&mut buffer[..count], at).map_err(on_io("read", name))?;
+            if !take(&buffer[..count]) {
+                break;
+            }
+            at += count as u64;
+        }
+        Ok(())
+    }
+
     fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {
         let path = self.path(name);
         let mut reader = body.reader();

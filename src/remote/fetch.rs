@@ -3,7 +3,8 @@
 //! What is no file comes first, directories level by level, because they tell what else there
 //! is. They are synced together: a directory that is here has everything below
 //! it that is a directory, as everybody expects. Then come the files, each pack
-//! read from its begin to its end, in spans of what is wanted.
+//! read from its begin to its end, in spans of what is wanted: as few as there are
+//! ways, for some servers read a whole file for any part of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -19,8 +20,8 @@ use crate::store::{Live, LocalStore, Part, Placed, Store, Taken, pieces_of};
 
 /// What is not wanted between two records is read too if it is shorter than a request is worth.
 const GAP_BYTES: u64 = 256 << 10;
-/// No span is longer, unless one record is. Some servers read a whole file for any part of it.
-const SPAN_BYTES: u64 = 32 << 20;
+/// No span that is read at once is longer, unless one record is.
+pub(super) const SPAN_BYTES: u64 = 32 << 20;
 /// After so many bytes, what has come is kept, so that an interruption costs no more than that.
 const KEPT_EVERY_BYTES: u64 = 64 << 20;
 
@@ -96,7 +97,7 @@ impl Way<'_> {
 
     /// Fetches what is lacking, and keeps all of it.
     ///
-    /// Costs one request for some MiB of what lies near each other. Takes memory for two spans on each way.
+    /// Costs one request for some MiB of what lies near each other. Takes memory for two records on each way.
     ///
     /// # Errors
     ///
@@ -167,7 +168,7 @@ struct Trip<'a> {
     unkept: AtomicU64,
 }
 
-/// Some records of one pack that lie near each other.
+/// Some records of one pack that lie near each other, in their order.
 pub(super) struct Stretch {
     pub(super) pack: Digest,
     pub(super) span: Range<u64>,
@@ -255,10 +256,12 @@ impl Trip<'_> {
             }
         }
         let may_keep = !parts.iter().any(|part| part.as_object().is_some_and(|(kind, _)| is_telling(kind)));
-        let stretches: Vec<Stretch> =
-            by_pack.into_iter().flat_map(|(pack, records)| stretches(pack, records)).collect();
-        let next = Mutex::new(stretches.into_iter());
         let jobs = self.way.jobs.max(1);
+        let bytes: u64 = by_pack.values().flatten().map(|placed| placed.span().end - placed.span().start).sum();
+        let most_bytes = bytes.div_ceil(jobs as u64).max(SPAN_BYTES);
+        let stretches: Vec<Stretch> =
+            by_pack.into_iter().flat_map(|(pack, records)| stretches(pack, records, most_bytes)).collect();
+        let next = Mutex::new(stretches.into_iter());
         std::thread::scope(|scope| {
             let work = || -> Result<(), RemoteError> {
                 loop {
@@ -286,26 +289,87 @@ impl Trip<'_> {
         visit: &(dyn Fn(&Placed, &[u8]) -> Result<(), RemoteError> + Sync),
         may_keep: bool,
     ) -> Result<(), RemoteError> {
-        let bytes = self.way.bucket.read_span(&catalog::pack_file(stretch.pack), stretch.span.clone())?;
-        if bytes.len() as u64 != stretch.span.end - stretch.span.start {
-            return Err(RemoteError::Wrong { file: catalog::pack_file(stretch.pack) });
-        }
-        for placed in &stretch.records {
-            visit(placed, stretch.record(placed, &bytes).expect("the stretch was read whole"))?;
-        }
-        if !(self.way.progress)(bytes.len() as u64) {
+        let file = catalog::pack_file(stretch.pack);
+        let mut gathering = Gathering::of(stretch);
+        let mut taken = Ok(());
+        self.way.bucket.stream_span(&file, stretch.span.clone(), &mut |piece| {
+            taken = gathering.take(piece, visit).and_then(|()| self.account(piece.len() as u64, may_keep));
+            taken.is_ok() && !self.stop.load(Ordering::Relaxed)
+        })?;
+        taken?;
+        // Another way failed, and tells why.
+        let is_stopped = self.stop.load(Ordering::Relaxed);
+        if is_stopped || gathering.is_whole() { Ok(()) } else { Err(RemoteError::Wrong { file }) }
+    }
+
+    /// Tells of bytes that have come, and keeps what has come if that is much.
+    fn account(&self, bytes: u64, may_keep: bool) -> Result<(), RemoteError> {
+        if !(self.way.progress)(bytes) {
             return Err(RemoteError::Interrupted);
         }
-        let before = self.unkept.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        if may_keep && before + bytes.len() as u64 >= KEPT_EVERY_BYTES && self.unkept.swap(0, Ordering::Relaxed) > 0 {
+        let before = self.unkept.fetch_add(bytes, Ordering::Relaxed);
+        if may_keep && before + bytes >= KEPT_EVERY_BYTES && self.unkept.swap(0, Ordering::Relaxed) > 0 {
             self.store.sync()?;
         }
         Ok(())
     }
 }
 
+/// Puts the records of a stretch together out of the pieces in which it comes.
+struct Gathering<'a> {
+    left: std::slice::Iter<'a, Placed>,
+    next: Option<&'a Placed>,
+    /// Where in the pack the next piece begins.
+    at: u64,
+    /// What has come of the next record.
+    begun: Vec<u8>,
+}
+
+impl<'a> Gathering<'a> {
+    fn of(stretch: &'a Stretch) -> Self {
+        let mut left = stretch.records.iter();
+        Self { next: left.next(), left, at: stretch.span.start, begun: Vec::new() }
+    }
+
+    /// Returns whether all records have come.
+    fn is_whole(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// Takes the next piece, and visits each record that it completes.
+    fn take(
+        &mut self,
+        mut piece: &[u8],
+        visit: &(dyn Fn(&Placed, &[u8]) -> Result<(), RemoteError> + Sync),
+    ) -> Result<(), RemoteError> {
+        while let Some(placed) = self.next {
+            let span = placed.span();
+            let up_to = |end: u64| usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(piece.len());
+            let (gap, rest) = (up_to(span.start), up_to(span.end));
+            let came = &piece[gap..rest];
+            self.at += rest as u64;
+            piece = &piece[rest..];
+            if self.at < span.end {
+                self.begun.extend_from_slice(came);
+                return Ok(());
+            }
+            // Most records are shorter than a piece, and need not be copied.
+            if self.begun.is_empty() {
+                visit(placed, came)?;
+            } else {
+                self.begun.extend_from_slice(came);
+                visit(placed, &self.begun)?;
+                self.begun.clear();
+            }
+            self.next = self.left.next();
+        }
+        Ok(())
+    }
+}
+
 /// Returns what is read at once, so that little is read in vain and few requests are made.
-pub(super) fn stretches(pack: Digest, mut records: Vec<Placed>) -> Vec<Stretch> {
+/// No stretch is longer than `most_bytes`, unless one record is.
+pub(super) fn stretches(pack: Digest, mut records: Vec<Placed>, most_bytes: u64) -> Vec<Stretch> {
     records.sort_unstable_by_key(|placed| placed.span().start);
     let mut stretches: Vec<Stretch> = Vec::new();
     for placed in records {
@@ -314,7 +378,7 @@ pub(super) fn stretches(pack: Digest, mut records: Vec<Placed>) -> Vec<Stretch> 
             Some(last)
                 if span.start >= last.span.end
                     && span.start - last.span.end <= GAP_BYTES
-                    && span.end - last.span.start <= SPAN_BYTES =>
+                    && span.end - last.span.start <= most_bytes =>
             {
                 last.span.end = span.end;
                 last.records.push(placed);

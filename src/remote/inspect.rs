@@ -10,7 +10,7 @@ use std::fmt;
 
 use super::bucket::{Bucket, BucketError, Trouble};
 use super::catalog::{self, Catalog};
-use super::fetch::{Stretch, stretches};
+use super::fetch::{SPAN_BYTES, Stretch, stretches};
 use super::send::{Sent, Shipment};
 use super::{Progress, RemoteError};
 use crate::hash::Digest;
@@ -145,7 +145,7 @@ pub fn inspect(
         catalog.packs().filter(|(name, _)| found.damaged.get(name) != Some(&PackFlaw::Gone)).collect::<Vec<_>>()
     {
         let mut bad = BTreeSet::new();
-        for stretch in stretches(name, index.records().collect()) {
+        for stretch in stretches(name, index.records().collect(), SPAN_BYTES) {
             if depth.skips(&stretch) {
                 continue;
             }
