@@ -20,7 +20,7 @@ use crate::store::{Live, LocalStore, Part, Placed, Store, Taken, pieces_of};
 
 /// What is not wanted between two records is read too if it is shorter than a request is worth.
 const GAP_BYTES: u64 = 256 << 10;
-/// No span that is read at once is longer, unless one record is.
+/// No span that is read at once is longer by more than one record.
 pub(super) const SPAN_BYTES: u64 = 32 << 20;
 /// After so many bytes, what has come is kept, so that an interruption costs no more than that.
 const KEPT_EVERY_BYTES: u64 = 64 << 20;
@@ -368,9 +368,13 @@ impl<'a> Gathering<'a> {
 }
 
 /// Returns what is read at once, so that little is read in vain and few requests are made.
-/// No stretch is longer than `most_bytes`, unless one record is.
+/// No stretch is longer than about `most_bytes` by more than one record. Those of a long way through a pack are alike.
 pub(super) fn stretches(pack: Digest, mut records: Vec<Placed>, most_bytes: u64) -> Vec<Stretch> {
     records.sort_unstable_by_key(|placed| placed.span().start);
+    let bytes: u64 = records.iter().map(|placed| placed.span().end - placed.span().start).sum();
+    // A short rest would be a request that costs some servers as much as all the others.
+    let parts = ((bytes + most_bytes / 2) / most_bytes).max(1);
+    let most_bytes = most_bytes.max(bytes.div_ceil(parts));
     let mut stretches: Vec<Stretch> = Vec::new();
     for placed in records {
         let span = placed.span();
@@ -378,7 +382,7 @@ pub(super) fn stretches(pack: Digest, mut records: Vec<Placed>, most_bytes: u64)
             Some(last)
                 if span.start >= last.span.end
                     && span.start - last.span.end <= GAP_BYTES
-                    && span.end - last.span.start <= most_bytes =>
+                    && last.span.end - last.span.start < most_bytes =>
             {
                 last.span.end = span.end;
                 last.records.push(placed);

@@ -76,6 +76,18 @@ impl Bucket for MemoryBucket {
         found.map(<[u8]>::to_vec).ok_or_else(|| BucketError::on("read", name, Trouble::Garbled)("it is too short"))
     }
 
+    /// In pieces that begin and end anywhere.
+    fn stream_span(
+        &self,
+        name: &str,
+        span: Range<u64>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), BucketError> {
+        let bytes = self.read_span(name, span)?;
+        let _ = bytes.chunks(997).all(take);
+        Ok(())
+    }
+
     fn write(&self, name: &str, body: &dyn Body) -> Result<(), BucketError> {
         self.ask(name)?;
         let mut bytes = Vec::new();
@@ -737,4 +749,26 @@ fn a_place_that_becomes_a_remote_meanwhile_is_no_place_of_others() {
     let bucket = MemoryBucket { raced: true, ..MemoryBucket::default() };
     here.push(&bucket, &live).unwrap();
     assert_eq!(Machine::new().pull(&bucket, &live).unwrap().missing.len(), 0);
+}
+
+/// Some servers read a whole file for any part of it: a short rest of a pack is no request of its own.
+#[test]
+fn a_pack_is_read_in_parts_that_are_alike() {
+    let (here, live) = Machine::filled();
+    let bucket = MemoryBucket::default();
+    here.push(&bucket, &live).unwrap();
+    let catalog = Catalog::open(&bucket, &here.memory()).unwrap();
+    let (name, index) = catalog.packs().max_by_key(|(_, index)| index.pack_bytes()).unwrap();
+    let records: Vec<_> = index.records().collect();
+    let all = records.iter().map(|placed| placed.span().end - placed.span().start).sum::<u64>();
+    let lengths = |most_bytes| {
+        let stretches = fetch::stretches(name, records.clone(), most_bytes);
+        assert_eq!(stretches.iter().map(|stretch| stretch.records.len()).sum::<usize>(), records.len());
+        stretches.iter().map(|stretch| stretch.span.end - stretch.span.start).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(all).len(), 1);
+    assert_eq!(lengths(all - 1).len(), 1, "a rest of one byte goes along");
+    // Records of a MiB lie in it, so that halves are alike but for one of them.
+    let halves = lengths(all / 2);
+    assert!(halves.len() == 2 && halves.iter().all(|length| *length < all * 3 / 4), "{halves:?} of {all}");
 }

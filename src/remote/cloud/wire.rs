@@ -242,17 +242,20 @@ fn reworded(request: HttpRequest, sent: &Arc<AtomicU64>) -> reqwest::Request {
 
 /// Returns the body of an answer, which fails once nothing comes for too long, or too little.
 fn watched(body: reqwest::Body, patience: Patience) -> HttpResponseBody {
-    let begun = (body, Stopwatch::start(), 0);
-    let frames = stream::try_unfold(begun, move |(mut body, stopwatch, mut bytes)| async move {
+    // Only time in which it is waited for: what has come may be worked on for long before more is asked for.
+    let begun = (body, Duration::ZERO, 0);
+    let frames = stream::try_unfold(begun, move |(mut body, mut waited, mut bytes)| async move {
+        let stopwatch = Stopwatch::start();
         let Ok(next) = tokio::time::timeout(patience.stall, body.frame()).await else { return Err(stalled(patience)) };
         let Some(frame) = next else { return Ok(None) };
         let frame = frame.map_err(lost)?;
         bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         let limit = patience.stall * SLOW_STALLS + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
-        if stopwatch.elapsed() > limit {
+        waited += stopwatch.elapsed();
+        if waited > limit {
             return Err(dripped(limit));
         }
-        Ok(Some((frame, (body, stopwatch, bytes))))
+        Ok(Some((frame, (body, waited, bytes))))
     });
     HttpResponseBody::new(StreamBody::new(frames))
 }

@@ -246,6 +246,42 @@ fn bytes_that_drip_are_not_waited_for_forever() {
     assert_eq!(error.trouble, Trouble::Unreachable);
 }
 
+/// A disk may be slower than the way there; then the other side waits, and nothing is wrong with it.
+#[test]
+fn whoever_takes_long_over_what_came_gets_the_rest_all_the_same() {
+    let Some(scene) = Scene::new("whoever_takes_long_over_what_came_gets_the_rest_all_the_same") else { return };
+    let bytes = noise(4 << 20, 1);
+    scene.straight("slow").write("file", &bytes.as_slice()).unwrap();
+    let patience = Patience { tries: 1, stall: Duration::from_millis(300), ..PATIENT };
+    let mut streamed = Vec::new();
+    let mut take = |piece: &[u8]| {
+        if streamed.is_empty() {
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        streamed.extend_from_slice(piece);
+        true
+    };
+    scene.faulty("slow", patience).stream_span("file", 5..4 << 20, &mut take).unwrap();
+    assert!(streamed == bytes[5..]);
+}
+
+/// A connection that is cut costs no more than what was on its way, however often that happens.
+#[test]
+fn what_has_come_of_a_long_answer_does_not_come_again() {
+    let Some(scene) = Scene::new("what_has_come_of_a_long_answer_does_not_come_again") else { return };
+    let bytes = noise(4 << 20, 1);
+    scene.straight("cut").write("file", &bytes.as_slice()).unwrap();
+    scene.proxy.set(Fault::CutDown(900_000), 4);
+    let mut streamed = Vec::new();
+    let mut take = |piece: &[u8]| {
+        streamed.extend_from_slice(piece);
+        true
+    };
+    scene.faulty("cut", PATIENT).stream_span("file", 0..4 << 20, &mut take).unwrap();
+    assert!(streamed == bytes);
+    assert_eq!(scene.proxy.happened(), 4);
+}
+
 /// A list may lag behind. What is not listed yet is missing, and said to be; later it is there.
 #[test]
 fn what_an_old_list_lacks_is_missing_and_comes_later() {
