@@ -2,6 +2,7 @@
 //!
 //! The only room that reads the clock or the environment of the process.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -132,6 +133,12 @@ pub fn variable(name: &str) -> Option<String> {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn variable_os(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Returns all environment variables of this process that have a name in UTF-8.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn variables() -> BTreeMap<String, OsString> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
 }
 
 /// Returns how many processors this process may use.

@@ -183,6 +183,13 @@ impl Project {
         self.directory.join("locks")
     }
 
+    /// Returns the directory in which Python environments are made that steps run in.
+    ///
+    /// All worktrees share it, and none of them sees it.
+    pub fn python_environments(&self) -> PathBuf {
+        self.directory.join("environments").join("python")
+    }
+
     /// Returns the directory in which clean places are made.
     ///
     /// Outside the project, see `run`; each repository has its own, so that

@@ -16,8 +16,9 @@ use crate::diff::{Diff, FieldChange, FileChange, Head, How, Patch, Side, StepCha
 use crate::object::{RecordId, SnapshotId};
 use crate::project::Project;
 use crate::record::{Recipe, Run, RunVerdict};
-use crate::snapshot::capture_working;
-use crate::store::DryStore;
+use crate::run::{pythons, wanted};
+use crate::snapshot::{View, capture_working};
+use crate::store::{DryStore, Store};
 
 /// How many files are listed before they are only counted.
 const FILES_LISTED: usize = 50;
@@ -45,7 +46,7 @@ pub(super) struct Args {
 }
 
 /// One side, read.
-struct Read {
+pub(super) struct Read {
     id: SnapshotId,
     version: Option<String>,
     commit: Option<String>,
@@ -53,6 +54,7 @@ struct Read {
     opened: open::Opened,
     run: Option<(RecordId, Run)>,
     recipes: BTreeMap<String, Recipe>,
+    locked: BTreeMap<String, String>,
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
@@ -66,10 +68,10 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
 
 fn diff_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> Result<u8, CliError> {
     let dry = DryStore::over(reach.store());
-    let from = revision(project, reach, &args.from)?;
+    let from = side(project, reach, &args.from)?;
     let to = match &args.to {
-        Some(text) => revision(project, reach, text)?,
-        None => working(ui, project, &dry)?,
+        Some(text) => side(project, reach, text)?,
+        None => working_side(ui, project, &dry)?,
     };
     let diff = diff(&dry, &from.side(), &to.side())?;
     let patches = if args.patch { patches(&dry, &diff.files)? } else { Vec::new() };
@@ -79,7 +81,13 @@ fn diff_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> 
 }
 
 impl Read {
-    fn side(&self) -> Side<'_> {
+    /// Returns whether it has been run.
+    pub(super) fn is_run(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Returns it as a side of a comparison.
+    pub(super) fn side(&self) -> Side<'_> {
         Side {
             id: self.id,
             snapshot: &self.opened.snapshot,
@@ -90,11 +98,13 @@ impl Read {
             params: &self.opened.params,
             run: self.run.as_ref().map(|(id, run)| (*id, run)),
             recipes: &self.recipes,
+            locked: &self.locked,
         }
     }
 }
 
-fn revision(project: &Project, reach: &Reach<'_>, text: &str) -> Result<Read, CliError> {
+/// Reads the side that `text` names.
+pub(super) fn side(project: &Project, reach: &Reach<'_>, text: &str) -> Result<Read, CliError> {
     let named = open::resolve_in(project, reach.store(), text)?;
     reach.have(named.snapshot, false)?;
     let opened = open::open_in(reach.store(), &named)?;
@@ -103,6 +113,7 @@ fn revision(project: &Project, reach: &Reach<'_>, text: &str) -> Result<Read, Cl
         None => newest_run(project, named.snapshot)?,
     };
     let recipes = recipes(project, run.as_ref())?;
+    let locked = locked(reach.store(), &opened);
     Ok(Read {
         id: named.snapshot,
         version: named.version,
@@ -111,11 +122,12 @@ fn revision(project: &Project, reach: &Reach<'_>, text: &str) -> Result<Read, Cl
         opened,
         run,
         recipes,
+        locked,
     })
 }
 
 /// The working tree's files are hashed where they are: nothing is written.
-fn working(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Read, CliError> {
+pub(super) fn working_side(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Read, CliError> {
     let captured = {
         let progress = ui.progress("Hashing");
         capture_working(project.site(), dry, &|files, bytes| progress.count(files, bytes))?
@@ -125,7 +137,15 @@ fn working(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Read, CliEr
     let recipes = recipes(project, run.as_ref())?;
     let opened =
         open::Opened { snapshot: captured.snapshot, pipeline: captured.definition.pipeline, params: captured.params };
-    Ok(Read { id: captured.id, version: None, commit, dirty, opened, run, recipes })
+    let locked = locked(dry, &opened);
+    Ok(Read { id: captured.id, version: None, commit, dirty, opened, run, recipes, locked })
+}
+
+/// Returns what the locks of a snapshot pin. A lock that cannot be read tells nothing here; a run says what is wrong with it.
+fn locked(store: &dyn Store, opened: &open::Opened) -> BTreeMap<String, String> {
+    let view = View::new(store, &opened.snapshot);
+    let wanted = pythons(&opened.pipeline, &|_| true).into_iter().filter_map(|python| wanted(&view, python).ok()?);
+    wanted.filter_map(|wanted| wanted.pins().ok()).flatten().collect()
 }
 
 fn newest_run(project: &Project, snapshot: SnapshotId) -> Result<Option<(RecordId, Run)>, CliError> {
@@ -277,7 +297,11 @@ impl Answer {
             };
             write!(f, "  {}  {} -> {}", fact.name, side(&fact.old), side(&fact.new))?;
             if !fact.steps.is_empty() {
-                write!(f, "  {}", paint(FAINT, format!("({})", fact.steps.join(", "))))?;
+                let differs = if fact.may_explain { ", whose output differs" } else { "" };
+                let is_loaded = fact.name.starts_with("package ") || fact.name.starts_with("library ");
+                let used = if is_loaded { "loaded" } else { "used" };
+                let text = format!("({used} by {}{differs})", fact.steps.join(", "));
+                write!(f, "  {}", paint(FAINT, text))?;
             }
             writeln!(f)?;
         }

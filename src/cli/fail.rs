@@ -11,6 +11,7 @@ use super::reach::OnRemote;
 use super::ui::{BAD, GOOD, NOTE, paint};
 use crate::damage::DamageError;
 use crate::disk::DiskError;
+use crate::environment::{LockError, PythonError};
 use crate::exec::{Cause, ExecError, Obstacle};
 use crate::git::GitError;
 use crate::pipeline::DefinitionError;
@@ -511,6 +512,49 @@ pub(super) fn obstacle_hint(obstacle: &Obstacle) -> Option<String> {
             "look for what restricts it: SELinux or AppArmor, a `chroot`, or the settings of a container".to_owned(),
         ),
         Cause::System | Cause::Kernel | Cause::Other => None,
+    }
+}
+
+impl From<PythonError> for CliError {
+    fn from(error: PythonError) -> Self {
+        let (code, hint) = match &error {
+            PythonError::NoLock { .. } => {
+                (ENVIRONMENT, Some("`pv env lock` makes it; commit it, and see that Git does not ignore it".to_owned()))
+            }
+            PythonError::Lock { lock, source: LockError::NoHash { .. } } => (
+                ENVIRONMENT,
+                Some(format!(
+                    "`pv env lock` makes a lock with hashes, and so does \
+                     `uv pip compile --generate-hashes requirements.txt -o {lock}`"
+                )),
+            ),
+            PythonError::Lock { .. } => {
+                (ENVIRONMENT, Some("a lock names everything itself; `pv env lock` makes such a one".to_owned()))
+            }
+            PythonError::Offline { .. } => (ENVIRONMENT, Some("without `--offline` it is made".to_owned())),
+            PythonError::NoPython { .. } => (
+                ENVIRONMENT,
+                Some(
+                    "put it on the `PATH`, or install uv, which gets a Python itself; or name another version"
+                        .to_owned(),
+                ),
+            ),
+            PythonError::Bare { .. } => {
+                (ENVIRONMENT, Some("on Debian and Ubuntu: `apt-get install python3-venv`; or install uv".to_owned()))
+            }
+            PythonError::NoUv { .. } => {
+                (ENVIRONMENT, Some("install uv, or name a lock in the format of requirements files".to_owned()))
+            }
+            PythonError::NoLocker { .. } => (
+                ENVIRONMENT,
+                Some("install one of them: `pip install uv`, or `pip install pip-tools` for that Python".to_owned()),
+            ),
+            PythonError::Tool { .. } => (ENVIRONMENT, None),
+            PythonError::Interrupted => (INTERRUPTED, None),
+            PythonError::Exec(_) => (ENVIRONMENT, None),
+            PythonError::Disk(error) => (ENVIRONMENT, disk_hint(error).map(str::to_owned)),
+        };
+        Self { source: Some(Box::new(error)), hint, code }
     }
 }
 

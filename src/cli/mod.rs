@@ -10,6 +10,7 @@ mod checkout;
 mod clone;
 mod completions;
 mod diff;
+mod env;
 mod fail;
 mod fsck;
 mod gc;
@@ -95,6 +96,7 @@ enum Verb {
     Diff(diff::Args),
     Log(log::Args),
     Show(show::Args),
+    Env(env::Args),
     Checkout(checkout::Args),
     Push(push::Args),
     Pull(pull::Args),
@@ -133,6 +135,7 @@ pub fn main() -> ExitCode {
         Verb::Diff(args) => diff::run(&mut ui, &cli.global, args),
         Verb::Log(args) => log::run(&mut ui, &cli.global, args),
         Verb::Show(args) => show::run(&mut ui, &cli.global, args),
+        Verb::Env(args) => env::run(&mut ui, &cli.global, args),
         Verb::Checkout(args) => checkout::run(&mut ui, &cli.global, args),
         Verb::Push(args) => push::run(&mut ui, &cli.global, args),
         Verb::Pull(args) => pull::run(&mut ui, &cli.global, args),

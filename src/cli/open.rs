@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Global;
 use super::fail::{CliError, exchange_hint};
 use super::ui::Ui;
-use crate::environment::{self, Tools};
+use crate::environment::{self, Toolboxes, Tools};
 use crate::git::Repository;
 use crate::host;
 use crate::object::Snapshot;
@@ -14,7 +14,7 @@ use crate::pipeline::{self, Graph, Params, Pipeline, Trust};
 use crate::project::Project;
 use crate::record::By;
 use crate::revision::{self, Named, Names};
-use crate::run::{Memory, Peers, Work, learnt_order};
+use crate::run::{Memory, Peers, Work, learnt_order, pythons, wanted};
 use crate::snapshot::{
     Captured, POINTERS, SnapshotError, View, definition_path, excluded, load_pipeline, read_pointers, read_snapshot,
 };
@@ -102,7 +102,7 @@ pub(super) struct Steps<'a> {
     params: &'a Params,
     version: Option<&'a str>,
     graph: Graph,
-    tools: Tools,
+    tools: Toolboxes,
     memory: Memory,
     peers: Peers,
 }
@@ -118,7 +118,7 @@ impl<'a> Steps<'a> {
         let (journal, memory) = (&project.journal, Memory::default());
         let graph = pipeline::order(pipeline).map_err(SnapshotError::from)?;
         let graph = learnt_order(pipeline, &project.pipeline, params, version, journal, &graph, &memory)?;
-        let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
+        let tools = Toolboxes::new(Tools::new(environment::search_path()).with_rules(project.rules()?));
         let trust = project.remotes()?.used.trust.unwrap_or(Trust::All);
         let peers = Peers { me: by(&project.repository), trust };
         Ok(Self { project, pipeline, params, version, graph, tools, memory, peers })
@@ -130,14 +130,24 @@ impl<'a> Steps<'a> {
     }
 
     /// Returns the facts that decisions about the steps are made from, with the files of `snapshot` as `store` has them.
+    ///
+    /// Python environments are those that are there already.
     pub(super) fn work<'w>(&'w mut self, snapshot: &'w Snapshot, store: &'w dyn Store) -> Work<'w> {
+        let view = View::new(store, snapshot);
+        for python in pythons(self.pipeline, &|_| true) {
+            // Without its lock nothing can run in it; whoever lets something run says so.
+            if let Ok(Some(wanted)) = wanted(&view, python) {
+                let made = wanted.made(&self.project.python_environments());
+                self.tools.add(python, &wanted, made);
+            }
+        }
         Work {
             memory: std::mem::take(&mut self.memory),
             pipeline: self.pipeline,
             name: &self.project.pipeline,
             graph: &self.graph,
             params: self.params,
-            view: View::new(store, snapshot),
+            view,
             version: self.version,
             tools: &self.tools,
             machine: &self.project.machine,

@@ -1,5 +1,6 @@
 //! `pv run`: bring results up to date, or execute a snapshot again.
 
+pub(super) mod provide;
 mod target;
 mod tell;
 
@@ -27,7 +28,7 @@ use crate::run::{
     Capacity, Judged, Mode, Origin, Performed, Placing, Report, Request, Restoring, Role, RunError, Selection, Verdict,
     Work, conclude, edited_outputs, perform, plan, refuse_unknown, restore,
 };
-use crate::snapshot::{CheckoutMode, capture_working};
+use crate::snapshot::{CheckoutMode, View, capture_working};
 use crate::store::{DryStore, Store};
 
 use target::Target;
@@ -43,8 +44,10 @@ use tell::Teller;
 /// With steps: these, and those before them where their results are not known. `STEP+` adds all
 /// steps after it; `+STEP` is the same as `STEP`. The name of a step with a matrix means all its combinations.
 ///
+/// A Python environment that steps run in is made first, once for each lock, by uv or pip.
+///
 /// Exit codes: 1 an output differs from the recorded one, 3 a step failed, 5 a step asks for more than the machine
-/// has, 130 interrupted.
+/// has, or its environment cannot be made, 130 interrupted.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A revision (a version, a Git revision, or the first digits of a snapshot or run), then steps; each may be left out
@@ -135,9 +138,9 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     let pipeline = &subject.opened.pipeline;
     let mut steps = open::Steps::new(project, pipeline, &subject.opened.params, subject.version.as_deref())?;
     let mut selection = target.selection(pipeline, steps.graph(), args)?;
-    let work = steps.work(&subject.opened.snapshot, store);
     let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
+        let work = steps.work(&subject.opened.snapshot, store);
         let judged = plan(&work)?;
         refuse_unknown(pipeline, &selection, &judged)?;
         ui.show(&Plan::new(&subject, pipeline, judged, &selection, replay))?;
@@ -147,13 +150,17 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     if into_tree && !args.force {
         refuse_edited(project, store, pipeline, &selection)?;
     }
+    let view = View::new(store, &subject.opened.snapshot);
+    let stop = provide::provide(ui, project, pipeline, &selection, &view, args.reaching.offline)?;
+    let work = steps.work(&subject.opened.snapshot, store);
     if let Some(Percent(percent)) = args.check_hits {
         let seed = u64::try_from(Time::now().epoch_ms).unwrap_or_default() ^ u64::from(std::process::id());
         let checked = selection.check(&plan(&work)?, percent, seed);
         ui.say(format!("{} executed again though the result is known", count(checked as u64, "step")));
     }
     // Only from here on there is something to end in good order; before, a signal just ends the program.
-    let stop = Stop::on_signals().map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
+    let stop = stop.map_or_else(Stop::on_signals, Ok);
+    let stop = stop.map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
     let compare = target.revision.is_some();
     perform_and_show(ui, project, args, &subject, &work, &selection, &stop, replay, compare, into_tree)
 }

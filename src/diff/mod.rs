@@ -3,6 +3,7 @@
 //! Pure comparison: two [`Side`]s in, one [`Diff`] out. Of the trees, only what
 //! differs is read.
 
+mod environment;
 mod files;
 mod metrics;
 mod pipeline;
@@ -20,6 +21,7 @@ use crate::record::{Output, Recipe, Run};
 use crate::snapshot::SnapshotError;
 use crate::store::Store;
 
+pub use environment::FactChange;
 pub use files::{DataChange, FileChange, How, Patch, patches};
 pub use metrics::MetricChange;
 pub use pipeline::{FieldChange, StepChange, StepHow};
@@ -44,6 +46,8 @@ pub struct Side<'a> {
     pub run: Option<(RecordId, &'a Run)>,
     /// The recipes of the run's steps, by step.
     pub recipes: &'a BTreeMap<String, Recipe>,
+    /// Name → version of what the locks of its Python environments pin.
+    pub locked: &'a BTreeMap<String, String>,
 }
 
 /// What changed between two snapshots. Every list is empty where nothing did.
@@ -61,7 +65,8 @@ pub struct Diff {
     pub files: Vec<FileChange>,
     /// Data roots, by path.
     pub data: Vec<DataChange>,
-    /// Programs, packages and facts of the machine, by name; where both sides have been run.
+    /// Programs, packages, libraries and facts of the machine; where both sides have been run, and packages of locks anyway.
+    /// First what a step uses whose output differs.
     pub environment: Vec<FactChange>,
     /// The pipeline's seed, old and new, if it changed.
     pub seed: Option<(Option<u64>, Option<u64>)>,
@@ -95,20 +100,6 @@ pub struct ParamChange {
     pub old: Option<Value>,
     /// Its value after.
     pub new: Option<Value>,
-}
-
-/// A fact about the environment that differs.
-#[derive(Debug, Serialize, PartialEq)]
-pub struct FactChange {
-    /// What: `program python3`, `package numpy`, `kernel`.
-    pub name: String,
-    /// What it was.
-    pub old: Option<String>,
-    /// What it is.
-    pub new: Option<String>,
-    /// The steps whose command names it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<String>,
 }
 
 /// An output that differs.
@@ -146,12 +137,12 @@ impl Diff {
 ///
 /// [`SnapshotError`] if a tree or a metrics file cannot be read.
 pub fn diff(store: &dyn Store, from: &Side<'_>, to: &Side<'_>) -> Result<Diff, SnapshotError> {
-    let (outputs, metrics, environment) = match (from.run, to.run) {
-        (Some((_, old)), Some((_, new))) => {
-            (outputs(old, new), metrics::changes(store, from, to)?, environment(from, to, old, new))
-        }
-        _ => (Vec::new(), Vec::new(), Vec::new()),
+    let runs = from.run.zip(to.run).map(|((_, old), (_, new))| (old, new));
+    let (outputs, metrics) = match runs {
+        Some((old, new)) => (outputs(old, new), metrics::changes(store, from, to)?),
+        None => (Vec::new(), Vec::new()),
     };
+    let environment = environment::changes(from, to, runs, &outputs);
     Ok(Diff {
         from: head(from),
         to: head(to),
@@ -207,48 +198,4 @@ fn outputs(old: &Run, new: &Run) -> Vec<OutputChange> {
             new_size: new.map(|(_, output)| output.size),
         })
         .collect()
-}
-
-/// Facts that decide, from the recipes, then those that only explain.
-fn environment(from: &Side<'_>, to: &Side<'_>, old: &Run, new: &Run) -> Vec<FactChange> {
-    type Facts = BTreeMap<String, (String, BTreeSet<String>)>;
-    let facts = |recipes: &BTreeMap<String, Recipe>| -> Facts {
-        let mut facts = Facts::new();
-        for (step, recipe) in recipes {
-            for (name, value) in &recipe.environment {
-                let name = match name.split_once(" package ") {
-                    Some((_, package)) => format!("package {package}"),
-                    None if name.starts_with("variable ") => name.clone(),
-                    None if name.starts_with("library ") => name.clone(),
-                    None => format!("program {name}"),
-                };
-                facts.entry(name).or_insert_with(|| (value.clone(), BTreeSet::new())).1.insert(step.clone());
-            }
-        }
-        facts
-    };
-    let (old_facts, new_facts) = (facts(from.recipes), facts(to.recipes));
-    let names: BTreeSet<&String> = old_facts.keys().chain(new_facts.keys()).collect();
-    let mut changes = Vec::new();
-    for name in names {
-        let (before, after) = (old_facts.get(name), new_facts.get(name));
-        if before.map(|(value, _)| value) != after.map(|(value, _)| value) {
-            let steps = after.or(before).map(|(_, steps)| steps.iter().cloned().collect()).unwrap_or_default();
-            let value = |fact: Option<&(String, BTreeSet<String>)>| fact.map(|(value, _)| value.clone());
-            changes.push(FactChange { name: name.clone(), old: value(before), new: value(after), steps });
-        }
-    }
-    let machine = |run: &Run| {
-        let mut facts = run.machine.clone();
-        facts.insert("platform".to_owned(), run.by.platform.clone());
-        facts
-    };
-    let (old, new) = (machine(old), machine(new));
-    for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
-        let (before, after) = (old.get(name).cloned(), new.get(name).cloned());
-        if before != after {
-            changes.push(FactChange { name: name.clone(), old: before, new: after, steps: Vec::new() });
-        }
-    }
-    changes
 }

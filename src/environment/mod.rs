@@ -1,12 +1,13 @@
-//! What a step runs in: today the host, made as equal as a plain process allows.
+//! What a step runs in: the host, made as equal as a plain process allows, and Python environments that locks ask for.
 //!
 //! Three things are told apart. What a step is *given*: a clean set of
 //! variables ([`variables`]). What of the machine *decides* its result: the
 //! programs that its command names, with the packages of a Python among them
 //! ([`Tools`]); that goes into the step key. And what merely *explains* a
-//! difference: kernel, processors ([`machine_facts`]); that goes into the record of a run.
+//! difference: system, kernel, processors ([`machine_facts`]); that goes into the record of a run.
 
 mod classify;
+mod machine;
 mod python;
 mod rules;
 mod tools;
@@ -17,9 +18,10 @@ use std::path::Path;
 use crate::host;
 
 pub use classify::{Class, classify};
-pub use python::{Loaded, Packages};
+pub use machine::{is_only_a_way, machine_facts};
+pub use python::{Loaded, LockError, Locked, Making, Packages, PythonError, ToLock, Wanted};
 pub use rules::{Origin, Rule, Rules};
-pub use tools::Tools;
+pub use tools::{BUILD, ENVIRONMENT, Toolboxes, Tools, VENV};
 
 /// Variables of the user's environment that steps get, where they are set.
 pub const PASSED: [&str; 10] = [
@@ -74,6 +76,16 @@ pub fn variables(home: &Path, temporary: &Path) -> BTreeMap<String, String> {
     variables
 }
 
+/// Sets the variables so that they lead to the Python environment at `venv`, and to no other.
+pub fn lead_into(venv: &Path, variables: &mut BTreeMap<String, String>) {
+    for name in ["CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYENV_VERSION"] {
+        variables.remove(name);
+    }
+    let path = variables.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+    variables.insert("PATH".to_owned(), format!("{}:{path}", venv.join("bin").display()));
+    variables.insert("VIRTUAL_ENV".to_owned(), venv.display().to_string());
+}
+
 /// Returns the search path that steps get.
 pub fn search_path() -> String {
     host::variable("PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
@@ -82,9 +94,4 @@ pub fn search_path() -> String {
 /// Returns the passed variables that decide, as `variable <name>`, with their values.
 pub fn deciding_variables() -> BTreeMap<String, String> {
     DECIDING.iter().filter_map(|name| Some((format!("variable {name}"), host::variable(name)?))).collect()
-}
-
-/// Returns what explains but does not decide: kernel and number of processors.
-pub fn machine_facts() -> BTreeMap<String, String> {
-    BTreeMap::from([("kernel".to_owned(), host::kernel()), ("processors".to_owned(), host::processors().to_string())])
 }

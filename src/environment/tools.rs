@@ -1,24 +1,86 @@
 //! The programs that a command names, and what identifies each.
+//!
+//! Steps of one pipeline may run in several environments, and each has tools of its own. What lies in a Python environment
+//! that is provided is told by where steps find it, [`VENV`], wherever it is on this machine.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::python::{self, Packages};
+use super::python::{self, Packages, Wanted};
 use super::rules::Rules;
 use crate::hash::Digest;
 use crate::host;
+use crate::pipeline::{Environment, Python};
+
+/// A longer file is no script that an installer wrote.
+const SCRIPT_MAX_BYTES: u64 = 64 * 1024;
+
+/// Where an isolated step finds the Python environment that is provided for it.
+pub const VENV: &str = "/pv/venv";
+/// The name of the fact that identifies that environment, where nobody saw what a step used of it.
+pub const ENVIRONMENT: &str = "environment python";
+/// Stands between a program and a distribution in the name of the fact that tells its contents.
+pub const BUILD: &str = " build ";
+
+/// The tools of each environment that steps of a pipeline run in.
+pub struct Toolboxes {
+    host: Tools,
+    pythons: Vec<(Python, Tools)>,
+}
+
+impl Toolboxes {
+    /// Returns the tools of the host, and none of other environments yet.
+    pub fn new(host: Tools) -> Self {
+        Self { host, pythons: Vec::new() }
+    }
+
+    /// Adds the tools of a Python environment that is provided at `directory`; `None` if it is not there yet.
+    pub fn add(&mut self, python: &Python, wanted: &Wanted, directory: Option<PathBuf>) {
+        let venv = Venv { directory, identity: wanted.identity() };
+        let search_path = match &venv.directory {
+            Some(directory) => format!("{}:{}", directory.join("bin").display(), self.host.search_path),
+            None => self.host.search_path.clone(),
+        };
+        let tools = Tools { venv: Some(venv), ..Tools::new(search_path).with_rules(self.host.rules.clone()) };
+        self.pythons.retain(|(known, _)| known != python);
+        self.pythons.push((python.clone(), tools));
+    }
+
+    /// Returns the tools of `environment`; those of the host if nothing is known of it.
+    pub fn of(&self, environment: &Environment) -> &Tools {
+        let found = match environment {
+            Environment::Python(python) => self.pythons.iter().find(|(known, _)| known == python),
+            _ => None,
+        };
+        found.map_or(&self.host, |(_, tools)| tools)
+    }
+
+    /// Returns the tools of the host.
+    pub fn host(&self) -> &Tools {
+        &self.host
+    }
+}
 
 /// Programs found on the search path, each looked at once.
 #[derive(Default)]
 pub struct Tools {
     search_path: String,
+    venv: Option<Venv>,
     known: Mutex<BTreeMap<String, Facts>>,
     found: Mutex<BTreeMap<String, Option<Program>>>,
     packages: Packages,
     rules: Rules,
+}
+
+/// A Python environment that is provided for steps.
+struct Venv {
+    /// Where it lies; `None` if it is not there yet.
+    directory: Option<PathBuf>,
+    identity: String,
 }
 
 /// A program, and what is installed for it if it is a Python.
@@ -53,6 +115,39 @@ impl Tools {
         &self.packages
     }
 
+    /// Returns where the Python environment lies that is provided for steps, if there is one.
+    pub fn venv(&self) -> Option<&Path> {
+        self.venv.as_ref()?.directory.as_deref()
+    }
+
+    /// Returns what identifies the Python environment that steps run in, if they do not run in the host's.
+    pub fn identity(&self) -> Option<&str> {
+        Some(self.venv.as_ref()?.identity.as_str())
+    }
+
+    /// Returns where a path lies on this machine that steps find below [`VENV`]; any other path as it is.
+    pub fn real<'p>(&self, path: &'p Path) -> Cow<'p, Path> {
+        match (self.venv(), path.strip_prefix(VENV)) {
+            (Some(venv), Ok(rest)) => venv.join(rest).into(),
+            _ => path.into(),
+        }
+    }
+
+    /// Returns a path below the Python environment as isolated steps find it; any other path as it is.
+    pub fn told<'p>(&self, path: &'p Path) -> Cow<'p, Path> {
+        match self.venv().map(|venv| path.strip_prefix(venv)) {
+            Some(Ok(rest)) => Path::new(VENV).join(rest).into(),
+            _ => path.into(),
+        }
+    }
+
+    /// Returns what the files of `distribution` are that `program`, a Python, would load, as one digest; `None` if nothing tells.
+    ///
+    /// Costs, the first time for a program, a search for it, and a read of what the distribution says that it installed.
+    pub fn build(&self, program: &str, distribution: &str) -> Option<String> {
+        python::build(&self.program(program)?.path, distribution).map(|digest| digest.to_string())
+    }
+
     /// Returns what the fact of this name is now, as [`Tools::identify`] would tell it; `None` if there is no such thing.
     ///
     /// Facts are `<program>`, `<program> package <distribution>`, `library <path>` and `variable <name>`. A program is
@@ -60,7 +155,7 @@ impl Tools {
     /// be read; it may remember it. Costs, the first time, a search for the program and a list of its packages.
     pub fn present(&self, fact: &str, digest: &dyn Fn(&Path) -> Option<Digest>) -> Option<String> {
         if let Some(path) = fact.strip_prefix("library ") {
-            return identity(Path::new(path), digest);
+            return identity(&self.real(Path::new(path)), digest);
         }
         if let Some(name) = fact.strip_prefix("variable ") {
             return host::variable(name);
@@ -74,7 +169,10 @@ impl Tools {
     fn program(&self, name: &str) -> Option<Program> {
         let mut found = self.found.lock().expect("no holder panics");
         let look = || {
-            let path = if name.starts_with('/') { PathBuf::from(name) } else { find(name, &self.search_path)? };
+            let path = match name.starts_with('/') {
+                true => self.real(Path::new(name)).into_owned(),
+                false => self.find(name)?,
+            };
             let packages = Arc::new(python::packages(&path));
             path.is_file().then_some(Program { path, packages })
         };
@@ -96,27 +194,44 @@ impl Tools {
         let mut facts = BTreeMap::new();
         for word in words {
             let mut known = self.known.lock().expect("no holder panics");
-            let found = known.entry(word.to_owned()).or_insert_with(|| look_at(word, &self.search_path));
+            let found = known.entry(word.to_owned()).or_insert_with(|| self.look_at(word));
             facts.extend(found.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
         facts
     }
-}
 
-fn look_at(name: &str, search_path: &str) -> Facts {
-    let Some(program) = find(name, search_path) else { return Facts::new() };
-    let mut facts = Facts::new();
-    let digest = |path: &Path| Digest::of_file(path).ok().map(|(digest, _)| digest);
-    facts.extend(identity(&program, &digest).map(|identity| (name.to_owned(), identity)));
-    for (distribution, version) in python::packages(&program) {
-        facts.insert(format!("{name} package {distribution}"), version);
+    fn look_at(&self, name: &str) -> Facts {
+        let Some(program) = self.find(name) else { return Facts::new() };
+        let mut facts = Facts::new();
+        let digest = |path: &Path| self.digest(path);
+        facts.extend(identity(&program, &digest).map(|identity| (name.to_owned(), identity)));
+        for (distribution, version) in python::packages(&program) {
+            facts.insert(format!("{name} package {distribution}"), version);
+        }
+        facts
     }
-    facts
-}
 
-fn find(name: &str, search_path: &str) -> Option<PathBuf> {
-    let found = host::find_program(name, search_path)?;
-    Some(behind_shim(&found, name).unwrap_or(found))
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        // The host's Python is none for a step that is to have another.
+        if self.venv.as_ref().is_some_and(|venv| venv.directory.is_none()) && python::is_python(Path::new(name)) {
+            return None;
+        }
+        let found = host::find_program(name, &self.search_path)?;
+        Some(behind_shim(&found, name).unwrap_or(found))
+    }
+
+    /// Returns the digest of the program at `path`.
+    ///
+    /// The scripts of a Python environment say where that lies; they are taken as if it lay where steps find it.
+    pub fn digest(&self, path: &Path) -> Option<Digest> {
+        let script = self.venv().filter(|venv| path.starts_with(venv) && path.is_file()).and_then(|venv| {
+            let length = path.metadata().ok()?.len();
+            let bytes = (length <= SCRIPT_MAX_BYTES).then(|| std::fs::read(path).ok())??;
+            let text = String::from_utf8(bytes).ok().filter(|text| text.starts_with("#!"))?;
+            Some(Digest::of(text.replace(venv.to_str()?, VENV).as_bytes()))
+        });
+        script.or_else(|| Some(Digest::of_file(path).ok()?.0))
+    }
 }
 
 /// Returns what identifies the file at `path`, if there is one.

@@ -124,8 +124,10 @@ fn places(job: &Job<'_>) -> Result<(PathBuf, PathBuf), ExecError> {
     if job.world.is_some() {
         // Only inside is it known what lies there; what is wrong shows when it is executed.
         let directory = job.directory.to_owned();
-        let path =
-            if program.contains('/') { directory.join(program) } else { locate(program, &directory, search_path)? };
+        let path = match program.contains('/') {
+            true => directory.join(program),
+            false => locate(program, &directory, search_path, job.world)?,
+        };
         return Ok((directory, path));
     }
     if !job.directory.is_dir() {
@@ -133,7 +135,7 @@ fn places(job: &Job<'_>) -> Result<(PathBuf, PathBuf), ExecError> {
     }
     let directory = std::path::absolute(job.directory)
         .map_err(|source| ExecError::Start { program: program.to_owned(), source })?;
-    let path = locate(program, &directory, search_path)?;
+    let path = locate(program, &directory, search_path, None)?;
     Ok((directory, path))
 }
 
@@ -289,16 +291,25 @@ fn arguments(command: &Command) -> Vec<&str> {
 }
 
 /// Returns the file that `program` stands for, as the system itself would find it.
-fn locate(program: &str, directory: &Path, search_path: Option<&OsStr>) -> Result<PathBuf, ExecError> {
+///
+/// What lies in the place of a `world` is looked at where that is made of.
+fn locate(
+    program: &str,
+    directory: &Path,
+    search_path: Option<&OsStr>,
+    world: Option<&World>,
+) -> Result<PathBuf, ExecError> {
     if program.is_empty() {
         return Err(ExecError::Empty);
     }
     let mut exists = false;
     for candidate in candidates(program, directory, search_path) {
-        if !candidate.is_file() {
+        let inside = world.and_then(|world| Some((world, candidate.strip_prefix(PLACE).ok()?)));
+        let here = inside.map_or_else(|| candidate.clone(), |(world, rest)| world.base.join(&world.room).join(rest));
+        if !here.is_file() {
             // A directory of this name is there, but on a search path it is passed over.
-            exists |= program.contains('/') && candidate.exists();
-        } else if rustix::fs::access(&candidate, Access::EXEC_OK).is_ok() {
+            exists |= program.contains('/') && here.exists();
+        } else if rustix::fs::access(&here, Access::EXEC_OK).is_ok() {
             return Ok(candidate);
         } else {
             exists = true;

@@ -12,7 +12,7 @@ use super::Project;
 use super::fixture::{by, git, snapshot};
 use crate::disk::recorder::{Cut, Recorder, play};
 use crate::disk::{self, Disk, Durability};
-use crate::environment::{self, Tools};
+use crate::environment::{self, Toolboxes, Tools};
 use crate::exec::Stop;
 use crate::host::Time;
 use crate::object::{Entry, Kind, SnapshotId};
@@ -34,7 +34,7 @@ fn run(project: &Project, id: SnapshotId, places: &Path) {
     let snapshot = read_snapshot(&project.store, id).unwrap();
     let (pipeline, params) = load_pipeline(&project.store, &snapshot).unwrap();
     let graph = pipeline::order(&pipeline).unwrap();
-    let tools = Tools::new(environment::search_path());
+    let tools = Toolboxes::new(Tools::new(environment::search_path()));
     let work = Work {
         pipeline: &pipeline,
         name: &project.pipeline,

@@ -156,7 +156,7 @@ pub struct Run {
     pub elapsed_ms: u64,
     /// By whom, and where.
     pub by: By,
-    /// Facts about the machine that explain but do not decide: kernel, processors.
+    /// Facts about the machine that explain but do not decide: system, kernel, processors.
     pub machine: BTreeMap<String, String>,
     /// What happened to each step, in the order of the definition.
     pub steps: Vec<RunStep>,

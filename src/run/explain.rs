@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::RunError;
 use super::earlier::Finished;
 use super::judge::{Verdict, Work};
-use super::machine::{LIBRARY, PACKAGE, VARIABLE};
+use super::machine::{LIBRARY, PACKAGE, VARIABLE, is_told_by_version};
 use super::reads::TOP;
 use super::reason::{Reason, readable, sights};
+use crate::environment::BUILD;
 use crate::object::{Entry, RecordId, TreeId};
 use crate::path::ProjectPath;
 use crate::pipeline::Run as Command;
@@ -161,7 +162,9 @@ fn differing(store: &dyn Store, old: &Recipe, new: &Recipe) -> Vec<Change> {
     for (name, old, new) in pairs(&old.env, &new.env) {
         one(ChangeKind::Env, name, old, new);
     }
-    for (name, old, new) in pairs(&old.environment, &new.environment) {
+    let differs = |name: &str| old.environment.get(name) != new.environment.get(name);
+    let facts = pairs(&old.environment, &new.environment);
+    for (name, old, new) in facts.filter(|(name, ..)| !is_told_by_version(name, differs)) {
         let (kind, name) = sort_of(name);
         one(kind, name, old.filter(|old| old != ABSENT), new.filter(|new| new != ABSENT));
     }
@@ -215,7 +218,7 @@ fn sort_of(fact: &str) -> (ChangeKind, &str) {
         (ChangeKind::Library, path)
     } else if let Some(name) = fact.strip_prefix(VARIABLE) {
         (ChangeKind::Env, name)
-    } else if let Some((_, package)) = fact.split_once(PACKAGE) {
+    } else if let Some((_, package)) = fact.split_once(PACKAGE).or_else(|| fact.split_once(BUILD)) {
         (ChangeKind::Package, package)
     } else {
         (ChangeKind::Environment, fact)

@@ -12,7 +12,7 @@ use super::reads::TOP;
 use super::reason::{self, Reason};
 use super::recipe::{Base, asked, declared, guessed, outputs_of};
 use super::world::World;
-use crate::environment::Tools;
+use crate::environment::{Toolboxes, Tools};
 use crate::exec::Rung;
 use crate::object::{Entry, Kind, RecordId, TaskKey};
 use crate::path::{ProjectPath, unescape};
@@ -39,8 +39,8 @@ pub struct Work<'a> {
     pub view: View<'a>,
     /// The version's name, for steps that ask for it.
     pub version: Option<&'a str>,
-    /// The programs on this machine.
-    pub tools: &'a Tools,
+    /// The programs on this machine, in each environment that steps run in.
+    pub tools: &'a Toolboxes,
     /// What files of this machine hashed to: the memory of the tree at `/`.
     pub machine: &'a StatCache,
     /// What is known.
@@ -165,9 +165,14 @@ impl<'a> Work<'a> {
             declared: declared(self, index, &earlier)?,
             guessed: OnceLock::new(),
             world: World::new(&self.view, earlier.clone(), outputs_of(&self.pipeline.steps[index])),
-            machine: Machine::new(self.tools, self.machine, &self.memory.seen),
+            machine: Machine::new(self.tools_of(index), self.machine, &self.memory.seen),
             earlier,
         })
+    }
+
+    /// Returns the programs that the step at `index` finds.
+    pub(super) fn tools_of(&self, index: usize) -> &'a Tools {
+        self.tools.of(self.pipeline.environment_of(&self.pipeline.steps[index]))
     }
 
     /// Returns what to do with the step at `index`, given the outputs of all steps before it.

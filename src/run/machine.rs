@@ -8,12 +8,12 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use super::world::listing;
 use crate::disk;
-use crate::environment::{self, Packages, Rules, Tools};
+use crate::environment::{self, BUILD, ENVIRONMENT, Packages, Rules, Tools};
 use crate::hash::Digest;
 use crate::path::unescape;
 use crate::record::{ABSENT, Aspect};
@@ -31,20 +31,33 @@ const UNREADABLE: &str = "unreadable";
 pub(super) struct Machine<'a> {
     tools: &'a Tools,
     memory: &'a StatCache,
-    seen: &'a Seen,
+    seen: Arc<SeenIn>,
 }
 
-/// What was looked at already.
+/// What was looked at already, in each environment.
 #[derive(Default)]
 pub(super) struct Seen {
+    environments: Mutex<BTreeMap<Option<PathBuf>, Arc<SeenIn>>>,
+}
+
+/// What was looked at in one environment.
+#[derive(Default)]
+struct SeenIn {
     paths: Mutex<BTreeMap<(Aspect, String), String>>,
     programs: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 impl<'a> Machine<'a> {
     /// Returns the machine with the programs that `tools` finds. `memory` is that of the tree at `/`.
-    pub(super) fn new(tools: &'a Tools, memory: &'a StatCache, seen: &'a Seen) -> Self {
+    pub(super) fn new(tools: &'a Tools, memory: &'a StatCache, seen: &Seen) -> Self {
+        let mut environments = seen.environments.lock().expect("no holder panics");
+        let seen = Arc::clone(environments.entry(tools.venv().map(Path::to_owned)).or_default());
         Self { tools, memory, seen }
+    }
+
+    /// Returns the programs that it finds.
+    pub(super) fn tools(&self) -> &'a Tools {
+        self.tools
     }
 
     /// Returns the rules that tell the environment from inputs.
@@ -87,6 +100,17 @@ impl<'a> Machine<'a> {
         if name.starts_with(VARIABLE) {
             return environment::deciding_variables().remove(name).unwrap_or_else(|| ABSENT.to_owned());
         }
+        if name == ENVIRONMENT {
+            return self.tools.identity().unwrap_or(ABSENT).to_owned();
+        }
+        if let Some((program, distribution)) = name.split_once(BUILD) {
+            let mut programs = self.seen.programs.lock().expect("no holder panics");
+            let facts = programs.entry(name.to_owned()).or_insert_with(|| {
+                let build = self.tools.build(program, distribution);
+                build.map(|build| (name.to_owned(), build)).into_iter().collect()
+            });
+            return facts.get(name).cloned().unwrap_or_else(|| ABSENT.to_owned());
+        }
         let program = name.split_once(PACKAGE).map_or(name, |(program, _)| program);
         if program.starts_with('/') && program == name {
             return self.bytes_of(program);
@@ -103,6 +127,7 @@ impl<'a> Machine<'a> {
     }
 
     fn look(&self, aspect: Aspect, path: &Path) -> String {
+        let path = &*self.tools.real(path);
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -129,8 +154,11 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Returns the digest of the file at `path`, from memory if its state is what it was.
+    /// Returns the digest of the file at `path` on this machine, from memory if its state is what it was.
     fn digest(&self, path: &Path) -> io::Result<Digest> {
+        if self.tools.venv().is_some_and(|venv| path.starts_with(venv.join("bin"))) {
+            return self.tools.digest(path).ok_or_else(|| io::ErrorKind::NotFound.into());
+        }
         let real = fs::canonicalize(path)?;
         let directory = disk::parent(&real).as_os_str().as_bytes();
         let directory = directory.strip_prefix(b"/").unwrap_or(directory);
@@ -147,6 +175,11 @@ impl<'a> Machine<'a> {
         }
         Ok(digest)
     }
+}
+
+/// Returns whether a fact is about the contents of a distribution whose version differs too, so that it tells nothing new.
+pub(super) fn is_told_by_version(name: &str, differs: impl Fn(&str) -> bool) -> bool {
+    name.split_once(BUILD).is_some_and(|(program, package)| differs(&format!("{program}{PACKAGE}{package}")))
 }
 
 /// Returns the names in a directory with the letters of their kinds.

@@ -39,6 +39,7 @@ mod settle;
 mod shown;
 mod step;
 mod turns;
+mod wanted;
 mod world;
 
 #[cfg(test)]
@@ -72,6 +73,7 @@ pub use restore::{Placing, Restored, Restoring, edited_outputs, remembered_paths
 pub use schedule::{Capacity, Shortage};
 pub use select::{Role, Selection, UnknownStep, Wish, refuse_unknown};
 pub use step::Failure;
+pub use wanted::{pythons, wanted};
 
 /// Why a run could not be carried out. A step that fails is no such error.
 #[derive(Debug, thiserror::Error)]

@@ -327,7 +327,8 @@ impl Running<'_> {
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
         let shown = shown(step);
-        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref())?;
+        let tools = self.work.tools_of(index);
+        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), tools.venv())?;
         if let Some(why) = self.place.untold_reason() {
             (self.observer)(Event::NotIsolated { why: &why });
         }
@@ -338,7 +339,7 @@ impl Running<'_> {
         let resumed = room.keep.as_ref().is_some_and(|keep| keep.resumed);
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
-        let may_read = |path: &Path| may_read(path, self.work.tools.rules());
+        let may_read = |path: &Path| may_read(path, tools.rules());
         let permission = shown.as_ref().map(|_| &may_read as &Permission<'_>);
         let Executed { outputs, log, elapsed, mut failure, interrupted, observation, writes } = execute(
             self.work.store,
@@ -439,7 +440,7 @@ impl Running<'_> {
             step,
             snapshot: self.work.view.snapshot().encode().0,
             how,
-            variables: variables(&before.asked, grant, &room.home, &room.temporary),
+            variables: variables(&before.asked, grant, room),
             room,
         })
     }
@@ -459,7 +460,7 @@ impl Running<'_> {
             step,
             room,
             tail,
-            rules: self.work.tools.rules(),
+            rules: before.machine.rules(),
             tree: self.request.tree,
             shown,
             strays: &self.strays.lock().expect("no holder panics"),

@@ -25,6 +25,7 @@ use super::leftovers::Leftovers;
 use super::python;
 use super::recipe::outputs_of;
 use crate::disk::{self, DiskError, Durability, Lock};
+use crate::environment::VENV;
 use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
 use crate::host::Time;
 use crate::path::ProjectPath;
@@ -71,6 +72,8 @@ pub(super) struct Room {
     pub(super) log: PathBuf,
     /// The view of the file system that it gets; `None` is the machine's own.
     pub(super) world: Option<World>,
+    /// The Python environment that it finds, as it sees it; `None` if it finds the machine's.
+    pub(super) venv: Option<PathBuf>,
     /// What it finds again from an attempt before; `None` if it keeps nothing.
     pub(super) keep: Option<Keep>,
     /// The file that tells how to come back here after a failure.
@@ -129,6 +132,7 @@ impl<'a> Place<'a> {
 
     /// Returns what the step at `index` has for itself, with the snapshot's files and the outputs of the steps `before` in the tree.
     ///
+    /// If there is a Python environment for it, `venv`, an isolated step finds it at its one place.
     /// If only some paths are to be `shown`, nothing else of the project is there, and no network unless the step declares that.
     ///
     /// # Errors
@@ -141,6 +145,7 @@ impl<'a> Place<'a> {
         before: &BTreeSet<usize>,
         finished: &Finished,
         shown: Option<&BTreeSet<ProjectPath>>,
+        venv: Option<&Path>,
     ) -> Result<Room, RunError> {
         let mut slot = self.made.lock().expect("no holder panics");
         if slot.is_none() {
@@ -167,7 +172,8 @@ impl<'a> Place<'a> {
                 let keep = self.keep_of(step, &place, &tree)?;
                 let holds = Some(before.clone());
                 let (written, log) = (tree.clone(), own.log);
-                Ok(Room { written, tree, home, temporary, log, world: None, keep, note, own: own.room, holds })
+                let venv = venv.map(Path::to_owned);
+                Ok(Room { written, tree, home, temporary, log, world: None, venv, keep, note, own: own.room, holds })
             }
             Ground::Layered(ground) => {
                 let mut lower = self.layers(&place, before, finished)?;
@@ -179,6 +185,7 @@ impl<'a> Place<'a> {
                     lower = vec![only];
                 }
                 python::lay(&own.room)?;
+                python::link(&own.room, venv)?;
                 let upper = layer_of(&place, index);
                 // A step that is tried again begins anew.
                 disk::remove_tree(&upper)?;
@@ -204,6 +211,7 @@ impl<'a> Place<'a> {
                     temporary: Path::new(PLACE).join("tmp"),
                     log: own.log,
                     world: Some(world),
+                    venv: venv.map(|_| PathBuf::from(VENV)),
                     keep,
                     note,
                     own: own.room,
@@ -255,6 +263,7 @@ impl<'a> Place<'a> {
             disk::remove_tree(&temporary)?;
             disk::make_directory(&temporary)?;
         }
+        python::link(&room.own, None)?;
         let is_clean = ["home", "tmp", "work"].iter().all(|name| is_as_made(&room.own.join(name)));
         let (is_clean, names) = match room.world {
             Some(_) => (is_clean && python::is_as_laid(&room.own), 4),

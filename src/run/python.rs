@@ -12,6 +12,8 @@ use crate::exec::PLACE;
 
 /// The directory of the module in a step's place.
 const DIRECTORY: &str = "python";
+/// The link to the Python environment in a step's place; as the environment's [`crate::environment::VENV`] says.
+const VENV_NAME: &str = "venv";
 /// The module, under the name of the first that Python loads, and of one that it loads before it runs a program.
 const FILES: [&str; 2] = ["encodings.py", "sitecustomize.py"];
 /// It depends on where it lies: beside the working place.
@@ -31,6 +33,21 @@ pub(super) fn lay(room: &Path) -> Result<(), DiskError> {
         return Ok(());
     }
     FILES.iter().try_for_each(|name| disk::write_whole(&directory.join(name), MODULE.as_bytes(), Durability::Deferred))
+}
+
+/// Lets a step find the Python environment at `venv` at its one place, or no longer if there is none.
+///
+/// A link in the place of the step: it leads to the environment where that lies on this machine, and a step that has no
+/// view of its own of the machine's files needs none.
+///
+/// # Errors
+///
+/// [`DiskError`] if the link cannot be made.
+pub(super) fn link(room: &Path, venv: Option<&Path>) -> Result<(), DiskError> {
+    let link = room.join(VENV_NAME);
+    disk::remove_tree(&link)?;
+    let Some(venv) = venv else { return Ok(()) };
+    std::os::unix::fs::symlink(venv, &link).map_err(DiskError::on("make", &link))
 }
 
 /// Returns whether what was put there is there as it was, and nothing beside it. A place of which this is not true is used by one step only.

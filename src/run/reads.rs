@@ -13,7 +13,7 @@ use super::RunError;
 use super::machine::{LIBRARY, Machine, PACKAGE};
 use super::resolve::{End, resolve};
 use super::world::{Found, World, child, is_directory};
-use crate::environment::{self, Class};
+use crate::environment::{self, BUILD, Class};
 use crate::exec::{Observation, Touch};
 use crate::host;
 use crate::object::Entry;
@@ -95,7 +95,8 @@ pub(super) fn seen(
         writes: &mut trace.writes,
         packages: BTreeMap::new(),
     };
-    trace.outside.iter().for_each(|(path, touch)| outside.add(path, touch));
+    // One name for each, whether it was reached by the one path or by the other.
+    trace.outside.iter().for_each(|(path, touch)| outside.add(&machine.tools().told(path), touch));
     outside.add_packages();
     let observed = Observed {
         rung: observation.rung,
@@ -386,7 +387,8 @@ impl Outside<'_> {
     fn name_of(&self, path: &Path) -> String {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let found = host::find_program(&name, self.standing.search_path);
-        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        let found = found.map(|found| self.machine.tools().told(&found).into_owned());
+        let real = |path: &Path| std::fs::canonicalize(self.machine.tools().real(path)).ok();
         match found {
             Some(found) if found == path || real(&found).is_some_and(|found| Some(found) == real(path)) => {
                 name.into_owned()
@@ -406,7 +408,9 @@ impl Outside<'_> {
                 by_module.entry(module).or_default().insert(file);
             }
             for files in by_module.into_values() {
-                let loaded = self.machine.packages().loaded(&site, &files);
+                let tools = self.machine.tools();
+                let real = |path: &PathBuf| tools.real(path).into_owned();
+                let loaded = self.machine.packages().loaded(&real(&site), &files.iter().map(real).collect());
                 let facts: Option<Vec<(String, String)>> = loaded
                     .distributions
                     .into_iter()
@@ -423,13 +427,17 @@ impl Outside<'_> {
                             .unowned
                             .iter()
                             .filter(|file| !is_cache(file))
-                            .map(|file| format!("{LIBRARY}{}", text(file)));
+                            .map(|file| format!("{LIBRARY}{}", text(&tools.told(file))));
                         self.names.extend(unowned.map(Name::Fact));
                         for (program, distribution) in facts {
                             // What is used where it is there decides by its absence, too.
-                            let optional = self.machine.packages().optional(&site, &distribution);
+                            let optional = self.machine.packages().optional(&real(&site), &distribution);
                             let fact = |package: &String| Name::Fact(format!("{program}{PACKAGE}{package}"));
                             self.names.extend(optional.iter().chain([&distribution]).map(fact));
+                            let build = format!("{program}{BUILD}{distribution}");
+                            if self.machine.fact(&build) != ABSENT {
+                                self.names.insert(Name::Fact(build));
+                            }
                         }
                     }
                     // What no distribution owns, or one of an interpreter that cannot be asked again, decides by its bytes.

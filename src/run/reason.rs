@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::machine::{LIBRARY, PACKAGE};
+use super::machine::{LIBRARY, PACKAGE, is_told_by_version};
 use super::recipe::WHOLE_TREE;
+use crate::environment::{BUILD, ENVIRONMENT};
 use crate::object::{TreeId, from_canonical};
 use crate::path::ProjectPath;
 use crate::record::{ABSENT, Reads, Recipe, Strict};
@@ -161,7 +162,10 @@ pub(super) fn differences(
     }
     found.extend(differing(&old.env, &new.env).map(|(name, old, new)| Difference::Env { name, old, new }));
     reads(store, &old.reads, &new.reads, &mut found);
-    found.extend(differing(&old.environment, &new.environment).map(|(name, old, new)| Difference::Environment {
+    let differs = |name: &str| old.environment.get(name) != new.environment.get(name);
+    let facts = differing(&old.environment, &new.environment);
+    let facts = facts.filter(|(name, ..)| !is_told_by_version(name, differs));
+    found.extend(facts.map(|(name, old, new)| Difference::Environment {
         name,
         old: old.filter(|old| old != ABSENT),
         new: new.filter(|new| new != ABSENT),
@@ -263,7 +267,7 @@ fn differing(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> 
 impl Difference {
     /// Returns whether it is a package of a program's environment.
     fn is_package(&self) -> bool {
-        matches!(self, Self::Environment { name, .. } if name.contains(PACKAGE))
+        matches!(self, Self::Environment { name, .. } if name.contains(PACKAGE) || name.contains(BUILD))
     }
 }
 
@@ -286,6 +290,12 @@ impl fmt::Display for Difference {
             Self::Environment { name, old, new, loaded_by } => match (name.split_once(PACKAGE), old, new) {
                 (Some((_, package)), old, new) => {
                     write!(f, "`{package}` {} -> {}", or_none(old), or_none(new))?;
+                    loaded_by.iter().try_for_each(|step| write!(f, ", loaded by `{step}`"))
+                }
+                _ if name == ENVIRONMENT => f.write_str("the lock of its Python environment changed"),
+                _ if name.contains(BUILD) => {
+                    let (_, package) = name.split_once(BUILD).unwrap_or_default();
+                    write!(f, "`{package}` has other files in the same version")?;
                     loaded_by.iter().try_for_each(|step| write!(f, ", loaded by `{step}`"))
                 }
                 _ if name.starts_with(LIBRARY) => {

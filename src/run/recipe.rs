@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::earlier::Earlier;
 use super::imports::{self, Sources};
 use super::{RunError, Work};
-use crate::environment;
+use crate::environment::{self, ENVIRONMENT};
 use crate::exec;
 use crate::hash::Digest;
 use crate::host;
@@ -84,7 +84,9 @@ pub(super) fn declared(work: &Work<'_>, index: usize, before: &Earlier<'_>) -> R
 pub(super) fn guessed(work: &Work<'_>, index: usize, before: &Earlier<'_>) -> Result<Base, RunError> {
     let step = &work.pipeline.steps[index];
     let words = words(&step.run);
-    let mut environment = work.tools.identify(words.iter().map(String::as_str));
+    let tools = work.tools_of(index);
+    let mut environment = tools.identify(words.iter().map(String::as_str));
+    environment.extend(tools.identity().map(|identity| (ENVIRONMENT.to_owned(), identity.to_owned())));
     environment.extend(environment::deciding_variables());
     let reads = reads(work, step, &words, before)?;
     Ok(Base { reads, environment })

@@ -1,5 +1,6 @@
 //! What a run came to: compared with what was recorded, and recorded itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::event::StepDone;
@@ -88,7 +89,7 @@ pub fn conclude(work: &Work<'_>, origin: Origin, performed: Performed) -> Result
     }
     let against = reference.map(|(id, _)| id);
     let verdict = verdict(&steps, &compared, interrupted);
-    let run = Run {
+    let mut run = Run {
         snapshot: origin.snapshot,
         pipeline: work.name.to_owned(),
         version: origin.version,
@@ -99,7 +100,7 @@ pub fn conclude(work: &Work<'_>, origin: Origin, performed: Performed) -> Result
         started: origin.started,
         elapsed_ms: milliseconds(origin.elapsed),
         by: origin.by,
-        machine: environment::machine_facts(),
+        machine: BTreeMap::new(),
         steps: steps.iter().map(step_record).collect(),
     };
     let known = if steps.iter().all(|done| done.verdict == StepVerdict::Reused) {
@@ -109,7 +110,10 @@ pub fn conclude(work: &Work<'_>, origin: Origin, performed: Performed) -> Result
     };
     let id = match known {
         Some(id) => id,
-        None => add(work.store, work.journal, &run)?,
+        None => {
+            run.machine = environment::machine_facts();
+            add(work.store, work.journal, &run)?
+        }
     };
     Ok(Report { id, run, steps, compared, interrupted })
 }

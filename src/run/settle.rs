@@ -61,7 +61,7 @@ pub(super) fn settle(
         inputs: before.inputs(),
         own: &own,
         params: if step.params.is_empty() { &[] } else { &params },
-        search_path: work.tools.search_path(),
+        search_path: work.tools_of(index).search_path(),
         vouched: vouches(step),
     };
     let Seen { names, looked, observed } = seen(&before.world, &before.machine, &standing, observation)?;

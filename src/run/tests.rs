@@ -14,7 +14,7 @@ use super::order::learnt_order;
 use super::peers::Peers;
 use super::settle::{Settled, Sighting, settle};
 use crate::disk::{self, Durability};
-use crate::environment::Tools;
+use crate::environment::{Toolboxes, Tools};
 use crate::exec::{Gap, Observation, Rung, Touch};
 use crate::host::Time;
 use crate::object::{Entry, Kind, Snapshot, TreeBuilder};
@@ -101,7 +101,7 @@ impl Bed {
             seed: None,
             environment: crate::object::EnvironmentId::of(b""),
         };
-        let tools = Tools::new(self.search_path.clone());
+        let tools = Toolboxes::new(Tools::new(self.search_path.clone()));
         let machine = StatCache::at(self.root.path().join("machine"), PathBuf::from("/"));
         let memory = Memory::default();
         let graph =

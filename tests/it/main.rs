@@ -31,6 +31,7 @@ mod lesson;
 mod network;
 mod observer;
 mod plain;
+mod python;
 mod reclaim;
 mod records;
 mod robustness;

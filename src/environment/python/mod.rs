@@ -1,16 +1,24 @@
-//! The distributions that are installed for a Python interpreter.
+//! Python environments: making one that a lock asks for, and what is installed for an interpreter.
 //!
-//! Read from the names of their metadata directories, without starting the
+//! What is installed is read from the names of their metadata directories, without starting the
 //! interpreter. Source: the specification "Recording installed projects"
 //! (`{name}-{version}.dist-info`) and `site`'s documentation for where
 //! site-packages lies, in a virtual environment and without.
 
+mod lock;
+mod make_lock;
+mod provide;
 mod site;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::hash::Digest;
+
+pub use lock::LockError;
+pub use make_lock::{Locked, ToLock};
+pub use provide::{Making, PythonError, Wanted};
 pub use site::{Loaded, Packages};
 
 /// Returns name → version of every distribution installed for the interpreter
@@ -34,7 +42,34 @@ pub(super) fn packages(program: &Path) -> BTreeMap<String, String> {
     found
 }
 
-fn is_python(program: &Path) -> bool {
+/// Returns what the files of a distribution are that the interpreter at `program` would load; `None` if nothing tells.
+///
+/// Told from its `RECORD`: the hashes of the files that came with it. Left out is what the installer adds, which differs between
+/// installers and places: scripts, byte code, notes on where it came from.
+pub(super) fn build(program: &Path, distribution: &str) -> Option<Digest> {
+    const NOTES: [&str; 6] =
+        ["/RECORD", "/INSTALLER", "/REQUESTED", "/direct_url.json", "/uv_cache.json", "/uv_build.json"];
+    let place = is_python(program).then(|| site_directories(program))?.into_iter().find_map(|directory| {
+        let entries = fs::read_dir(directory).ok()?;
+        let is_it = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str().and_then(site::named).is_some_and(|(name, _)| name == distribution)
+        };
+        entries.flatten().find(is_it).map(|entry| entry.path())
+    })?;
+    let record = fs::read_to_string(place.join("RECORD")).ok()?;
+    let is_installed = |line: &&str| {
+        let path = line.split(',').next().unwrap_or_default();
+        let is_noted = line.rsplitn(3, ',').nth(1).is_some_and(|hash| !hash.is_empty());
+        let is_note = NOTES.iter().any(|note| path.ends_with(note)) || path.ends_with(".pyc");
+        is_noted && !is_note && !path.starts_with("../") && !path.starts_with('/')
+    };
+    let mut lines: Vec<&str> = record.lines().filter(is_installed).collect();
+    lines.sort_unstable();
+    Some(Digest::derived("pv python-build v1", lines.join("\n").as_bytes()))
+}
+
+pub(super) fn is_python(program: &Path) -> bool {
     let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.strip_prefix("python").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }

@@ -1,0 +1,458 @@
+//! Steps in a Python environment that a lock asks for: real ones, made by pip and by uv of wheels that the tests make.
+//!
+//! No package index is asked, but for the swap of scikit-learn.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::fault::needs;
+use crate::sandbox::Sandbox;
+
+/// Writes a wheel of one module, and prints the SHA-256 of it: name, version, text of the module, directory.
+const WHEEL: &str = r#"
+import base64, hashlib, sys, zipfile
+name, version, text, directory = sys.argv[1:]
+info = f'{name}-{version}.dist-info'
+files = {
+    f'{name}.py': text,
+    f'{info}/METADATA': f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n',
+    f'{info}/WHEEL': 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
+    f'{info}/entry_points.txt': f'[console_scripts]\n{name}-tool = {name}:main\n',
+}
+digest = lambda text: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip('=')
+record = ''.join(f'{path},sha256={digest(text)},{len(text)}\n' for path, text in files.items())
+files[f'{info}/RECORD'] = record + f'{info}/RECORD,,\n'
+path = f'{directory}/{name}-{version}-py3-none-any.whl'
+with zipfile.ZipFile(path, 'w') as wheel:
+    for entry, text in files.items():
+        wheel.writestr(zipfile.ZipInfo(entry, (2020, 1, 1, 0, 0, 0)), text)
+print(hashlib.sha256(open(path, 'rb').read()).hexdigest())
+"#;
+
+/// Says what a module is, and where it is looked for.
+const SCRIPT: &str = "import sys, NAME\nopen(sys.argv[1], 'w').write(f'{NAME.value} {sys.prefix}\\n')\n";
+
+/// Returns the search path of the tests without the directories that have one of these programs.
+fn path_without(programs: &[&str]) -> String {
+    let path = std::env::var_os("PATH").unwrap();
+    let directories = std::env::split_paths(&path)
+        .filter(|directory| !programs.iter().any(|program| directory.join(program).exists()));
+    std::env::join_paths(directories).unwrap().into_string().unwrap()
+}
+
+/// Returns the version of the Python that is there: `3.11`.
+fn version() -> String {
+    let say = "import sys; print('%d.%d' % sys.version_info[:2])";
+    let output = Command::new("python3").args(["-c", say]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A project whose steps run in a Python environment, and wheels for it.
+struct Bench {
+    project: Sandbox,
+    wheels: PathBuf,
+    path: String,
+}
+
+impl Bench {
+    /// Returns a project with these steps, and no lock yet. There is no uv.
+    fn new(steps: &str) -> Self {
+        let environment = format!("{{python: {{version: \"{}\", lock: requirements.lock}}}}", version());
+        let project = Sandbox::with_pipeline(&format!("environment: {environment}\nsteps:\n{steps}"));
+        for name in ["foo", "bar", "baz"] {
+            project.write(&format!("{name}.step.py"), SCRIPT.replace("NAME", name));
+        }
+        project.write(".gitignore", "/out\n");
+        let wheels = project.beside("wheels");
+        std::fs::create_dir(&wheels).unwrap();
+        Self { project, wheels, path: path_without(&["uv"]) }
+    }
+
+    /// Makes a wheel of a module with this value, and returns the line of a lock that asks for it.
+    fn wheel(&self, name: &str, version: &str, value: &str) -> String {
+        let text = format!("value = {value:?}\n\n\ndef main():\n    import sys\n    print(value, sys.prefix)\n");
+        let output =
+            Command::new("python3").args(["-c", WHEEL, name, version, &text]).arg(&self.wheels).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let digest = String::from_utf8(output.stdout).unwrap();
+        format!("{name}=={version} --hash=sha256:{}\n", digest.trim())
+    }
+
+    /// Writes the lock with these lines, and commits it.
+    fn lock(&self, lines: &[&str]) {
+        self.lock_as_it_is(&format!("--no-index\n--find-links {}\n{}", self.wheels.display(), lines.concat()));
+    }
+
+    fn lock_as_it_is(&self, text: &str) {
+        self.project.write("requirements.lock", text);
+        self.project.commit("lock");
+    }
+
+    fn pv(&self, arguments: &[&str]) -> Command {
+        let mut command = self.project.pv_command(arguments);
+        command.env("PATH", &self.path);
+        command
+    }
+
+    /// Runs `pv`, which must end so, and returns what it printed.
+    fn told(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.pv(arguments).output().unwrap();
+        let told = self.project.tell(&output);
+        assert_eq!(output.status.code(), Some(code), "pv {arguments:?}: {told}");
+        told
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.pv(&[&["--json"], arguments].concat()).output().unwrap();
+        assert!(output.status.success(), "pv {arguments:?}: {}", self.project.tell(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Runs the pipeline and returns its steps with their verdicts: `a ran, b reused`.
+    fn run(&self) -> String {
+        verdicts(&self.json(&["run"]))
+    }
+
+    /// Returns where environments lie.
+    fn environments(&self) -> PathBuf {
+        self.project.path(".git/pv/environments/python")
+    }
+
+    /// Returns the environments that are whole.
+    fn made(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.environments()).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.join("complete").is_file()).collect()
+    }
+}
+
+fn verdicts(run: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let steps = run["steps"].as_array().unwrap().iter();
+    steps.map(|step| format!("{} {}", text(&step["step"]), text(&step["verdict"]))).collect::<Vec<_>>().join(", ")
+}
+
+const STEPS: &str = "  \
+  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}
+  bar: {run: [python3, bar.step.py, out/bar], outputs: [out/bar]}
+  baz: {run: baz-tool > out/baz, outputs: [out/baz]}
+  plain: {run: echo plain > out/plain, outputs: [out/plain]}
+";
+
+#[test]
+fn another_lock_runs_just_the_steps_that_loaded_what_is_another_in_it() {
+    let bench = Bench::new(STEPS);
+    let [foo, bar, baz] = ["foo", "bar", "baz"].map(|name| bench.wheel(name, "1.0", "one"));
+    let unused = bench.wheel("unused", "1.0", "one");
+    bench.lock(&[&foo, &bar, &baz, &unused]);
+    let told = bench.told(&["run"], 0);
+    let making = format!("Python {}: pip makes the environment of `requirements.lock`, once", version());
+    assert!(told.contains(&making) && !told.contains("Successfully installed"), "{told}");
+    assert!(bench.project.read("out/foo").starts_with("one "), "{}", bench.project.read("out/foo"));
+    assert_eq!(bench.project.git(&["status", "--porcelain"]), "", "nothing of it is in the project");
+    assert_eq!(bench.run(), "foo reused, bar reused, baz reused, plain reused");
+    let site = format!("1/lib/python{}/site-packages", version());
+    let names: Vec<String> = std::fs::read_dir(bench.made()[0].join(site))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".dist-info"))
+        .collect();
+    assert_eq!(names.len(), 4, "only what the lock asks for: {names:?}");
+    let first = bench.project.git(&["rev-parse", "HEAD"]);
+
+    let (foo, unused) = (bench.wheel("foo", "2.0", "two"), bench.wheel("unused", "2.0", "two"));
+    // The same value: what loads it runs, and writes the same.
+    let bar = bench.wheel("bar", "2.0", "one");
+    bench.lock(&[&foo, &bar, &baz, &unused]);
+    let second = bench.project.git(&["rev-parse", "HEAD"]);
+    assert_eq!(bench.run(), "foo ran, bar ran, baz reused, plain reused");
+    assert!(bench.project.read("out/foo").starts_with("two "));
+    assert_eq!(bench.made().len(), 2);
+
+    let diff = bench.json(&["env", "diff", &first, &second]);
+    let package =
+        |name: &str, loaded_by: &[&str]| json!({"name": name, "old": "1.0", "new": "2.0", "loaded_by": loaded_by});
+    assert_eq!(
+        diff,
+        json!({
+            "packages": [package("foo", &["foo"]), package("bar", &["bar"]), package("unused", &[])],
+            "libraries": [],
+            "facts": [],
+        }),
+        "first what may explain the output that differs"
+    );
+    let told = bench.told(&["diff", &first, &second], 0);
+    assert!(told.contains("  package foo  1.0 -> 2.0  (loaded by foo, whose output differs)\n"), "{told}");
+    assert!(told.contains("  package bar  1.0 -> 2.0  (loaded by bar)\n"), "{told}");
+    let told = bench.told(&["env", "diff", &first, &second], 0);
+    assert!(told.contains("  unused  1.0 -> 2.0  (loaded by no step)\n"), "{told}");
+
+    // A replay gets the environment of the snapshot that it replays, not that of the working tree.
+    let replay = bench.json(&["run", &first]);
+    assert_eq!(replay["verdict"], "reproduced", "{replay}");
+    bench.project.git(&["checkout", "--quiet", &first]);
+    assert_eq!(bench.run(), "foo reused, bar reused, baz reused, plain reused");
+}
+
+#[test]
+fn a_distribution_with_other_files_in_the_same_version_is_another() {
+    let bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    bench.lock(&[&bench.wheel("foo", "1.0", "one")]);
+    bench.run();
+    let first = bench.project.git(&["rev-parse", "HEAD"]);
+    bench.lock(&[&bench.wheel("foo", "1.0", "another")]);
+    let run = bench.json(&["run"]);
+    assert_eq!(verdicts(&run), "foo ran");
+    assert_eq!(run["steps"][0]["reason"], "`foo` has other files in the same version, loaded by `foo`");
+    let diff = bench.json(&["env", "diff", &first, "HEAD"]);
+    let side = |side: &str| diff["packages"][0][side].as_str().unwrap().to_owned();
+    assert!(side("old").starts_with("1.0 build ") && side("old") != side("new"), "{diff}");
+}
+
+#[test]
+fn a_step_may_have_another_environment_than_the_pipeline() {
+    let bench = Bench::new("");
+    let steps = "  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n  \
+                 own: {run: python foo.step.py out/own, outputs: [out/own], environment: OWN}\n  \
+                 host: {run: 'python3 -c \"import foo\" || echo none > out/host', outputs: [out/host], environment: host}\n";
+    let definition = bench.project.read(".pipeline/pipeline.yaml");
+    let own = format!("{{python: {{version: \"{}\", lock: own/other.lock}}}}", version());
+    bench.project.write(".pipeline/pipeline.yaml", definition + &steps.replace("OWN", &own));
+    let [one, two] = [("1.0", "one"), ("2.0", "two")].map(|(version, value)| bench.wheel("foo", version, value));
+    bench.project.write("own/other.lock", format!("--no-index\n--find-links {}\n{two}", bench.wheels.display()));
+    bench.lock(&[&one]);
+    assert_eq!(bench.run(), "foo ran, own ran, host ran");
+    let said = |name: &str| bench.project.read(name).split(' ').next().unwrap().trim().to_owned();
+    assert_eq!([said("out/foo"), said("out/own"), said("out/host")], ["one", "two", "none"]);
+    assert_eq!(bench.run(), "foo reused, own reused, host reused");
+}
+
+#[test]
+fn an_isolated_step_finds_its_environment_always_at_one_place() {
+    let bench = Bench::new(STEPS);
+    bench.lock(&["foo", "bar", "baz"].map(|name| bench.wheel(name, "1.0", "one")).each_ref().map(String::as_str));
+    bench.run();
+    let record = bench.json(&["show", &bench.json(&["run"])["run"].as_str().unwrap().to_owned()]);
+    if record["steps"][0]["isolated"] != true {
+        eprintln!("NOT TESTED: the one place of a Python environment: steps are not isolated here");
+        assert!(std::env::var_os("CI").is_none(), "CI can isolate");
+        return;
+    }
+    assert_eq!(bench.project.read("out/foo"), "one /pv/venv\n");
+    assert_eq!(bench.project.read("out/bar"), "one /pv/venv\n");
+}
+
+#[test]
+fn two_runs_at_once_make_an_environment_once() {
+    let bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    bench.lock(&[&bench.wheel("foo", "1.0", "one")]);
+    let runs: Vec<_> =
+        (0..2).map(|_| bench.pv(&["run"]).stderr(std::process::Stdio::piped()).spawn().unwrap()).collect();
+    let told: Vec<String> = runs
+        .into_iter()
+        .map(|run| {
+            let output = run.wait_with_output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{told}");
+            told
+        })
+        .collect();
+    assert_eq!(told.iter().filter(|told| told.contains(": pip makes the environment")).count(), 1, "{told:?}");
+    assert_eq!(bench.made().len(), 1);
+    assert!(bench.made()[0].join("1/bin/python").exists() && !bench.made()[0].join("2").exists());
+}
+
+/// A package index on loopback that answers nothing until it is let.
+struct Index {
+    address: String,
+    asked: Arc<AtomicUsize>,
+    answers: Arc<AtomicUsize>,
+}
+
+impl Index {
+    fn of(wheels: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        let (asked, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let index = Self { address, asked: Arc::clone(&asked), answers: Arc::clone(&answers) };
+        let wheels = wheels.to_owned();
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                asked.fetch_add(1, Ordering::SeqCst);
+                if answers.load(Ordering::SeqCst) == 0 {
+                    // Who asks waits for as long as this test goes on.
+                    held.push(stream);
+                    continue;
+                }
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let first = lines.next().unwrap().unwrap();
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let name = first.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
+                let (kind, body) = match std::fs::read(wheels.join(&name)) {
+                    Ok(bytes) if !name.is_empty() => ("application/octet-stream", bytes),
+                    _ => {
+                        let names = std::fs::read_dir(&wheels).unwrap();
+                        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+                        (
+                            "text/html",
+                            names.map(|name| format!("<a href=\"{name}\">{name}</a>\n")).collect::<String>().into(),
+                        )
+                    }
+                };
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+                );
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+            }
+        });
+        index
+    }
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn an_environment_whose_making_was_killed_is_not_used_and_made_anew() {
+    let bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    let line = bench.wheel("foo", "1.0", "one");
+    let index = Index::of(&bench.wheels);
+    bench.lock_as_it_is(&format!("--no-index\n--find-links {}\n{line}", index.address));
+    let mut killed = bench.pv(&["run"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for("pip asks the index", || index.asked.load(Ordering::SeqCst) > 0);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(bench.made(), Vec::<PathBuf>::new());
+    index.answers.store(1, Ordering::SeqCst);
+    assert_eq!(bench.run(), "foo ran");
+    let made = bench.made();
+    // What the killed one had begun is not what is used: a child of it may still write there.
+    assert!(made[0].join("2/bin/python").exists(), "{made:?}");
+    let noted: Value = serde_json::from_slice(&std::fs::read(made[0].join("complete")).unwrap()).unwrap();
+    assert_eq!((noted["directory"].as_str(), noted["made_by"].as_str()), (Some("2"), Some("pip")));
+}
+
+#[test]
+fn a_lock_without_hashes_is_refused_with_the_command_that_makes_one() {
+    let bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    bench.lock_as_it_is("# by hand\nfoo==1.0\n");
+    insta::assert_snapshot!(bench.told(&["run"], 5), @"");
+    assert!(!bench.environments().exists(), "nothing was begun");
+}
+
+#[test]
+fn a_package_that_is_not_what_the_lock_says_fails_with_what_the_tool_says_of_it() {
+    let bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    let line = bench.wheel("foo", "1.0", "one");
+    bench.wheel("foo", "1.0", "tampered with");
+    bench.lock(&[&line]);
+    let told = bench.told(&["run"], 5);
+    assert!(told.contains("error: `pip install` exited with code 1\n"), "{told}");
+    assert!(told.contains("the last lines of `pip install`:\n") && told.contains("Expected sha256"), "{told}");
+    assert_eq!(bench.made(), Vec::<PathBuf>::new());
+    bench.lock(&[&bench.wheel("foo", "1.0", "right again")]);
+    assert_eq!(bench.run(), "foo ran");
+}
+
+#[test]
+fn what_cannot_be_had_is_told_with_exit_code_5() {
+    let bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    bench.project.commit("no lock");
+    let told = bench.told(&["run"], 5);
+    assert!(told.contains("error: the lock `requirements.lock` is not in the snapshot\n"), "{told}");
+    bench.lock(&[&bench.wheel("foo", "1.0", "one")]);
+    let told = bench.told(&["run", "--offline"], 5);
+    assert!(told.contains("error: the Python environment of `requirements.lock` is not on this machine\n"), "{told}");
+    let definition = bench.project.read(".pipeline/pipeline.yaml");
+    bench.project.write(".pipeline/pipeline.yaml", definition.replace(&version(), "3.99"));
+    let told = bench.told(&["run"], 5);
+    assert!(
+        told.contains("error: Python 3.99 is not found\n") && told.contains("hint: put it on the `PATH`"),
+        "{told}"
+    );
+    bench.project.write(".pipeline/pipeline.yaml", definition);
+    bench.run();
+    bench.told(&["run", "--offline", "--again"], 0);
+}
+
+/// Returns a directory with `uv` alone in it.
+fn uv(bench: &Bench) -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap();
+    let found = std::env::split_paths(&path).map(|directory| directory.join("uv-of-tests")).find(|path| path.exists());
+    let bin = bench.project.beside("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::os::unix::fs::symlink(found.ok_or("there is none")?, bin.join("uv")).map_err(|error| error.to_string())?;
+    Ok(bin)
+}
+
+#[test]
+fn uv_makes_the_environment_where_it_is_there_and_the_results_of_pip_hold_in_it() {
+    let test = "uv_makes_the_environment_where_it_is_there_and_the_results_of_pip_hold_in_it";
+    let mut bench = Bench::new(STEPS);
+    let Some(bin) = needs(test, "uv", uv(&bench)) else { return };
+    bench.lock(&["foo", "bar", "baz"].map(|name| bench.wheel(name, "1.0", "one")).each_ref().map(String::as_str));
+    assert_eq!(bench.run(), "foo ran, bar ran, baz ran, plain ran");
+    std::fs::remove_dir_all(bench.environments()).unwrap();
+    bench.path = format!("{}:{}", bin.display(), bench.path);
+    let told = bench.told(&["run"], 0);
+    assert!(told.contains(": uv makes the environment of `requirements.lock`, once"), "{told}");
+    assert!(told.contains("foo: reused") && told.contains("bar: reused") && told.contains("baz: reused"), "{told}");
+    assert_eq!(verdicts(&bench.json(&["run", "--again"])), "foo ran, bar ran, baz ran, plain ran");
+}
+
+#[test]
+fn a_lock_is_made_with_hashes_and_written_whole_or_not_at_all() {
+    let test = "a_lock_is_made_with_hashes_and_written_whole_or_not_at_all";
+    let mut bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    let Some(bin) = needs(test, "uv", uv(&bench)) else { return };
+    bench.wheel("foo", "1.0", "one");
+    bench.project.write("requirements.in", "foo\n");
+    let lock = |bench: &Bench, arguments: &[&str]| {
+        let mut command = bench.pv(&[&["env", "lock"], arguments].concat());
+        for (name, value) in [("UV_NO_INDEX", "1".as_ref()), ("UV_FIND_LINKS", bench.wheels.as_os_str())] {
+            command.env(name, value);
+        }
+        command.output().unwrap()
+    };
+    let output = lock(&bench, &[]);
+    let told = bench.project.tell(&output);
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    assert!(told.contains("neither uv nor pip-tools") && told.contains("pip install uv"), "{told}");
+    assert!(!bench.project.exists("requirements.lock"));
+    bench.path = format!("{}:{}", bin.display(), bench.path);
+    let output = lock(&bench, &["--json"]);
+    assert!(output.status.success(), "{}", bench.project.tell(&output));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let python = version();
+    assert_eq!(
+        answer,
+        json!({"lock": "requirements.lock", "source": "requirements.in", "python": python, "packages": 1, "changed": true, "by": "uv"})
+    );
+    let made = bench.project.read("requirements.lock");
+    assert!(made.contains("foo==1.0") && made.contains("--hash=sha256:") && made.contains("pv env lock"), "{made}");
+    // It holds what it pins until it is told otherwise.
+    bench.wheel("foo", "2.0", "two");
+    assert!(lock(&bench, &[]).status.success());
+    assert_eq!(bench.project.read("requirements.lock"), made);
+    assert!(lock(&bench, &["--upgrade"]).status.success());
+    let upgraded = bench.project.read("requirements.lock");
+    assert!(upgraded.contains("foo==2.0"), "{upgraded}");
+    bench.project.write("requirements.in", "no-such-thing\n");
+    let output = lock(&bench, &[]);
+    assert_eq!(output.status.code(), Some(5), "{}", bench.project.tell(&output));
+    assert_eq!(bench.project.read("requirements.lock"), upgraded);
+}
