@@ -8,6 +8,7 @@ mod check;
 mod claims;
 mod definition;
 mod edit;
+mod environment;
 mod expand;
 mod field;
 mod graph;
@@ -26,10 +27,11 @@ mod template;
 
 pub use definition::{Definition, read};
 pub use edit::{Addition, Edited, edit};
+pub use environment::{Environment, Image, Python, Runtime};
 pub use graph::{Circle, Graph, Reason, order};
 pub use model::{
-    COMBINATION_MARK, Environment, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step,
-    StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
+    COMBINATION_MARK, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step, StepEnv,
+    TIMEOUT_MAX_S, VERSION_VARIABLE,
 };
 pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};
