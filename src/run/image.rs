@@ -30,6 +30,11 @@ const LOCK: &str = "lock";
 /// Stands for the image among the facts about a step's environment.
 pub(super) const FACT: &str = "image";
 
+/// Returns the begin of an image's digest, for people.
+pub(super) fn short(digest: &str) -> &str {
+    digest.get(..7 + 12).unwrap_or(digest)
+}
+
 /// What a snapshot knows of an image.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Pinned {

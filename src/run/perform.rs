@@ -341,7 +341,8 @@ impl Running<'_> {
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
         let may_read = |path: &Path| may_read(path, self.work.tools.rules());
-        let permission = shown.as_ref().map(|_| &may_read as &Permission<'_>);
+        // What an image has is environment, whatever it is called.
+        let permission = shown.as_ref().filter(|_| image.is_none()).map(|_| &may_read as &Permission<'_>);
         let Executed { outputs, log, elapsed, mut failure, interrupted, observation, writes } = execute(
             self.work.store,
             step,
