@@ -14,7 +14,7 @@ use crate::pipeline::{self, Graph, Params, Pipeline, Trust};
 use crate::project::Project;
 use crate::record::By;
 use crate::revision::{self, Named, Names};
-use crate::run::{Memory, Peers, Work, learnt_order, pythons, wanted};
+use crate::run::{self, Images, Memory, Peers, Work, learnt_order, pythons, wanted};
 use crate::snapshot::{
     Captured, POINTERS, SnapshotError, View, definition_path, excluded, load_pipeline, read_pointers, read_snapshot,
 };
@@ -104,6 +104,7 @@ pub(super) struct Steps<'a> {
     graph: Graph,
     tools: Toolboxes,
     memory: Memory,
+    images: Images,
     peers: Peers,
 }
 
@@ -121,7 +122,7 @@ impl<'a> Steps<'a> {
         let tools = Toolboxes::new(Tools::new(environment::search_path()).with_rules(project.rules()?));
         let trust = project.remotes()?.used.trust.unwrap_or(Trust::All);
         let peers = Peers { me: by(&project.repository), trust };
-        Ok(Self { project, pipeline, params, version, graph, tools, memory, peers })
+        Ok(Self { project, pipeline, params, version, graph, tools, memory, images: Images::new(), peers })
     }
 
     /// Returns the order of the steps.
@@ -132,7 +133,7 @@ impl<'a> Steps<'a> {
     /// Returns the facts that decisions about the steps are made from, with the files of `snapshot` as `store` has them.
     ///
     /// Python environments are those that are there already.
-    pub(super) fn work<'w>(&'w mut self, snapshot: &'w Snapshot, store: &'w dyn Store) -> Work<'w> {
+    pub(super) fn work<'w>(&'w mut self, snapshot: &'w Snapshot, store: &'w dyn Store) -> Result<Work<'w>, CliError> {
         let view = View::new(store, snapshot);
         for python in pythons(self.pipeline, &|_| true) {
             // Without its lock nothing can run in it; whoever lets something run says so.
@@ -141,7 +142,9 @@ impl<'a> Steps<'a> {
                 self.tools.add(python, &wanted, made);
             }
         }
-        Work {
+        self.images = run::images(store, snapshot)?;
+        Ok(Work {
+            images: &self.images,
             memory: std::mem::take(&mut self.memory),
             pipeline: self.pipeline,
             name: &self.project.pipeline,
@@ -154,7 +157,7 @@ impl<'a> Steps<'a> {
             journal: &self.project.journal,
             store,
             peers: &self.peers,
-        }
+        })
     }
 }
 

@@ -140,7 +140,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     let mut selection = target.selection(pipeline, steps.graph(), args)?;
     let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
-        let work = steps.work(&subject.opened.snapshot, store);
+        let work = steps.work(&subject.opened.snapshot, store)?;
         let judged = plan(&work)?;
         refuse_unknown(pipeline, &selection, &judged)?;
         ui.show(&Plan::new(&subject, pipeline, judged, &selection, replay))?;
@@ -152,7 +152,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     }
     let view = View::new(store, &subject.opened.snapshot);
     let stop = provide::provide(ui, project, pipeline, &selection, &view, args.reaching.offline)?;
-    let work = steps.work(&subject.opened.snapshot, store);
+    let work = steps.work(&subject.opened.snapshot, store)?;
     if let Some(Percent(percent)) = args.check_hits {
         let seed = u64::try_from(Time::now().epoch_ms).unwrap_or_default() ^ u64::from(std::process::id());
         let checked = selection.check(&plan(&work)?, percent, seed);

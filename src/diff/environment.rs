@@ -94,6 +94,7 @@ fn used(old: &BTreeMap<String, Recipe>, new: &BTreeMap<String, Recipe>, found: &
                     };
                     (format!("package {package}"), told(old, before), told(new, after))
                 }
+                _ if fact == "image" => (fact.clone(), before, after),
                 _ if ["variable ", "library ", "environment "].iter().any(|kind| fact.starts_with(kind)) => {
                     (fact.clone(), before, after)
                 }

@@ -11,6 +11,7 @@ mod machine;
 mod python;
 mod rules;
 mod tools;
+mod user;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,6 +23,7 @@ pub use machine::{is_only_a_way, machine_facts};
 pub use python::{Loaded, LockError, Locked, Making, Packages, PythonError, ToLock, Wanted};
 pub use rules::{Origin, Rule, Rules};
 pub use tools::{BUILD, ENVIRONMENT, Toolboxes, Tools, VENV};
+pub use user::user_of;
 
 /// Variables of the user's environment that steps get, where they are set.
 pub const PASSED: [&str; 10] = [
@@ -59,6 +61,8 @@ pub const FIXED: [(&str, &str); 10] = [
 ];
 
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// What container runtimes take where an image says nothing.
+const IMAGE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Returns the variables that a step is given before its own `env`: the passed
 /// ones as they are here, the fixed ones, and `HOME` and `TMPDIR` of its own.
@@ -84,6 +88,17 @@ pub fn lead_into(venv: &Path, variables: &mut BTreeMap<String, String>) {
     let path = variables.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     variables.insert("PATH".to_owned(), format!("{}:{path}", venv.join("bin").display()));
     variables.insert("VIRTUAL_ENV".to_owned(), venv.display().to_string());
+}
+
+/// Returns the variables that a step in an image is given before its own `env`: those of the image, the fixed ones, and
+/// `HOME` and `TMPDIR` of its own. Of this machine it gets none.
+pub fn image_variables(image: &BTreeMap<String, String>, home: &Path, temporary: &Path) -> BTreeMap<String, String> {
+    let mut variables = image.clone();
+    variables.entry("PATH".to_owned()).or_insert_with(|| IMAGE_PATH.to_owned());
+    variables.extend(FIXED.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    variables.insert("HOME".to_owned(), home.display().to_string());
+    variables.insert("TMPDIR".to_owned(), temporary.display().to_string());
+    variables
 }
 
 /// Returns the search path that steps get.

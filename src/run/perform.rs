@@ -10,6 +10,7 @@ use super::commit::Committer;
 use super::earlier::Finished;
 use super::event::{Event, StepDone, differing};
 use super::grant::Grant;
+use super::image::{image_of, refuse_unprovided};
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::{self, Keep};
 use super::kept::{self, Failed};
@@ -328,7 +329,8 @@ impl Running<'_> {
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
         let shown = shown(step);
         let tools = self.work.tools_of(index);
-        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), tools.venv())?;
+        let image = image_of(self.work.pipeline, step).and_then(|digest| self.work.images.get_key_value(digest));
+        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), image, tools.venv())?;
         if let Some(why) = self.place.untold_reason() {
             (self.observer)(Event::NotIsolated { why: &why });
         }
@@ -340,7 +342,8 @@ impl Running<'_> {
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
         let may_read = |path: &Path| may_read(path, tools.rules());
-        let permission = shown.as_ref().map(|_| &may_read as &Permission<'_>);
+        // What an image has is environment, whatever it is called.
+        let permission = shown.as_ref().filter(|_| image.is_none()).map(|_| &may_read as &Permission<'_>);
         let Executed { outputs, log, elapsed, mut failure, interrupted, observation, writes } = execute(
             self.work.store,
             step,
@@ -515,6 +518,9 @@ fn refuse_impossible(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunEr
     let (selection, capacity) = (request.selection, request.capacity);
     let steps = work.pipeline.steps.iter().enumerate().filter(|(index, _)| selection.is_told(*index));
     steps.clone().try_for_each(|(_, step)| keep::refuse_taken(&work.view, step))?;
+    steps.clone().try_for_each(|(index, step)| {
+        refuse_unprovided(work.pipeline, step, work.images, work.tools_of(index).venv())
+    })?;
     let short: Vec<_> = steps.filter_map(|(index, step)| Some((index, capacity.shortage(&step.resources)?))).collect();
     if short.is_empty() && !selection.relies_on_known() {
         return Ok(());

@@ -41,6 +41,8 @@ pub(super) struct Standing<'a> {
     pub(super) search_path: &'a str,
     /// Whether its definition vouches for the network.
     pub(super) vouched: bool,
+    /// Whether it saw the files of an image in place of the machine's: then what it found there is told by the image.
+    pub(super) in_image: bool,
 }
 
 /// What a step was seen to depend on.
@@ -95,8 +97,9 @@ pub(super) fn seen(
         writes: &mut trace.writes,
         packages: BTreeMap::new(),
     };
+    let of_machine = trace.outside.iter().filter(|_| !standing.in_image);
     // One name for each, whether it was reached by the one path or by the other.
-    trace.outside.iter().for_each(|(path, touch)| outside.add(&machine.tools().told(path), touch));
+    of_machine.for_each(|(path, touch)| outside.add(&machine.tools().told(path), touch));
     outside.add_packages();
     let observed = Observed {
         rung: observation.rung,

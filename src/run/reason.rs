@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::image;
 use super::machine::{LIBRARY, PACKAGE, is_told_by_version};
 use super::recipe::WHOLE_TREE;
 use crate::environment::{BUILD, ENVIRONMENT};
@@ -162,8 +163,10 @@ pub(super) fn differences(
     }
     found.extend(differing(&old.env, &new.env).map(|(name, old, new)| Difference::Env { name, old, new }));
     reads(store, &old.reads, &new.reads, &mut found);
+    // In another image everything is another one, which tells nothing further.
+    let is_elsewhere = old.environment.get(image::FACT) != new.environment.get(image::FACT);
     let differs = |name: &str| old.environment.get(name) != new.environment.get(name);
-    let facts = differing(&old.environment, &new.environment);
+    let facts = differing(&old.environment, &new.environment).filter(|(name, ..)| !is_elsewhere || name == image::FACT);
     let facts = facts.filter(|(name, ..)| !is_told_by_version(name, differs));
     found.extend(facts.map(|(name, old, new)| Difference::Environment {
         name,
@@ -303,6 +306,11 @@ impl fmt::Display for Difference {
                 }
                 _ if name.starts_with("variable ") => {
                     write!(f, "`{}` {} -> {}", &name["variable ".len()..], or_none(old), or_none(new))
+                }
+                _ if name == image::FACT => {
+                    let text =
+                        |digest: &Option<String>| digest.as_deref().map_or("this machine", image::short).to_owned();
+                    write!(f, "the environment {} -> {}", text(old), text(new))
                 }
                 (None, Some(_), Some(_)) => write!(f, "program `{name}` changed"),
                 (None, None, _) => write!(f, "program `{name}` was not there before"),

@@ -168,8 +168,11 @@ pub(super) fn directory(step: &Step, tree: &Path) -> PathBuf {
 
 /// Returns the step's variables: the clean set, what `pv` tells it, and what its definition says.
 pub(super) fn variables(recipe: &Recipe, grant: &Grant, room: &Room) -> BTreeMap<String, String> {
-    let Room { home, temporary, venv, .. } = room;
-    let mut variables = environment::variables(home, temporary);
+    let Room { home, temporary, image, venv, .. } = room;
+    let mut variables = match image {
+        Some(image) => environment::image_variables(&image.config.env, home, temporary),
+        None => environment::variables(home, temporary),
+    };
     if let Some(venv) = venv {
         environment::lead_into(venv, &mut variables);
     }
