@@ -137,7 +137,7 @@ impl<'a> Steps<'a> {
         let view = View::new(store, snapshot);
         for python in pythons(self.pipeline, &|_| true) {
             // Without its lock nothing can run in it; whoever lets something run says so.
-            if let Ok(Some(wanted)) = wanted(&view, python) {
+            if let Some(wanted) = wanted(&view, python)? {
                 let made = wanted.made(&self.project.python_environments());
                 self.tools.add(python, &wanted, made);
             }
@@ -158,6 +158,13 @@ impl<'a> Steps<'a> {
             store,
             peers: &self.peers,
         })
+    }
+}
+
+/// Says which Python environments are not there, so that nothing is known of what steps would load of them.
+pub(super) fn note_unmade(ui: &Ui, work: &Work<'_>) {
+    for lock in work.tools.unmade() {
+        ui.say(format!("note: the Python environment of `{lock}` is not made here yet; `pv run` makes it"));
     }
 }
 

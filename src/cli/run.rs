@@ -141,6 +141,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
         let work = steps.work(&subject.opened.snapshot, store)?;
+        open::note_unmade(ui, &work);
         let judged = plan(&work)?;
         refuse_unknown(pipeline, &selection, &judged)?;
         ui.show(&Plan::new(&subject, pipeline, judged, &selection, replay))?;

@@ -1,6 +1,6 @@
 //! `pv show`: a snapshot, a run, a step's log, an object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     match (&args.log, &named.run) {
         (Some(step), _) => show_log(ui, &project, &named, step),
         (None, Some((id, run))) => {
-            ui.show(&RunAnswer { run: *id, record: run })?;
+            ui.show(&RunAnswer { run: *id, record: run, blas: blas(&project, run)? })?;
             Ok(0)
         }
         (None, None) => show_snapshot(ui, &project, &named),
@@ -335,6 +335,22 @@ struct RunAnswer<'a> {
     run: RecordId,
     #[serde(flatten)]
     record: &'a Run,
+    /// The libraries of linear algebra that steps loaded, by step.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    blas: BTreeMap<&'a str, BTreeSet<String>>,
+}
+
+/// Returns which libraries of linear algebra the steps of a run loaded, as far as they were seen.
+fn blas<'r>(project: &Project, run: &'r Run) -> Result<BTreeMap<&'r str, BTreeSet<String>>, CliError> {
+    let mut blas = BTreeMap::new();
+    for step in &run.steps {
+        let results = step.key.map(|key| project.journal.results(step.task, key)).transpose()?;
+        let observed = results.and_then(|mut results| results.pop()).and_then(|(_, result)| result.observed);
+        if let Some(observed) = observed.filter(|observed| !observed.blas.is_empty()) {
+            blas.insert(step.step.as_str(), observed.blas);
+        }
+    }
+    Ok(blas)
 }
 
 impl fmt::Display for RunAnswer<'_> {
@@ -379,6 +395,10 @@ impl fmt::Display for RunAnswer<'_> {
             if let Some(rung) = step.rung {
                 let isolated = if step.isolated { ", isolated" } else { "" };
                 writeln!(f, "         observed: {rung}{isolated}")?;
+            }
+            if let Some(blas) = self.blas.get(step.step.as_str()) {
+                let names: Vec<&str> = blas.iter().map(String::as_str).collect();
+                writeln!(f, "         linear algebra by {}", names.join(", "))?;
             }
             if step.resumed {
                 writeln!(f, "         resumed from what an attempt before kept")?;

@@ -101,6 +101,15 @@ pub fn image_variables(image: &BTreeMap<String, String>, home: &Path, temporary:
     variables
 }
 
+/// Returns the name of the file at `path` if it is a library of linear algebra, by which results may differ in their last digits.
+pub fn blas(path: &Path) -> Option<&str> {
+    const NAMES: [&str; 9] =
+        ["openblas", "libmkl_", "libblis", "libcblas", "libblas", "liblapack", "libatlas", "libcublas", "libarmpl"];
+    let name = path.file_name()?.to_str()?;
+    let is_library = name.ends_with(".so") || name.contains(".so.") || name.ends_with(".dylib");
+    (is_library && NAMES.iter().any(|known| name.contains(known))).then_some(name)
+}
+
 /// Returns the search path that steps get.
 pub fn search_path() -> String {
     host::variable("PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())

@@ -14,6 +14,7 @@ use super::python::{self, Packages, Wanted};
 use super::rules::Rules;
 use crate::hash::Digest;
 use crate::host;
+use crate::path::ProjectPath;
 use crate::pipeline::{Environment, Python};
 
 /// A longer file is no script that an installer wrote.
@@ -59,9 +60,10 @@ impl Toolboxes {
         found.map_or(&self.host, |(_, tools)| tools)
     }
 
-    /// Returns the tools of the host.
-    pub fn host(&self) -> &Tools {
-        &self.host
+    /// Returns the locks of the environments that are not there yet.
+    pub fn unmade(&self) -> impl Iterator<Item = &ProjectPath> {
+        let unmade = self.pythons.iter().filter(|(_, tools)| tools.venv().is_none());
+        unmade.map(|(python, _)| &python.lock)
     }
 }
 

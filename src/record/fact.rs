@@ -333,6 +333,9 @@ pub struct Observed {
     /// Whom it talked to, as `host:port`, with the program that did so first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub network: BTreeMap<String, String>,
+    /// The libraries of linear algebra that it loaded, by the names of their files.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub blas: BTreeSet<String>,
     /// Whether its definition vouches for what comes over the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub vouched: bool,

@@ -101,6 +101,8 @@ pub(super) fn seen(
     // One name for each, whether it was reached by the one path or by the other.
     of_machine.for_each(|(path, touch)| outside.add(&machine.tools().told(path), touch));
     outside.add_packages();
+    let blas = trace.outside.iter().filter(|(_, touch)| touch.read).filter_map(|(path, _)| environment::blas(path));
+    let blas = blas.map(str::to_owned).collect();
     let observed = Observed {
         rung: observation.rung,
         isolated: observation.isolated,
@@ -110,6 +112,7 @@ pub(super) fn seen(
         unread,
         writes: trace.writes,
         network: observation.peers.clone(),
+        blas,
         vouched: standing.vouched,
     };
     Ok(Seen { names, looked, observed })
