@@ -456,3 +456,56 @@ fn a_lock_is_made_with_hashes_and_written_whole_or_not_at_all() {
     assert_eq!(output.status.code(), Some(5), "{}", bench.project.tell(&output));
     assert_eq!(bench.project.read("requirements.lock"), upgraded);
 }
+
+#[test]
+fn another_scikit_learn_in_the_lock_is_named_with_the_step_that_loads_it() {
+    let test = "another_scikit_learn_in_the_lock_is_named_with_the_step_that_loads_it";
+    let mut bench = Bench::new(
+        "  plain: {run: echo plain > out/plain, outputs: [out/plain]}\n  \
+         points: {run: python points.py, outputs: [out/points]}\n  \
+         train: {run: python train.py, outputs: [out/model]}\n",
+    );
+    let Some(bin) = needs(test, "uv", uv(&bench)) else { return };
+    bench.path = format!("{}:{}", bin.display(), bench.path);
+    bench.project.write("points.py", "import numpy\nnumpy.savetxt('out/points', numpy.arange(40.0) % 7)\n");
+    bench.project.write(
+        "train.py",
+        "import numpy, sklearn\nfrom sklearn.tree import DecisionTreeClassifier\n\
+         points = numpy.arange(40.0).reshape(-1, 1)\nmodel = DecisionTreeClassifier(random_state=0).fit(points, points[:, 0] % 3)\n\
+         open('out/model', 'w').write(f'{sklearn.__version__} {model.get_depth()}\\n')\n",
+    );
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("uv-cache");
+    let with_cache = |mut command: Command| command.env("UV_CACHE_DIR", &cache).output().unwrap();
+    let lock = |version: &str| -> Result<String, String> {
+        bench.project.write("requirements.in", format!("scikit-learn=={version}\nnumpy<2\n"));
+        let output = with_cache(bench.pv(&["env", "lock"]));
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        bench.project.commit(version);
+        Ok(bench.project.git(&["rev-parse", "HEAD"]))
+    };
+    let run = || {
+        let output = with_cache(bench.pv(&["--json", "run"]));
+        assert!(output.status.success(), "{}", bench.project.tell(&output));
+        verdicts(&serde_json::from_slice(&output.stdout).unwrap())
+    };
+    let first = match lock("1.3.2") {
+        Ok(first) => first,
+        Err(why) => {
+            // The same is tested with packages that the tests make themselves.
+            eprintln!("NOT TESTED: {test} needs a package index: {why}");
+            return;
+        }
+    };
+    assert_eq!(run(), "plain ran, points ran, train ran");
+    let second = lock("1.5.2").unwrap();
+    assert_eq!(run(), "plain reused, points reused, train ran");
+    let diff = bench.json(&["env", "diff", &first, &second]);
+    assert_eq!(
+        diff["packages"],
+        json!([{"name": "scikit-learn", "old": "1.3.2", "new": "1.5.2", "loaded_by": ["train"]}])
+    );
+    let shown = bench.told(&["show", &bench.json(&["run"])["run"].as_str().unwrap().to_owned()], 0);
+    assert!(shown.contains("linear algebra by lib") && shown.contains("openblas"), "{shown}");
+}
