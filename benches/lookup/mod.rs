@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pv::environment::Tools;
+use pv::environment::{Toolboxes, Tools};
 use pv::exec::Rung;
 use pv::hash::Digest;
 use pv::host::Time;
@@ -61,7 +61,7 @@ pub(crate) fn lookup(scratch: &Scratch, size: Size) -> Row {
 /// Returns the key of the result that is reused, and what the step depends on.
 fn judged(project: &Project, captured: &Captured) -> (Option<StepKey>, Recipe) {
     let graph = pipeline::order(captured.pipeline()).unwrap();
-    let tools = Tools::new(String::new());
+    let tools = Toolboxes::new(Tools::new(String::new()));
     let work = Work {
         pipeline: captured.pipeline(),
         name: "pipeline",
