@@ -61,7 +61,7 @@ get_programs() {
 
 made_from() {
     "$1" --version
-    cat tests/requirements.txt tests/tools.txt tests/servers/requirements.txt tests/servers/package-lock.json
+    cat tests/requirements.txt tests/tools.txt tests/uv.txt tests/servers/requirements.txt tests/servers/package-lock.json
 }
 
 install() {
@@ -87,6 +87,14 @@ for tool in nextest deny; do
     grep -A 100 "cargo-$tool==" tests/tools.txt | sed '/# via/q' >"$venv/$tool.txt"
     install "$venv" -r "$venv/$tool.txt" || say "cargo-$tool is not to be had for this platform; the checks go on without it"
 done
+
+# Makes Python environments, as many users have it. Under another name, since most tests are to find none.
+"$python" -m venv "$venv/uv"
+if install "$venv/uv" -r tests/uv.txt; then
+    ln -s ../uv/bin/uv "$venv/bin/uv-of-tests"
+else
+    say "uv is not to be had for this platform; tests that need it say so"
+fi
 
 # Servers that remotes are tested against. Those in Python have an environment of their own, so that what they need is
 # not among the packages that pipelines of the tests see.

@@ -133,8 +133,15 @@ mod tests {
 
     #[test]
     fn what_decides_by_its_bytes_is_told_apart_from_packages_and_inputs() {
-        for path in ["/usr/bin/env", "/bin/sh", "/usr/local/bin/dvc", "/home/ada/venv/bin/python3", "/opt/spark/bin/x"]
-        {
+        for path in [
+            "/pv/venv/bin",
+            "/pv/venv/bin/tool",
+            "/usr/bin/env",
+            "/bin/sh",
+            "/usr/local/bin/dvc",
+            "/home/ada/venv/bin/python3",
+            "/opt/spark/bin/x",
+        ] {
             assert_eq!(class(path), Class::Program, "{path}");
         }
         for path in [

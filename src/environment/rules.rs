@@ -305,6 +305,7 @@ static BUILT_IN: [(Kind, &str, &[&str]); 20] = [
             "/usr/local/bin",
             "/usr/local/sbin",
             "/snap/bin",
+            "/pv/venv/bin",
             "**/.pyenv/shims",
         ],
     ),
