@@ -549,9 +549,8 @@ impl From<PythonError> for CliError {
                 ENVIRONMENT,
                 Some("install one of them: `pip install uv`, or `pip install pip-tools` for that Python".to_owned()),
             ),
-            PythonError::Tool { .. } => (ENVIRONMENT, None),
+            PythonError::Tool { .. } | PythonError::Exec(_) => (ENVIRONMENT, None),
             PythonError::Interrupted => (INTERRUPTED, None),
-            PythonError::Exec(_) => (ENVIRONMENT, None),
             PythonError::Disk(error) => (ENVIRONMENT, disk_hint(error).map(str::to_owned)),
         };
         Self { source: Some(Box::new(error)), hint, code }

@@ -50,7 +50,8 @@ pub(super) fn changes(
             found.entry((fact, old.cloned(), new.cloned())).or_default();
         }
     }
-    let differs: BTreeSet<&String> = outputs.iter().map(|output| &output.step).collect();
+    let is_in_both = |output: &&OutputChange| output.old.is_some() && output.new.is_some();
+    let differs: BTreeSet<&String> = outputs.iter().filter(is_in_both).map(|output| &output.step).collect();
     let mut changes: Vec<FactChange> = found
         .into_iter()
         .map(|((name, old, new), steps)| {

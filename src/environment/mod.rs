@@ -106,7 +106,8 @@ pub fn blas(path: &Path) -> Option<&str> {
     const NAMES: [&str; 9] =
         ["openblas", "libmkl_", "libblis", "libcblas", "libblas", "liblapack", "libatlas", "libcublas", "libarmpl"];
     let name = path.file_name()?.to_str()?;
-    let is_library = name.ends_with(".so") || name.contains(".so.") || name.ends_with(".dylib");
+    let is_library =
+        name.contains(".so.") || path.extension().is_some_and(|ending| ending == "so" || ending == "dylib");
     (is_library && NAMES.iter().any(|known| name.contains(known))).then_some(name)
 }
 

@@ -171,10 +171,7 @@ impl Tools {
     fn program(&self, name: &str) -> Option<Program> {
         let mut found = self.found.lock().expect("no holder panics");
         let look = || {
-            let path = match name.starts_with('/') {
-                true => self.real(Path::new(name)).into_owned(),
-                false => self.find(name)?,
-            };
+            let path = if name.starts_with('/') { self.real(Path::new(name)).into_owned() } else { self.find(name)? };
             let packages = Arc::new(python::packages(&path));
             path.is_file().then_some(Program { path, packages })
         };

@@ -116,16 +116,14 @@ pub(super) fn refuse_unprovided(
 ) -> Result<(), RunError> {
     let refuse = |why: &str| Err(RunError::NoEnvironment { step: step.name.clone(), why: why.to_owned() });
     match pipeline.environment_of(step) {
-        Environment::Host => Ok(()),
         Environment::Python(_) if venv.is_none() => refuse("nobody has made it"),
-        Environment::Python(_) => Ok(()),
         Environment::Image(image) if image.runtime != Runtime::Pv => {
             refuse("this version runs images by itself alone: leave `runtime` out")
         }
         Environment::Image(image) if !images.contains_key(&image.digest) => {
             Err(unknown(&step.name, &image.to_string()))
         }
-        Environment::Image(_) => Ok(()),
+        Environment::Host | Environment::Python(_) | Environment::Image(_) => Ok(()),
     }
 }
 

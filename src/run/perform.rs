@@ -16,7 +16,7 @@ use super::keep::{self, Keep};
 use super::kept::{self, Failed};
 use super::leftovers::Leftovers;
 use super::missing::Hint;
-use super::place::{Left, Place, Room};
+use super::place::{Left, Place, Provided, Room};
 use super::python;
 use super::reason::Reason;
 use super::schedule::{Capacity, Schedule};
@@ -330,7 +330,8 @@ impl Running<'_> {
         let shown = shown(step);
         let tools = self.work.tools_of(index);
         let image = image_of(self.work.pipeline, step).and_then(|digest| self.work.images.get_key_value(digest));
-        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), image, tools.venv())?;
+        let provided = Provided { image, venv: tools.venv() };
+        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), provided)?;
         if let Some(why) = self.place.untold_reason() {
             (self.observer)(Event::NotIsolated { why: &why });
         }
@@ -359,8 +360,7 @@ impl Running<'_> {
         if interrupted {
             return Ok(Outcome::done(StepDone { log, elapsed, ..StepDone::skipped(&step.name, Reason::Interrupted) }));
         }
-        let python = python::directory();
-        let private = [room.home.as_path(), room.temporary.as_path(), Path::new(SHARED_MEMORY), &python];
+        let private = [&*room.home, &*room.temporary, Path::new(SHARED_MEMORY), &*python::directory()];
         let sighting = Sighting { observation: &observation, workplace: &room.tree, private: &private };
         let Settled { recipe, mut observed, too_early } = settle(self.work, index, before, Some(sighting))?;
         if let Some(observed) = observed.as_mut().filter(|observed| observed.isolated) {

@@ -58,6 +58,15 @@ pub(super) struct Place<'a> {
     spare: Mutex<Spare>,
 }
 
+/// The environment that is provided for a step, if it does not have the machine's.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Provided<'a> {
+    /// The image whose files it sees.
+    pub(super) image: Option<(&'a String, &'a Pinned)>,
+    /// Where the Python environment lies that it finds.
+    pub(super) venv: Option<&'a Path>,
+}
+
 /// What a step has for itself in the place of a run.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -148,9 +157,9 @@ impl<'a> Place<'a> {
         before: &BTreeSet<usize>,
         finished: &Finished,
         shown: Option<&BTreeSet<ProjectPath>>,
-        image: Option<(&String, &Pinned)>,
-        venv: Option<&Path>,
+        provided: Provided<'_>,
     ) -> Result<Room, RunError> {
+        let Provided { image, venv } = provided;
         let mut slot = self.made.lock().expect("no holder panics");
         if slot.is_none() {
             *slot = Some(self.make()?);

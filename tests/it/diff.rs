@@ -197,7 +197,7 @@ Files
 Data
   data/raw  2 files, 8 B -> 2 files, 13 B  (1 added, 1 removed, 1 modified)
 Environment
-  program cp  [PROGRAM]  (fourth)
+  program cp  [PROGRAM]  (used by fourth)
 Seed
   1 -> 2
 Outputs
@@ -554,7 +554,7 @@ fn a_tool_that_changed_is_told_for_two_runs_of_one_snapshot() {
 from 19c5ec2b7c91  commit 646f5f29fb
 to   19c5ec2b7c91  commit 646f5f29fb
 Environment
-  program fit  f637748e7bdc -> d3be83fbbe77  (fit)
+  program fit  f637748e7bdc -> d3be83fbbe77  (used by fit)
 Outputs
   all equal
 --- exit 1

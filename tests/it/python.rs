@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::fault::needs;
+use crate::plain::confined;
 use crate::sandbox::Sandbox;
 
 /// Writes a wheel of one module, and prints the SHA-256 of it: name, version, text of the module, directory.
-const WHEEL: &str = r#"
+const WHEEL: &str = r"
 import base64, hashlib, sys, zipfile
 name, version, text, directory = sys.argv[1:]
 info = f'{name}-{version}.dist-info'
@@ -34,7 +35,7 @@ with zipfile.ZipFile(path, 'w') as wheel:
     for entry, text in files.items():
         wheel.writestr(zipfile.ZipInfo(entry, (2020, 1, 1, 0, 0, 0)), text)
 print(hashlib.sha256(open(path, 'rb').read()).hexdigest())
-"#;
+";
 
 /// Says what a module is, and where it is looked for.
 const SCRIPT: &str = "import sys, NAME\nopen(sys.argv[1], 'w').write(f'{NAME.value} {sys.prefix}\\n')\n";
@@ -238,7 +239,7 @@ fn an_isolated_step_finds_its_environment_always_at_one_place() {
     let bench = Bench::new(STEPS);
     bench.lock(&["foo", "bar", "baz"].map(|name| bench.wheel(name, "1.0", "one")).each_ref().map(String::as_str));
     bench.run();
-    let record = bench.json(&["show", &bench.json(&["run"])["run"].as_str().unwrap().to_owned()]);
+    let record = bench.json(&["show", bench.json(&["run"])["run"].as_str().unwrap()]);
     if record["steps"][0]["isolated"] != true {
         eprintln!("NOT TESTED: the one place of a Python environment: steps are not isolated here");
         assert!(std::env::var_os("CI").is_none(), "CI can isolate");
@@ -246,6 +247,29 @@ fn an_isolated_step_finds_its_environment_always_at_one_place() {
     }
     assert_eq!(bench.project.read("out/foo"), "one /pv/venv\n");
     assert_eq!(bench.project.read("out/bar"), "one /pv/venv\n");
+}
+
+#[test]
+fn results_hold_whether_steps_are_isolated_or_find_the_environment_where_it_lies() {
+    let bench = Bench::new(STEPS);
+    bench.lock(&["foo", "bar", "baz"].map(|name| bench.wheel(name, "1.0", "one")).each_ref().map(String::as_str));
+    let test = "results_hold_whether_steps_are_isolated_or_find_the_environment_where_it_lies";
+    let Some(mut run) = confined(test, &bench.project, &["--json", "run"]) else { return };
+    let output = run.env("PATH", &bench.path).output().unwrap();
+    assert!(output.status.success(), "{}", bench.project.tell(&output));
+    assert_eq!(verdicts(&serde_json::from_slice(&output.stdout).unwrap()), "foo ran, bar ran, baz ran, plain ran");
+    let place = bench.made()[0].join("1").canonicalize().unwrap();
+    assert_eq!(bench.project.read("out/foo"), format!("one {}\n", place.display()));
+    assert_eq!(bench.run(), "foo reused, bar reused, baz reused, plain reused");
+}
+
+#[test]
+fn a_shell_in_a_failed_step_has_its_environment() {
+    let bench = Bench::new("  foo: {run: python foo.step.py /nowhere/foo, outputs: [out/foo]}\n");
+    bench.lock(&[&bench.wheel("foo", "1.0", "one")]);
+    bench.told(&["run"], 3);
+    let told = bench.told(&["shell", "foo", "--", "python", "-c", "import foo; print(foo.value)"], 0);
+    assert!(told.starts_with("one\n"), "{told}");
 }
 
 #[test]
@@ -303,7 +327,11 @@ impl Index {
                         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
                         (
                             "text/html",
-                            names.map(|name| format!("<a href=\"{name}\">{name}</a>\n")).collect::<String>().into(),
+                            names
+                                .map(|name| format!("<a href=\"{name}\">{name}</a>"))
+                                .collect::<Vec<_>>()
+                                .join("\n")
+                                .into(),
                         )
                     }
                 };
@@ -423,6 +451,30 @@ fn uv_makes_the_environment_where_it_is_there_and_the_results_of_pip_hold_in_it(
 }
 
 #[test]
+fn a_lock_of_uv_is_one_with_the_project_beside_it() {
+    let test = "a_lock_of_uv_is_one_with_the_project_beside_it";
+    let mut bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    let Some(bin) = needs(test, "uv", uv(&bench)) else { return };
+    bench.wheel("foo", "1.0", "one");
+    let about = "[project]\nname = \"own\"\nversion = \"1\"\nrequires-python = \">=3.10\"\ndependencies = [\"foo\"]\n";
+    let from = format!("[tool.uv]\nno-index = true\nfind-links = [{:?}]\n", bench.wheels.display().to_string());
+    bench.project.write("pyproject.toml", format!("{about}{from}"));
+    let mut lock = bench.project.command_in(&bench.project.path(""), bin.join("uv").to_str().unwrap());
+    let output = lock.args(["lock", "--python", &version()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let definition = bench.project.read(".pipeline/pipeline.yaml").replace("requirements.lock", "uv.lock");
+    bench.project.write(".pipeline/pipeline.yaml", definition);
+    bench.project.commit("all");
+    let told = bench.told(&["run"], 5);
+    assert!(told.contains("error: the lock `uv.lock` is one of uv, which is not found\n"), "{told}");
+    bench.path = format!("{}:{}", bin.display(), bench.path);
+    assert_eq!(bench.run(), "foo ran");
+    assert!(bench.project.read("out/foo").starts_with("one "));
+    let told = bench.told(&["env", "lock"], 2);
+    assert!(told.contains("error: `uv.lock` is the lock of uv itself\nhint: `uv lock` makes it\n"), "{told}");
+}
+
+#[test]
 fn a_lock_is_made_with_hashes_and_written_whole_or_not_at_all() {
     let test = "a_lock_is_made_with_hashes_and_written_whole_or_not_at_all";
     let mut bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
@@ -513,6 +565,6 @@ fn another_scikit_learn_in_the_lock_is_named_with_the_step_that_loads_it() {
         diff["packages"],
         json!([{"name": "scikit-learn", "old": "1.3.2", "new": "1.5.2", "loaded_by": ["train"]}])
     );
-    let shown = bench.told(&["show", &bench.json(&["run"])["run"].as_str().unwrap().to_owned()], 0);
+    let shown = bench.told(&["show", bench.json(&["run"])["run"].as_str().unwrap()], 0);
     assert!(shown.contains("linear algebra by lib") && shown.contains("openblas"), "{shown}");
 }

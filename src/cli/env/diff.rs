@@ -46,8 +46,8 @@ pub(in crate::cli) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u
 
 #[derive(Serialize)]
 struct Answer {
-    packages: Vec<Loaded>,
-    libraries: Vec<Loaded>,
+    packages: Vec<Part>,
+    libraries: Vec<Part>,
     facts: Vec<Fact>,
     /// Whether both sides have been run, so that it is known what their steps loaded.
     #[serde(skip)]
@@ -56,7 +56,7 @@ struct Answer {
 
 /// A package or a library.
 #[derive(Serialize)]
-struct Loaded {
+struct Part {
     name: String,
     old: Option<String>,
     new: Option<String>,
@@ -76,13 +76,8 @@ impl Answer {
     fn new(changes: Vec<FactChange>, are_run: bool) -> Self {
         let mut answer = Self { packages: Vec::new(), libraries: Vec::new(), facts: Vec::new(), are_run };
         for FactChange { name, old, new, steps: loaded_by, may_explain } in changes {
-            let loaded = |name: &str| Loaded {
-                name: name.to_owned(),
-                old: old.clone(),
-                new: new.clone(),
-                loaded_by,
-                may_explain,
-            };
+            let loaded =
+                |name: &str| Part { name: name.to_owned(), old: old.clone(), new: new.clone(), loaded_by, may_explain };
             if let Some(package) = name.strip_prefix("package ") {
                 answer.packages.push(loaded(package));
             } else if let Some(library) = name.strip_prefix("library ") {

@@ -60,13 +60,14 @@ pub(super) fn build(program: &Path, distribution: &str) -> Option<Digest> {
     let record = fs::read_to_string(place.join("RECORD")).ok()?;
     let is_installed = |line: &&str| {
         let path = line.split(',').next().unwrap_or_default();
-        let is_noted = line.rsplitn(3, ',').nth(1).is_some_and(|hash| !hash.is_empty());
-        let is_note = NOTES.iter().any(|note| path.ends_with(note)) || path.ends_with(".pyc");
+        let is_noted = line.rsplit(',').nth(1).is_some_and(|hash| !hash.is_empty());
+        let is_note = NOTES.iter().any(|note| path.ends_with(note))
+            || Path::new(path).extension().is_some_and(|ending| ending == "pyc");
         is_noted && !is_note && !path.starts_with("../") && !path.starts_with('/')
     };
     let mut lines: Vec<&str> = record.lines().filter(is_installed).collect();
     lines.sort_unstable();
-    Some(Digest::derived("pv python-build v1", lines.join("\n").as_bytes()))
+    (!lines.is_empty()).then(|| Digest::derived("pv python-build v1", lines.join("\n").as_bytes()))
 }
 
 pub(super) fn is_python(program: &Path) -> bool {
