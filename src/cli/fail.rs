@@ -521,6 +521,10 @@ impl From<PythonError> for CliError {
             PythonError::NoLock { .. } => {
                 (ENVIRONMENT, Some("`pv env lock` makes it; commit it, and see that Git does not ignore it".to_owned()))
             }
+            PythonError::Lock { lock, .. } if lock.name() == b"uv.lock" => (
+                ENVIRONMENT,
+                Some("uv notes hashes of what comes from an index, and none of what lies in a directory".to_owned()),
+            ),
             PythonError::Lock { lock, source: LockError::NoHash { .. } } => (
                 ENVIRONMENT,
                 Some(format!(

@@ -13,6 +13,7 @@ use super::judge::{Memory, Verdict, Work};
 use super::order::learnt_order;
 use super::peers::Peers;
 use super::settle::{Settled, Sighting, settle};
+use super::{pythons, wanted};
 use crate::disk::{self, Durability};
 use crate::environment::{Toolboxes, Tools};
 use crate::exec::{Gap, Observation, Rung, Touch};
@@ -101,7 +102,11 @@ impl Bed {
             seed: None,
             environment: crate::object::EnvironmentId::of(b""),
         };
-        let tools = Toolboxes::new(Tools::new(self.search_path.clone()));
+        let mut tools = Toolboxes::new(Tools::new(self.search_path.clone()));
+        for python in pythons(&definition.pipeline, &|_| true) {
+            let wanted = wanted(&View::new(&self.store, &snapshot), python).unwrap().unwrap();
+            tools.add(python, &wanted, Some(self.root.path().join("venv")));
+        }
         let machine = StatCache::at(self.root.path().join("machine"), PathBuf::from("/"));
         let memory = Memory::default();
         let graph =
@@ -409,6 +414,25 @@ fn a_package_that_was_loaded_counts_and_is_named_with_its_step() {
     assert_eq!(bed.judge(), (false, "`scikit-learn` 1.1.3 -> 1.9.1, loaded by `train`".to_owned()));
     remove(&bed, "scikit_learn-1.9.1");
     assert_eq!(bed.judge(), (false, "`scikit-learn` 1.1.3 -> (none), loaded by `train`".to_owned()));
+}
+
+#[test]
+fn of_a_step_that_nobody_observed_the_whole_lock_of_its_python_environment_counts() {
+    let definition = "environment: {python: {version: '3.11', lock: requirements.lock}}\n\
+                      steps:\n  a: {run: python3 a.py, inputs: [a.py], outputs: [out]}\n";
+    let mut bed = Bed::new(definition, &[("a.py", "x"), ("requirements.lock", "a==1 --hash=sha256:aa\n")]);
+    bed.ran(&Observation::default());
+    assert!(bed.is_reused());
+    bed.edit("requirements.lock", "a==2 --hash=sha256:bb\n");
+    assert_eq!(bed.judge(), (false, "the lock of its Python environment changed".to_owned()));
+    bed.edit("requirements.lock", "a==1 --hash=sha256:aa\n");
+    bed.definition = definition.replace("3.11", "3.12");
+    assert!(!bed.is_reused());
+    // One that was seen whole depends on what it was seen to load.
+    let mut bed = Bed::new(definition, &[("a.py", "x"), ("requirements.lock", "a==1 --hash=sha256:aa\n")]);
+    bed.ran(&saw(&["r a.py"]));
+    bed.edit("requirements.lock", "a==2 --hash=sha256:bb\n");
+    assert!(bed.is_reused());
 }
 
 #[test]

@@ -83,6 +83,9 @@ impl Bench {
             Command::new("python3").args(["-c", WHEEL, name, version, &text]).arg(&self.wheels).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let digest = String::from_utf8(output.stdout).unwrap();
+        let digests = self.wheels.with_file_name("digests");
+        std::fs::create_dir_all(&digests).unwrap();
+        std::fs::write(digests.join(format!("{name}-{version}-py3-none-any.whl")), digest.trim()).unwrap();
         format!("{name}=={version} --hash=sha256:{}\n", digest.trim())
     }
 
@@ -323,16 +326,13 @@ impl Index {
                 let (kind, body) = match std::fs::read(wheels.join(&name)) {
                     Ok(bytes) if !name.is_empty() => ("application/octet-stream", bytes),
                     _ => {
-                        let names = std::fs::read_dir(&wheels).unwrap();
-                        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-                        (
-                            "text/html",
-                            names
-                                .map(|name| format!("<a href=\"{name}\">{name}</a>"))
-                                .collect::<Vec<_>>()
-                                .join("\n")
-                                .into(),
-                        )
+                        let link = |entry: std::fs::DirEntry| {
+                            let name = entry.file_name().into_string().unwrap();
+                            let digest = std::fs::read_to_string(wheels.with_file_name("digests").join(&name)).unwrap();
+                            format!("<a href=\"{name}#sha256={digest}\">{name}</a>")
+                        };
+                        let links = std::fs::read_dir(&wheels).unwrap().map(|entry| link(entry.unwrap()));
+                        ("text/html", links.collect::<Vec<_>>().join("\n").into())
                     }
                 };
                 let length = body.len();
@@ -457,7 +457,9 @@ fn a_lock_of_uv_is_one_with_the_project_beside_it() {
     let Some(bin) = needs(test, "uv", uv(&bench)) else { return };
     bench.wheel("foo", "1.0", "one");
     let about = "[project]\nname = \"own\"\nversion = \"1\"\nrequires-python = \">=3.10\"\ndependencies = [\"foo\"]\n";
-    let from = format!("[tool.uv]\nno-index = true\nfind-links = [{:?}]\n", bench.wheels.display().to_string());
+    let index = Index::of(&bench.wheels);
+    index.answers.store(1, Ordering::SeqCst);
+    let from = format!("[tool.uv]\nno-index = true\nfind-links = [{:?}]\n", index.address);
     bench.project.write("pyproject.toml", format!("{about}{from}"));
     let mut lock = bench.project.command_in(&bench.project.path(""), bin.join("uv").to_str().unwrap());
     let output = lock.args(["lock", "--python", &version()]).output().unwrap();

@@ -456,6 +456,7 @@ Commands:
   diff         Show what changed between two versions, and what that did to the results
   log          List snapshots and runs, newest first
   show         Show a snapshot, a run, a step's log, or an object
+  env          Make and compare the environments that steps run in
   checkout     Bring files, data or outputs of a version into the working tree
   push         Send code, data, results and logs of a version to a remote, as far as it lacks them
   pull         Get code, data, results and logs of a version from a remote, as far as they are
@@ -569,8 +570,10 @@ With steps: these, and those before them where their results are not known. `STE
 after it; `+STEP` is the same as `STEP`. The name of a step with a matrix means all its
 combinations.
 
+A Python environment that steps run in is made first, once for each lock, by uv or pip.
+
 Exit codes: 1 an output differs from the recorded one, 3 a step failed, 5 a step asks for more than
-the machine has, 130 interrupted.
+the machine has, or its environment cannot be made, 130 interrupted.
 
 Usage: pv run [OPTIONS] [REVISION | STEP]...
 

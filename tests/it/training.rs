@@ -168,7 +168,7 @@ fn a_package_of_another_version_reruns_the_steps_and_is_named_by_the_diff() {
 from 64bdd7482d3e  commit 0640b9841f
 to   64bdd7482d3e  commit 0640b9841f
 Environment
-  package widgets  1.0 -> 2.0  (extract)
+  package widgets  1.0 -> 2.0  (loaded by extract)
 Outputs
   all equal
 --- exit 1
