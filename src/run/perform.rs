@@ -10,7 +10,7 @@ use super::commit::Committer;
 use super::earlier::Finished;
 use super::event::{Event, StepDone, differing};
 use super::grant::Grant;
-use super::image::{image_of, refuse_unprovided};
+use super::image::{image_of, refuse_unprovided, runtime_of};
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::{self, Keep};
 use super::kept::{self, Failed};
@@ -328,9 +328,7 @@ impl Running<'_> {
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
         let shown = shown(step);
-        let tools = self.work.tools_of(index);
-        let image = image_of(self.work.pipeline, step).and_then(|digest| self.work.images.get_key_value(digest));
-        let provided = Provided { image, venv: tools.venv() };
+        let provided = self.provided(index);
         let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), provided)?;
         if let Some(why) = self.place.untold_reason() {
             (self.observer)(Event::NotIsolated { why: &why });
@@ -342,9 +340,9 @@ impl Running<'_> {
         let resumed = room.keep.as_ref().is_some_and(|keep| keep.resumed);
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
-        let may_read = |path: &Path| may_read(path, tools.rules());
+        let may_read = |path: &Path| may_read(path, before.machine.rules());
         // What an image has is environment, whatever it is called.
-        let permission = shown.as_ref().filter(|_| image.is_none()).map(|_| &may_read as &Permission<'_>);
+        let permission = shown.as_ref().filter(|_| provided.image.is_none()).map(|_| &may_read as &Permission<'_>);
         let Executed { outputs, log, elapsed, mut failure, interrupted, observation, writes } = execute(
             self.work.store,
             step,
@@ -380,7 +378,9 @@ impl Running<'_> {
             self.again_after(index, &too_early);
             return Ok(Outcome::TooEarly);
         }
-        self.place.executed(index);
+        if room.elsewhere.is_none() {
+            self.place.executed(index);
+        }
         let strays = writes.into_iter().map(|path| (path, step.name.clone()));
         self.strays.lock().expect("no holder panics").extend(strays);
         match &mut failure {
@@ -427,6 +427,14 @@ impl Running<'_> {
             done.recorded = self.keep(before, result, claim)?;
         }
         Ok(Outcome::done(done))
+    }
+
+    /// Returns the environment that is provided for a step.
+    fn provided(&self, index: usize) -> Provided<'_> {
+        let Work { pipeline, images, .. } = self.work;
+        let step = &pipeline.steps[index];
+        let image = image_of(pipeline, step).and_then(|digest| images.get_key_value(digest));
+        Provided { image, runtime: runtime_of(pipeline, step), venv: self.work.tools_of(index).venv() }
     }
 
     /// Notes how to come back to a step that has failed.

@@ -25,12 +25,13 @@ use super::layer;
 use super::leftovers::Leftovers;
 use super::python;
 use super::recipe::outputs_of;
+use super::runtime::Elsewhere;
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::environment::VENV;
 use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
 use crate::host::Time;
 use crate::path::ProjectPath;
-use crate::pipeline::Step;
+use crate::pipeline::{Runtime, Step};
 use crate::record::Output;
 use crate::snapshot::{View, lay_out, place_entry};
 
@@ -63,6 +64,8 @@ pub(super) struct Place<'a> {
 pub(super) struct Provided<'a> {
     /// The image whose files it sees.
     pub(super) image: Option<(&'a String, &'a Pinned)>,
+    /// What runs it in the image.
+    pub(super) runtime: Option<Runtime>,
     /// Where the Python environment lies that it finds.
     pub(super) venv: Option<&'a Path>,
 }
@@ -84,6 +87,8 @@ pub(super) struct Room {
     pub(super) world: Option<World>,
     /// The image whose files it sees.
     pub(super) image: Option<image::Ready>,
+    /// What runs it, if that is another program.
+    pub(super) elsewhere: Option<Elsewhere>,
     /// The Python environment that it finds, as it sees it; `None` if it finds the machine's.
     pub(super) venv: Option<PathBuf>,
     /// What it finds again from an attempt before; `None` if it keeps nothing.
@@ -94,6 +99,15 @@ pub(super) struct Room {
     own: PathBuf,
     /// The steps whose outputs are in a copy of the files that is its own.
     holds: Option<BTreeSet<usize>>,
+}
+
+/// What a step has before it is known what it stands on.
+struct Begun<'a> {
+    place: &'a Path,
+    index: usize,
+    step: &'a Step,
+    own: Own,
+    note: PathBuf,
 }
 
 /// What steps that have ended leave for others.
@@ -159,7 +173,7 @@ impl<'a> Place<'a> {
         shown: Option<&BTreeSet<ProjectPath>>,
         provided: Provided<'_>,
     ) -> Result<Room, RunError> {
-        let Provided { image, venv } = provided;
+        let Provided { image, runtime, venv } = provided;
         let mut slot = self.made.lock().expect("no holder panics");
         if slot.is_none() {
             *slot = Some(self.make()?);
@@ -173,6 +187,30 @@ impl<'a> Place<'a> {
         let note = kept::note_in(&place, index);
         // Of an attempt before this one nothing is left to come back to.
         disk::remove_tree(&note)?;
+        if let (Some((digest, pinned)), Some(runtime)) = (image, runtime) {
+            drop(slot);
+            let tree = self.copy(&place, index, before, finished)?;
+            clear_outputs(step, &tree)?;
+            python::lay(&own.room)?;
+            let ready = Ready::lay(self.view.store(), digest, pinned, &step.name, self.base, self.stop)?;
+            let elsewhere = Elsewhere::provide(runtime, &ready, &step.name, (&tree, &own.room), self.stop)?;
+            let keep = self.keep_of(step, &place, &tree)?;
+            return Ok(Room {
+                written: tree.clone(),
+                tree,
+                home: Path::new(PLACE).join("home"),
+                temporary: Path::new(PLACE).join("tmp"),
+                log: own.log,
+                world: None,
+                image: Some(ready),
+                elsewhere: Some(elsewhere),
+                venv: None,
+                keep,
+                note,
+                own: own.room,
+                holds: Some(before.clone()),
+            });
+        }
         match &made.ground {
             Ground::Copied(why) => {
                 if image.is_some() {
@@ -198,6 +236,7 @@ impl<'a> Place<'a> {
                     log,
                     world: None,
                     image: None,
+                    elsewhere: None,
                     venv,
                     keep,
                     note,
@@ -214,48 +253,61 @@ impl<'a> Place<'a> {
                     show_only(shown, &lower, &only)?;
                     lower = vec![only];
                 }
-                python::lay(&own.room)?;
-                python::link(&own.room, venv)?;
-                let upper = layer_of(&place, index);
-                // A step that is tried again begins anew.
-                disk::remove_tree(&upper)?;
-                disk::make_directory(&upper)?;
-                make_ways(step, &lower, &upper)?;
-                let keep = self.keep_of(step, &place, &upper)?;
-                let scratch = scratch_of(&place, index);
-                disk::remove_tree(&scratch)?;
-                disk::make_directory(&scratch)?;
-                let inside = |path: &Path| path.strip_prefix(self.base).unwrap_or(path).to_owned();
-                let image = image.map(|(digest, pinned)| {
-                    Ready::lay(self.view.store(), digest, pinned, &step.name, self.base, self.stop)
-                });
-                let image = image.transpose()?;
-                let seen = image.as_ref().map(|image| image.seen(&place, index, self.base, Layer::Anew)).transpose()?;
-                let world = World {
-                    base: self.base.to_owned(),
-                    lower: lower.iter().map(|path| inside(path)).collect(),
-                    upper: (inside(&upper), inside(&scratch)),
-                    room: inside(&own.room),
-                    root: inside(&place.join("root")),
-                    offline: shown.is_some() && !step.network,
-                    image: seen,
-                };
-                Ok(Room {
-                    tree: PathBuf::from(WORKPLACE),
-                    written: upper,
-                    home: Path::new(PLACE).join("home"),
-                    temporary: Path::new(PLACE).join("tmp"),
-                    log: own.log,
-                    world: Some(world),
-                    image,
-                    venv: venv.map(|_| PathBuf::from(VENV)),
-                    keep,
-                    note,
-                    own: own.room,
-                    holds: None,
-                })
+                let begun = Begun { place: &place, index, step, own, note };
+                self.layered(begun, &lower, shown.is_some() && !step.network, provided)
             }
         }
+    }
+
+    /// Returns what a step has that works over the layers `lower`.
+    fn layered(
+        &self,
+        begun: Begun<'_>,
+        lower: &[PathBuf],
+        offline: bool,
+        Provided { image, venv, .. }: Provided<'_>,
+    ) -> Result<Room, RunError> {
+        let Begun { place, index, step, own, note } = begun;
+        python::lay(&own.room)?;
+        python::link(&own.room, venv)?;
+        let upper = layer_of(place, index);
+        // A step that is tried again begins anew.
+        disk::remove_tree(&upper)?;
+        disk::make_directory(&upper)?;
+        make_ways(step, lower, &upper)?;
+        let keep = self.keep_of(step, place, &upper)?;
+        let scratch = scratch_of(place, index);
+        disk::remove_tree(&scratch)?;
+        disk::make_directory(&scratch)?;
+        let inside = |path: &Path| path.strip_prefix(self.base).unwrap_or(path).to_owned();
+        let image = image
+            .map(|(digest, pinned)| Ready::lay(self.view.store(), digest, pinned, &step.name, self.base, self.stop));
+        let image = image.transpose()?;
+        let seen = image.as_ref().map(|image| image.seen(place, index, self.base, Layer::Anew)).transpose()?;
+        let world = World {
+            base: self.base.to_owned(),
+            lower: lower.iter().map(|path| inside(path)).collect(),
+            upper: (inside(&upper), inside(&scratch)),
+            room: inside(&own.room),
+            root: inside(&place.join("root")),
+            offline,
+            image: seen,
+        };
+        Ok(Room {
+            tree: PathBuf::from(WORKPLACE),
+            written: upper,
+            home: Path::new(PLACE).join("home"),
+            temporary: Path::new(PLACE).join("tmp"),
+            log: own.log,
+            world: Some(world),
+            image,
+            elsewhere: None,
+            venv: venv.map(|_| PathBuf::from(VENV)),
+            keep,
+            note,
+            own: own.room,
+            holds: None,
+        })
     }
 
     /// Returns what the step wrote besides its outputs, and takes it away, so that no other step sees it.
