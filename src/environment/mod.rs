@@ -1,4 +1,4 @@
-//! What a step runs in: today the host, made as equal as a plain process allows.
+//! What a step runs in: the host, made as equal as a plain process allows, or the files of an image.
 //!
 //! Three things are told apart. What a step is *given*: a clean set of
 //! variables ([`variables`]). What of the machine *decides* its result: the
@@ -7,6 +7,9 @@
 //! difference: kernel, processors ([`machine_facts`]); that goes into the record of a run.
 
 mod classify;
+pub mod image;
+mod installed;
+mod pins;
 mod python;
 mod rules;
 mod tools;
@@ -18,6 +21,8 @@ use std::path::Path;
 use crate::host;
 
 pub use classify::{Class, classify};
+pub use installed::{InstalledError, Package, installed};
+pub use pins::{PinsError, read_pins, write_pin};
 pub use python::{Loaded, Packages};
 pub use rules::{Origin, Rule, Rules};
 pub use tools::Tools;
