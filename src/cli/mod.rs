@@ -10,6 +10,7 @@ mod checkout;
 mod clone;
 mod completions;
 mod diff;
+mod env;
 mod fail;
 mod fsck;
 mod gc;
@@ -99,6 +100,7 @@ enum Verb {
     Push(push::Args),
     Pull(pull::Args),
     Remote(remote::Args),
+    Env(env::Args),
     Check(check::Args),
     Fsck(fsck::Args),
     Gc(gc::Args),
@@ -137,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Push(args) => push::run(&mut ui, &cli.global, args),
         Verb::Pull(args) => pull::run(&mut ui, &cli.global, args),
         Verb::Remote(args) => remote::run(&mut ui, &cli.global, args),
+        Verb::Env(args) => env::run(&mut ui, &cli.global, args),
         Verb::Check(args) => check::run(&mut ui, &cli.global, args),
         Verb::Fsck(args) => fsck::run(&mut ui, &cli.global, args),
         Verb::Gc(args) => gc::run(&mut ui, &cli.global, args),

@@ -1,0 +1,37 @@
+//! `pv env`: what steps run in.
+
+mod add;
+mod export;
+mod list;
+mod show;
+
+use super::Global;
+use super::fail::CliError;
+use super::ui::Ui;
+
+/// Manage what steps run in: take in images, list and show environments, export one
+///
+/// An environment is a part of a snapshot like its files: it is in the store, goes to remotes with `pv push`, and is
+/// there when the registry that it came from is not.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    Add(add::Args),
+    List(list::Args),
+    Show(show::Args),
+    Export(export::Args),
+}
+
+pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    match &args.action {
+        Action::Add(args) => add::run(ui, global, args),
+        Action::List(args) => list::run(ui, global, args),
+        Action::Show(args) => show::run(ui, global, args),
+        Action::Export(args) => export::run(ui, global, args),
+    }
+}
