@@ -41,6 +41,8 @@ pub const STORE_KEY: &str = "pv.storePath";
 /// The directory in the common git directory where everything is, or all but the objects.
 const DIRECTORY: &str = "pv";
 const KEPT_SINCE: &str = "kept-since";
+/// The directory with the pins of images.
+const PINS: &str = "environments";
 
 /// Why there is no project to work on.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +178,11 @@ impl Project {
     /// Returns who uses the store. `memory` is [`Project::commits`].
     pub fn user<'a>(&'a self, memory: &'a Path) -> User<'a> {
         User { repository: &self.repository, journal: &self.journal, memory }
+    }
+
+    /// Returns the directory with the pins of all images that were taken in, whatever is checked out.
+    pub fn pins(&self) -> PathBuf {
+        self.directory.join(PINS)
     }
 
     /// Returns the directory of the locks of steps.

@@ -1,13 +1,20 @@
-//! `pv env`: the environments that steps run in.
+//! `pv env`: what steps run in.
 
+mod add;
 mod diff;
+mod export;
+mod list;
 mod lock;
+mod show;
 
 use super::Global;
 use super::fail::CliError;
 use super::ui::Ui;
 
-/// Make and compare the environments that steps run in
+/// Manage what steps run in: take in images, make locks, list, show, compare and export environments
+///
+/// An image is a part of a snapshot like its files: it is in the store, goes to remotes with `pv push`, and is
+/// there when the registry that it came from is not.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -16,12 +23,20 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Action {
+    Add(add::Args),
+    List(list::Args),
+    Show(show::Args),
+    Export(export::Args),
     Lock(lock::Args),
     Diff(diff::Args),
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
     match &args.action {
+        Action::Add(args) => add::run(ui, global, args),
+        Action::List(args) => list::run(ui, global, args),
+        Action::Show(args) => show::run(ui, global, args),
+        Action::Export(args) => export::run(ui, global, args),
         Action::Lock(args) => lock::run(ui, global, args),
         Action::Diff(args) => diff::run(ui, global, args),
     }

@@ -11,7 +11,8 @@ use super::reach::OnRemote;
 use super::ui::{BAD, GOOD, NOTE, paint};
 use crate::damage::DamageError;
 use crate::disk::DiskError;
-use crate::environment::{LockError, PythonError};
+use crate::environment::image::{ImageError, Refusal, Trouble as ImageTrouble};
+use crate::environment::{InstalledError, LockError, PinsError, PythonError};
 use crate::exec::{Cause, ExecError, Obstacle};
 use crate::git::GitError;
 use crate::pipeline::DefinitionError;
@@ -224,7 +225,7 @@ fn store_advice(error: &StoreError) -> (u8, Option<&'static str>) {
         }
         StoreError::Version { .. } => (STORE, Some("use a newer `pv`")),
         StoreError::Changed { .. } => (USAGE, Some("wait until nothing writes to it, then try again")),
-        StoreError::Source { .. } => (USAGE, None),
+        StoreError::Source { .. } | StoreError::Stream { .. } => (USAGE, None),
         StoreError::Disk(error) => (USAGE, disk_hint(error)),
         StoreError::BadPack { .. } => (STORE, Some("look at the store with `pv fsck`")),
     }
@@ -242,6 +243,7 @@ impl From<RetentionError> for CliError {
         let hint = match &error {
             RetentionError::Pointer { .. } => "nothing was taken away; put the pointer right, or use a newer `pv`",
             RetentionError::Git(_) => "nothing was taken away; `git fsck` tells what is wrong with the repository",
+            RetentionError::Pins(_) => "nothing was taken away; `pv env add` writes a pin anew",
             RetentionError::Record(_) | RetentionError::Disk(_) => "nothing was taken away",
             _ => "nothing was taken away; look at the store with `pv fsck`",
         };
@@ -371,6 +373,60 @@ impl From<DamageError> for CliError {
     }
 }
 
+impl From<ImageError> for CliError {
+    fn from(error: ImageError) -> Self {
+        let text = |text: &str| Some(text.to_owned());
+        let (code, hint) = match &error {
+            ImageError::Fetch { trouble: ImageTrouble::Missing, .. } => {
+                (ENVIRONMENT, text("look at its name and tag; some registries also say so if you may not see it"))
+            }
+            ImageError::Fetch { trouble: ImageTrouble::Refused, .. } => {
+                (ENVIRONMENT, text("`podman login` or `docker login` tells the registry who you are"))
+            }
+            ImageError::Fetch { trouble: ImageTrouble::Unreachable, .. } => {
+                (ENVIRONMENT, text("look at the network and the name of the registry, then try again"))
+            }
+            ImageError::Several { .. } => (USAGE, text("name one: `oci:DIR:TAG`, or save a single one")),
+            ImageError::NoPlatform { .. } => (ENVIRONMENT, text("choose an image that is made for this machine")),
+            ImageError::Mismatch { .. } | ImageError::Size { .. } => (
+                ENVIRONMENT,
+                text("nothing of it was taken; fetch it again, and if that does not help, from elsewhere"),
+            ),
+            ImageError::Refused { refusal: Refusal::TooLarge { .. }, .. } => {
+                (ENVIRONMENT, text("nothing of it was taken; `--limit` allows more"))
+            }
+            ImageError::Refused { .. } | ImageError::Layer { .. } => {
+                (ENVIRONMENT, text("nothing of it was taken; such an image is damaged, or meant to do harm"))
+            }
+            ImageError::NoImage { .. } => (USAGE, text("`podman save`, `docker save` and `skopeo copy` write images")),
+            ImageError::Fetch { .. } | ImageError::NotUnderstood { .. } => (ENVIRONMENT, None),
+            ImageError::Disk(error) => (USAGE, disk_hint(error).map(str::to_owned)),
+            ImageError::Store(error) => owned(store_advice(error)),
+        };
+        Self { source: Some(Box::new(error)), hint, code }
+    }
+}
+
+impl From<PinsError> for CliError {
+    fn from(error: PinsError) -> Self {
+        let hint = match &error {
+            PinsError::NotUnderstood { .. } => Some("`pv env add` writes it anew; a newer `pv` may understand it"),
+            PinsError::Disk(error) => disk_hint(error),
+        };
+        Self::new(error, USAGE, hint)
+    }
+}
+
+impl From<InstalledError> for CliError {
+    fn from(error: InstalledError) -> Self {
+        let (code, hint) = match &error {
+            InstalledError::NotUnderstood(_) => (STORE, Some("`pv fsck` tells whether it is damaged")),
+            InstalledError::Store(error) => store_advice(error),
+        };
+        Self::new(error, code, hint)
+    }
+}
+
 impl From<ProjectError> for CliError {
     fn from(error: ProjectError) -> Self {
         let (code, hint) = match &error {
@@ -427,6 +483,16 @@ fn snapshot_advice(error: &SnapshotError) -> (u8, Option<String>) {
             USAGE,
             text("it was committed without a data pointer: `pv snapshot` writes them, `pv hooks install` keeps them"),
         ),
+        SnapshotError::NoPin { image, place, .. } if place == "the working tree" => {
+            (ENVIRONMENT, Some(format!("`pv env add {image} --no-edit` takes it in and writes the pin")))
+        }
+        SnapshotError::NoPin { .. } => (
+            ENVIRONMENT,
+            text("it was committed without its pin: `git add .pipeline/environments` where the image was taken in"),
+        ),
+        SnapshotError::BadPin { .. } => {
+            (USAGE, text("after a merge conflict, choose one side; or let `pv env add` write it anew"))
+        }
         SnapshotError::Pointer { .. } => (
             USAGE,
             text("after a merge conflict, choose one side, or run `pv snapshot` where the data is, to write it anew"),

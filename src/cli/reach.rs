@@ -10,7 +10,7 @@ use super::fail::CliError;
 use super::ui::{Progress, Ui};
 use crate::hash::Digest;
 use crate::host;
-use crate::object::{Kind, SnapshotId};
+use crate::object::{DataRoot, Kind, SnapshotId};
 use crate::project::{Project, Remotes};
 use crate::record::Output;
 use crate::remote::{self, Address, Catalog, Connection, Counted, Fetching, RemoteError, Unfetched};
@@ -150,6 +150,11 @@ impl<'a> Reach<'a> {
     pub(super) fn have_outputs(&self, outputs: &[Output]) -> Result<(), CliError> {
         let roots = Roots { outputs: outputs.iter().map(Output::entry).collect(), ..Roots::default() };
         Ok(self.store.fetch(&roots, true)?)
+    }
+
+    /// Fetches a directory, as far as it is missing here.
+    pub(super) fn have_directory(&self, directory: DataRoot) -> Result<(), CliError> {
+        Ok(self.store.fetch(&Roots { data: vec![directory], ..Roots::default() }, true)?)
     }
 
     /// Returns the store.

@@ -113,7 +113,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
 }
 
 /// Returns the pointers that were written and that Git leaves out: `data/` in `.gitignore` means them too.
-fn ignored(project: &Project, pointers: &[ProjectPath]) -> Result<Vec<ProjectPath>, CliError> {
+pub(super) fn ignored(project: &Project, pointers: &[ProjectPath]) -> Result<Vec<ProjectPath>, CliError> {
     if pointers.is_empty() {
         return Ok(Vec::new());
     }

@@ -1,4 +1,4 @@
-//! What a step runs in: the host, made as equal as a plain process allows, and Python environments that locks ask for.
+//! What a step runs in: the host, made as equal as a plain process allows, a Python that a lock asks for, or the files of an image.
 //!
 //! Three things are told apart. What a step is *given*: a clean set of
 //! variables ([`variables`]). What of the machine *decides* its result: the
@@ -7,7 +7,10 @@
 //! difference: system, kernel, processors ([`machine_facts`]); that goes into the record of a run.
 
 mod classify;
+pub mod image;
+mod installed;
 mod machine;
+mod pins;
 mod python;
 mod rules;
 mod tools;
@@ -19,7 +22,9 @@ use std::path::Path;
 use crate::host;
 
 pub use classify::{Class, classify};
+pub use installed::{InstalledError, Package, installed};
 pub use machine::{is_only_a_way, machine_facts};
+pub use pins::{PinsError, read_pins, write_pin};
 pub use python::{Loaded, LockError, Locked, Making, Packages, PythonError, ToLock, Wanted};
 pub use rules::{Origin, Rule, Rules};
 pub use tools::{BUILD, ENVIRONMENT, Toolboxes, Tools, VENV};

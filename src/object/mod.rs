@@ -6,6 +6,7 @@
 //! described in `docs/format.md`; they never change, new kinds are added.
 
 mod canonical;
+mod pin;
 mod snapshot;
 mod tree;
 
@@ -40,6 +41,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::hash::{Digest, Hasher, NotADigest};
 
 pub use canonical::{NotCanonical, canonical, canonical_value, from_canonical};
+pub use pin::{Pin, PinConfig, encode_environment, is_image_digest, pins_of_environment};
 pub use snapshot::{DataRoot, SEED_MAX, Snapshot};
 pub use tree::{Child, Entry, Node, Sized, TreeBuilder, empty_tree_id, name_ends_node};
 

@@ -24,6 +24,13 @@ pub enum Addition {
         /// What is added, in this order.
         items: Vec<String>,
     },
+    /// An image to a step, or to the pipeline if there is no step, in place of the environment that is there.
+    Image {
+        /// The step; `None` is the top of the definition.
+        step: Option<String>,
+        /// The image, as `name@sha256:...`.
+        image: String,
+    },
     /// `true` to a step.
     Flag {
         /// The step.
@@ -80,6 +87,8 @@ fn add(text: &str, root: &Node, addition: &Addition) -> Option<String> {
 enum Goal {
     /// These items more.
     Items(Vec<String>),
+    /// This image, and what else is said of how images are run.
+    Image(String),
     /// `true`.
     Flag,
 }
@@ -88,7 +97,7 @@ impl Addition {
     /// Returns the step that it is for; `None` is the top of the definition.
     pub fn step(&self) -> Option<&str> {
         match self {
-            Self::Items { step, .. } => step.as_deref(),
+            Self::Items { step, .. } | Self::Image { step, .. } => step.as_deref(),
             Self::Flag { step, .. } => Some(step),
         }
     }
@@ -96,6 +105,7 @@ impl Addition {
     fn key(&self) -> &'static str {
         match self {
             Self::Items { key, .. } | Self::Flag { key, .. } => key,
+            Self::Image { .. } => "environment",
         }
     }
 
@@ -111,6 +121,22 @@ impl Addition {
                     None => entries.push(added(Value::Bool(true))),
                 }
                 Some(Goal::Flag)
+            }
+            Self::Image { image, .. } => {
+                let image = unplaced(Value::Text(image.clone()));
+                let alone = || vec![(Key { text: "image".to_owned(), span: 0..0 }, image.clone())];
+                match at.map(|at| &mut entries[at].1.value) {
+                    Some(Value::Map(there)) => match there.iter_mut().find(|(key, _)| key.text == "image") {
+                        Some((_, old)) => old.value = image.value.clone(),
+                        None => *there = alone(),
+                    },
+                    Some(other) => *other = Value::Map(alone()),
+                    None => entries.push(added(Value::Map(alone()))),
+                }
+                match image.value {
+                    Value::Text(text) => Some(Goal::Image(text)),
+                    _ => None,
+                }
             }
             Self::Items { items, .. } => {
                 let at = at.unwrap_or_else(|| {
@@ -183,6 +209,7 @@ impl fmt::Display for Addition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Items { key, items, .. } => write!(f, "{key}: {}", spell::flow(items)),
+            Self::Image { image, .. } => write!(f, "environment: {{image: \"{image}\"}}"),
             Self::Flag { key, .. } => write!(f, "{key}: true"),
         }
     }

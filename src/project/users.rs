@@ -5,10 +5,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DIRECTORY, KEPT_SINCE, Project, ProjectError, STORE_KEY};
+use super::{DIRECTORY, KEPT_SINCE, PINS, Project, ProjectError, STORE_KEY};
 use crate::disk::{self, Change, DiskError, Durability, Flush};
+use crate::environment;
 use crate::git::Repository;
 use crate::host::Time;
+use crate::object::DataRoot;
 use crate::record::Journal;
 use crate::retention::{self, RetentionError, Roots, User};
 use crate::store::{LocalStore, StoreError, is_free, sweep_moved};
@@ -62,6 +64,7 @@ impl Project {
     /// [`RetentionError::User`] if another user cannot be read, and as [`retention::roots`]: nobody knows then what is needed.
     pub fn roots(&self, since: Time) -> Result<Roots, RetentionError> {
         let mut roots = retention::roots(self.user(&self.commits()), since)?;
+        roots.data.extend(pinned(&self.pins())?);
         for path in self.other_users()? {
             match roots_of(&path, since) {
                 Ok(of_user) => roots.add(of_user),
@@ -157,7 +160,16 @@ fn roots_of(common_directory: &Path, since: Time) -> Result<Roots, RetentionErro
     let repository = Repository::at(common_directory)?;
     let directory = repository.common_directory().join(DIRECTORY);
     let journal = Journal::new(directory.join("records"));
-    retention::roots(User { repository: &repository, journal: &journal, memory: &directory.join("commits") }, since)
+    let user = User { repository: &repository, journal: &journal, memory: &directory.join("commits") };
+    let mut roots = retention::roots(user, since)?;
+    roots.data.extend(pinned(&directory.join(PINS))?);
+    Ok(roots)
+}
+
+/// Returns the files of all images that have a pin in this directory.
+fn pinned(directory: &Path) -> Result<impl Iterator<Item = DataRoot>, RetentionError> {
+    let pins = environment::read_pins(directory)?;
+    Ok(pins.into_iter().map(|pin| DataRoot::Directory { sized: pin.sized(), id: pin.tree }))
 }
 
 /// Returns the git directory that a store at `directory` lies in.

@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 
 use self::said::{Said, told};
 use self::wire::{Connector, Seen, watching};
+pub(super) use self::wire::{provide_encryption, root};
 use super::address::Address;
 use super::bucket::{Body, Bucket, BucketError, Listed, Trouble};
 use super::surroundings::{Patience, Surroundings};

@@ -131,7 +131,7 @@ impl Way<'_> {
 
 /// Returns whether what else is needed is told by objects of this kind.
 pub const fn leads_on(kind: Kind) -> bool {
-    matches!(kind, Kind::Snapshot | Kind::Tree)
+    matches!(kind, Kind::Snapshot | Kind::Tree | Kind::Environment)
 }
 
 /// Returns whether objects of this kind tell of others, or are as small: all but files.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{RetentionError, Roots};
-use crate::object::{DataRoot, Entry, Kind, Node, Snapshot, SnapshotId, TreeId};
+use crate::hash::Digest;
+use crate::object::{DataRoot, Entry, Kind, Node, Snapshot, SnapshotId, TreeId, pins_of_environment};
 use crate::path::ProjectPath;
 use crate::snapshot::for_each_file;
 use crate::store::{Live, Store, StoreError};
@@ -32,6 +33,7 @@ pub fn mark(store: &dyn Store, roots: &Roots, also: &Live) -> Result<Live, Reten
         match kind {
             Kind::Snapshot => marking.snapshot((*digest).into())?,
             Kind::Tree => marking.trees.push(((*digest).into(), Need::Perhaps)),
+            Kind::Environment => marking.environment(*digest)?,
             _ => drop(marking.live.insert((*kind, *digest))),
         }
     }
@@ -89,9 +91,21 @@ impl Marking<'_> {
         let snapshot = understood.map_err(|source| RetentionError::NotUnderstood { kind: Kind::Snapshot, source })?;
         self.live.insert((Kind::Definition, snapshot.definition.digest()));
         self.live.insert((Kind::Params, snapshot.params.digest()));
-        self.live.insert((Kind::Environment, snapshot.environment.digest()));
+        self.environment(snapshot.environment.digest())?;
         self.trees.push((snapshot.tree, Need::Must));
         snapshot.data.iter().for_each(|(_, data)| self.data(data));
+        Ok(())
+    }
+
+    /// Takes in the files of all images that the environment of a snapshot names.
+    fn environment(&mut self, digest: Digest) -> Result<(), RetentionError> {
+        if !self.live.insert((Kind::Environment, digest)) {
+            return Ok(());
+        }
+        let Some(bytes) = self.get(Kind::Environment, digest, Need::IfThere)? else { return Ok(()) };
+        let understood = pins_of_environment(&bytes);
+        let pins = understood.map_err(|source| RetentionError::NotUnderstood { kind: Kind::Environment, source })?;
+        self.trees.extend(pins.values().map(|pin| (pin.tree, Need::IfThere)));
         Ok(())
     }
 
@@ -129,7 +143,7 @@ impl Marking<'_> {
         Ok(())
     }
 
-    fn get(&self, kind: Kind, digest: crate::hash::Digest, need: Need) -> Result<Option<Vec<u8>>, StoreError> {
+    fn get(&self, kind: Kind, digest: Digest, need: Need) -> Result<Option<Vec<u8>>, StoreError> {
         match self.store.get(kind, digest) {
             Err(StoreError::Missing { .. }) if need != Need::Must => Ok(None),
             got => got.map(Some),
@@ -156,7 +170,7 @@ pub struct Lost {
 /// Returns what `objects` were, as snapshots and their files. What belongs to no snapshot, such as a log, is left out.
 ///
 /// What of a snapshot cannot be read is left out: it is a list for people.
-pub fn name(store: &dyn Store, objects: &[(Kind, crate::hash::Digest, u64)]) -> Vec<Lost> {
+pub fn name(store: &dyn Store, objects: &[(Kind, Digest, u64)]) -> Vec<Lost> {
     let mut blobs: BTreeMap<_, u64> =
         objects.iter().filter(|(kind, ..)| *kind == Kind::Blob).map(|(_, digest, length)| (*digest, *length)).collect();
     let mut lost = Vec::new();
@@ -186,4 +200,68 @@ pub fn name(store: &dyn Store, objects: &[(Kind, crate::hash::Digest, u64)]) -> 
         lost.push(Lost { snapshot: (*digest).into(), files });
     }
     lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    use crate::object::{Pin, PinConfig, TreeBuilder, encode_environment};
+    use crate::store::{MemoryStore, Source};
+
+    /// Puts a snapshot into `store` whose environment is an image with one file; returns it, and that file.
+    fn in_an_image(store: &MemoryStore) -> (SnapshotId, TreeId, Digest) {
+        let put = |kind, bytes: &[u8]| store.put(kind, Source::Bytes(bytes)).unwrap().digest;
+        let file = put(Kind::Blob, b"a program");
+        let directory = |entries: &[(&[u8], Entry)]| {
+            let mut builder = TreeBuilder::new(|bytes: &[u8]| Ok::<_, Infallible>(put(Kind::Tree, bytes).into()));
+            entries.iter().for_each(|(name, entry)| builder.push(name, entry).unwrap());
+            builder.finish().unwrap().0
+        };
+        let tree = directory(&[(b"tool", Entry::File { executable: true, size: 9, id: file.into() })]);
+        let image = format!("sha256:{}", "a".repeat(64));
+        let pin = Pin { image, tree, config: PinConfig::default(), files: 1, bytes: 9 };
+        let snapshot = Snapshot {
+            definition: put(Kind::Definition, b"{}").into(),
+            tree: directory(&[]),
+            data: Vec::new(),
+            params: put(Kind::Params, b"{}").into(),
+            seed: None,
+            environment: put(Kind::Environment, &encode_environment("host".into(), &[pin])).into(),
+        };
+        let (id, bytes) = snapshot.encode();
+        put(Kind::Snapshot, &bytes);
+        (id, tree, file)
+    }
+
+    #[test]
+    fn a_snapshot_leads_to_the_files_of_its_images() {
+        let store = MemoryStore::default();
+        let (id, tree, file) = in_an_image(&store);
+        let roots = Roots { snapshots: [id].into(), ..Roots::default() };
+        let also: Live = [(Kind::Snapshot, id.digest())].into();
+        let found = [
+            mark(&store, &roots, &Live::new()).unwrap(),
+            reachable(&store, &roots).unwrap(),
+            mark(&store, &Roots::default(), &also).unwrap(),
+        ];
+        for live in found {
+            assert!(live.contains(&(Kind::Tree, tree.digest())) && live.contains(&(Kind::Blob, file)));
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_elsewhere_alone_is_named_and_keeps_nothing_back() {
+        let store = MemoryStore::default();
+        let (id, tree, file) = in_an_image(&store);
+        store.remove(Kind::Tree, tree.digest());
+        let roots = Roots { snapshots: [id].into(), ..Roots::default() };
+        let live = mark(&store, &roots, &Live::new()).unwrap();
+        assert!(live.contains(&(Kind::Tree, tree.digest())) && !live.contains(&(Kind::Blob, file)));
+        let lost = BTreeMap::new();
+        let gaps = crate::snapshot::Survey::new(&store, &lost).of_snapshot(id).unwrap();
+        let told: Vec<_> = gaps.into_iter().map(|gap| (gap.kind, gap.digest, gap.path)).collect();
+        assert_eq!(told, [(Kind::Tree, tree.digest(), None)]);
+    }
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::disk::{self, DiskError};
+use crate::environment::PinsError;
 use crate::git::{GitError, Repository};
 use crate::host::Time;
 use crate::object::{BlobId, DataRoot, DecodeError, Entry, Kind, SnapshotId};
@@ -55,6 +56,9 @@ pub enum RetentionError {
         /// The file, or git's name for it.
         place: String,
     },
+    /// The pin of an image is not what `pv` writes, or cannot be read.
+    #[error("it is not known which images are to be kept")]
+    Pins(#[from] PinsError),
     /// An object that hashes right has bytes that make no sense.
     #[error("{kind} cannot be understood")]
     NotUnderstood {

@@ -9,12 +9,14 @@ use std::sync::atomic::Ordering;
 
 use super::data::{POINTERS, Pointer};
 use super::gather::{Directory, Listed, Meter, committed_entry, in_parallel, working_entry};
+use super::pins::read_pins;
 use super::roots::{read_pointer, tracked_root, working_root};
 use super::{Change, SnapshotError, View};
 use crate::disk;
 use crate::git::{CommitId, Repository};
 use crate::object::{
-    DataRoot, DefinitionId, Entry, EnvironmentId, Kind, ParamsId, Sized, Snapshot, SnapshotId, canonical,
+    DataRoot, DefinitionId, Entry, EnvironmentId, Kind, NotCanonical, ParamsId, Pin, Sized, Snapshot, SnapshotId,
+    canonical, encode_environment,
 };
 use crate::path::ProjectPath;
 use crate::pipeline::{self, Definition, Params, Pipeline, SETTINGS_NAME};
@@ -116,7 +118,8 @@ pub fn capture_working(site: Site<'_>, store: &dyn Store, progress: Progress<'_>
         }
         data.push((path.clone(), root));
     }
-    let captured = assemble(definition, params, entries, data, pointed, &meter)?;
+    let pins = read_pins(pipeline, "the working tree", &read)?;
+    let captured = assemble(definition, params, &pins, entries, (data, pointed), &meter)?;
     check_inputs(site, store, &captured)?;
     Ok(captured)
 }
@@ -157,7 +160,8 @@ pub fn capture_commit(
         };
         data.push((path.clone(), root));
     }
-    assemble(definition, params, entries, data, pointed, &meter)
+    let pins = read_pins(&definition.pipeline, &place, &read)?;
+    assemble(definition, params, &pins, entries, (data, pointed), &meter)
 }
 
 /// Returns the definition in the working tree, checked as far as it can be without reading any data.
@@ -226,9 +230,9 @@ fn in_tree<'a, T>(files: &'a [(ProjectPath, T)], pipeline: &Pipeline) -> Vec<&'a
 fn assemble(
     definition: Definition,
     params: Params,
+    pins: &[Pin],
     entries: Listed<Entry>,
-    data: Vec<(ProjectPath, DataRoot)>,
-    pointed: Vec<(ProjectPath, DataRoot)>,
+    (mut data, pointed): (Listed<DataRoot>, Listed<DataRoot>),
     meter: &Meter<'_>,
 ) -> Result<Captured, SnapshotError> {
     let submodules = entries
@@ -238,17 +242,17 @@ fn assemble(
         .collect();
     let entries = entries.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
     let (tree, mut sized) = Directory::from_entries(entries)?.build(meter)?;
-    let mut data = data;
     data.sort_by(|(a, _), (b, _)| a.cmp(b));
     data.iter().for_each(|(_, root)| sized += root.sized());
     let pipeline = &definition.pipeline;
+    let environment = serde_json::to_value(&pipeline.environment).map_err(NotCanonical::from)?;
     let snapshot = Snapshot {
         definition: DefinitionId::from(meter.object(Kind::Definition, &canonical(pipeline)?)?),
         tree,
         data,
         params: ParamsId::from(meter.object(Kind::Params, &canonical(&params.to_value())?)?),
         seed: pipeline.seed,
-        environment: EnvironmentId::from(meter.object(Kind::Environment, &canonical(&pipeline.environment)?)?),
+        environment: EnvironmentId::from(meter.object(Kind::Environment, &encode_environment(environment, pins))?),
     };
     let (id, bytes) = snapshot.encode();
     meter.object(Kind::Snapshot, &bytes)?;

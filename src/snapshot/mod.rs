@@ -9,6 +9,7 @@ mod data;
 mod gather;
 mod lay_out;
 mod load;
+mod pins;
 mod roots;
 mod survey;
 mod tree;
@@ -45,6 +46,7 @@ pub use capture::{
 pub use data::{NotAPointer, POINTERS, Pointer, differing_pointers, pointers_in, same_pointers, write_pointers};
 pub use lay_out::{CheckoutMode, lay_out, place_entry, place_file};
 pub use load::load_pipeline;
+pub use pins::{PINS, images_of, pin_name, pin_place};
 pub use roots::{capture_data, capture_path, read_pointers};
 pub use survey::{Gap, Survey};
 pub use tree::{Change, View, changes, data_entry, for_each_file, read_snapshot};
@@ -91,6 +93,22 @@ pub enum SnapshotError {
     #[error("data pointer `{path}` cannot be understood")]
     Pointer {
         /// The pointer file.
+        path: ProjectPath,
+    },
+    /// The definition names an image of which nothing tells what is in it.
+    #[error("{place} has no pin of the image `{image}`")]
+    NoPin {
+        /// The working tree, or a commit.
+        place: String,
+        /// The image, as `name@digest`.
+        image: String,
+        /// Where the pin should lie.
+        path: ProjectPath,
+    },
+    /// The pin of an image is not what `pv` writes.
+    #[error("pin `{path}` cannot be understood")]
+    BadPin {
+        /// The pin file.
         path: ProjectPath,
     },
     /// Something that is no file, directory or link cannot be in a snapshot.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::SnapshotError;
 use super::tree::data_entry;
 use crate::hash::Digest;
-use crate::object::{Entry, Kind, Node, Snapshot, SnapshotId, TreeId};
+use crate::object::{Entry, Kind, Node, Snapshot, SnapshotId, TreeId, pins_of_environment};
 use crate::path::ProjectPath;
 use crate::store::{Store, StoreError};
 
@@ -51,15 +51,20 @@ impl<'a> Survey<'a> {
             return Ok(vec![whole(Kind::Snapshot, id.digest())]);
         };
         let mut gaps = Vec::new();
-        let parts = [
-            (Kind::Definition, snapshot.definition.digest()),
-            (Kind::Params, snapshot.params.digest()),
-            (Kind::Environment, snapshot.environment.digest()),
-        ];
+        let parts = [(Kind::Definition, snapshot.definition.digest()), (Kind::Params, snapshot.params.digest())];
         for (kind, digest) in parts {
             if !self.has(kind, digest, None)? {
                 gaps.push(whole(kind, digest));
             }
+        }
+        match self.read(Kind::Environment, snapshot.environment.digest())?.map(|bytes| pins_of_environment(&bytes)) {
+            Some(Ok(pins)) => {
+                for pin in pins.values() {
+                    // They lie at no path of the snapshot.
+                    gaps.extend(self.below(pin.tree)?.iter().map(|gap| Gap { path: None, ..gap.clone() }));
+                }
+            }
+            _ => gaps.push(whole(Kind::Environment, snapshot.environment.digest())),
         }
         gaps.extend(self.below(snapshot.tree)?.iter().cloned());
         for (path, root) in &snapshot.data {

@@ -214,6 +214,11 @@ impl Store for LocalStore {
         self.take_in(kind, source)
     }
 
+    fn put_stream(&self, reader: &mut (dyn Read + Send)) -> Result<Put, StoreError> {
+        self.hold()?;
+        self.take_in_stream(reader)
+    }
+
     fn open(&self, kind: Kind, digest: Digest) -> Result<Box<dyn Read + Send>, StoreError> {
         if let Some(reader) = self.open_known(kind, digest)? {
             return Ok(reader);

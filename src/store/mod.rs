@@ -149,6 +149,17 @@ pub trait Store: Send + Sync {
         self.put(kind, Source::Bytes(bytes))
     }
 
+    /// Keeps what `reader` yields as a blob, as [`Store::put`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stream`] if it cannot be read to its end; else as [`Store::put`].
+    fn put_stream(&self, reader: &mut (dyn Read + Send)) -> Result<Put, StoreError> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).map_err(|source| StoreError::Stream { source })?;
+        self.put_bytes(Kind::Blob, &bytes)
+    }
+
     /// Returns all bytes of the object, verified.
     ///
     /// Costs one read and one hash, and memory for the whole object: meant
@@ -251,6 +262,12 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// What the system said.
+        source: io::Error,
+    },
+    /// What is to be stored broke off on its way here.
+    #[error("what is to be stored cannot be read to its end")]
+    Stream {
+        /// What whoever sends it says.
         source: io::Error,
     },
     /// The store has a format that this version does not know.

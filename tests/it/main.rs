@@ -22,6 +22,7 @@ mod gc;
 mod git_link;
 mod hooks;
 mod identity;
+mod images;
 mod imports;
 mod incremental;
 mod isolation;

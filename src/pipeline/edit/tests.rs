@@ -44,6 +44,39 @@ fn a_list_grows_in_its_own_style() {
 }
 
 #[test]
+fn an_image_takes_the_place_of_the_environment_that_is_there() {
+    let image = format!("debian@sha256:{}", "a".repeat(64));
+    for (before, after) in [
+        ("version: v1  # why\nsteps:", "version: v1  # why\nenvironment: {image: \"IMAGE\"}\nsteps:"),
+        ("steps:", "environment: {image: \"IMAGE\"}\nsteps:"),
+        ("environment: host  # why\nsteps:", "environment: {image: \"IMAGE\"}  # why\nsteps:"),
+        (
+            "environment: {image: 'x@y', runtime: podman}\nsteps:",
+            "environment: {image: 'IMAGE', runtime: podman}\nsteps:",
+        ),
+        (
+            "environment:\n  image: \"x@y\"  # old\n  runtime: podman\nsteps:",
+            "environment:\n  image: \"IMAGE\"  # old\n  runtime: podman\nsteps:",
+        ),
+        ("environment: {python: {version: '3.11', lock: l}}\nsteps:", "environment: {image: \"IMAGE\"}\nsteps:"),
+    ] {
+        let around = |begin: &str| format!("# top\n{}\n  a: {{run: go}}\n", begin.replace("IMAGE", &image));
+        let edited = edit(&around(before), &[Addition::Image { step: None, image: image.clone() }]).unwrap();
+        assert_eq!((edited.text, edited.by_hand), (around(after), vec![]), "{before}");
+    }
+    let of_a_step = Addition::Image { step: Some("a".to_owned()), image: image.clone() };
+    let edited = |text: &str| edit(text, std::slice::from_ref(&of_a_step)).unwrap().text.replace(&image, "IMAGE");
+    assert_eq!(
+        edited("steps:\n  a:\n    run: go  # it\n    inputs: [x]\n"),
+        "steps:\n  a:\n    run: go  # it\n    environment: {image: \"IMAGE\"}\n    inputs: [x]\n"
+    );
+    assert_eq!(
+        edited(r#"{"steps": {"a": {"run": "x"}}}"#),
+        r#"{"steps": {"a": {"run": "x", "environment": {"image": "IMAGE"}}}}"#
+    );
+}
+
+#[test]
 fn a_new_key_stands_where_a_person_would_put_it() {
     let block = "steps:\n  a:\n    run: |\n      one\n      # two\n\n    outputs: [o]  # kept\n\n  b: {run: x}\n";
     assert_eq!(

@@ -12,7 +12,8 @@ use crate::yaml::{Key, Node, Value};
 const LINE_MAX_CHARS: usize = 100;
 
 /// Behind which keys a new one is put, the best first.
-const BEHIND: [(&str, &[&str]); 3] = [
+const BEHIND: [(&str, &[&str]); 4] = [
+    ("environment", &["seed", "version", "workdir", "run"]),
     ("inputs", &["run", "workdir"]),
     ("outputs", &["inputs", "run", "workdir"]),
     ("data", &["data", "params", "environment", "seed", "version"]),
@@ -27,6 +28,7 @@ pub(super) fn candidates(text: &str, root: &Node, map: &Node, key: &str, goal: &
             found.extend(longer_list(text, node, items));
             return found;
         }
+        (Some((_, node)), Goal::Image(image)) => return vec![other_image(text, node, image)],
         (Some((_, node)), Goal::Flag) => return vec![spliced(text, node.span.clone(), "true")],
         (None, _) => {}
     }
@@ -36,6 +38,7 @@ pub(super) fn candidates(text: &str, root: &Node, map: &Node, key: &str, goal: &
     let merged = entry(map, key).map(|(_, node)| items_of(node)).unwrap_or_default();
     let values = match goal {
         Goal::Flag => vec!["true".to_owned()],
+        Goal::Image(image) => vec![image_in(image, quotes)],
         Goal::Items(items) => merged.into_iter().chain(items.iter().cloned()).collect(),
     };
     let is_list = matches!(goal, Goal::Items(_));
@@ -65,6 +68,21 @@ pub(super) fn candidates(text: &str, root: &Node, map: &Node, key: &str, goal: &
     let start = line_start(text, first.span.start);
     found.push(spliced(text, start..start, &lines));
     found
+}
+
+/// Returns the text in which the environment at `node` is this image.
+fn other_image(text: &str, node: &Node, image: &str) -> String {
+    match own_entries(node).into_iter().find(|(key, _)| key.text == "image") {
+        Some((_, old)) => {
+            let quotes = Quotes::of(&text[old.span.clone()]);
+            spliced(text, old.span.clone(), &spell(image, quotes))
+        }
+        None => spliced(text, node.span.clone(), &image_in(image, Quotes::of(&text[node.span.clone()]))),
+    }
+}
+
+fn image_in(image: &str, quotes: Quotes) -> String {
+    format!("{{{}: {}}}", spell("image", quotes), spell(image, quotes))
 }
 
 /// Returns the entries behind which a new key may stand, the best first.

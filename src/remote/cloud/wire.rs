@@ -119,9 +119,7 @@ impl Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        static PROVIDER: Once = Once::new();
-        // Whoever set one before us is as good.
-        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        provide_encryption();
         let allows_http = options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() == Some("true");
         let client = reqwest::Client::builder()
             .user_agent(concat!("pv/", env!("CARGO_PKG_VERSION")))
@@ -132,6 +130,13 @@ impl HttpConnector for Connector {
             .map_err(|error| StoreError::Generic { store: "pv", source: Box::new(Why(root(&error))) })?;
         Ok(HttpClient::new(Wire { client, patience: self.patience }))
     }
+}
+
+/// Says once what encrypts for this process.
+pub(in crate::remote) fn provide_encryption() {
+    static PROVIDER: Once = Once::new();
+    // Whoever set one before us is as good.
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }
 
 /// The way of requests to one service.
@@ -320,7 +325,7 @@ fn dripped(limit: Duration) -> HttpError {
 }
 
 /// Returns what began it: what is above says only who asked for what, addresses included.
-fn root(error: &reqwest::Error) -> String {
+pub(in crate::remote) fn root(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;

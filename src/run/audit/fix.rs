@@ -79,6 +79,8 @@ fn additions(audited: &[Audited]) -> Vec<(Addition, bool)> {
                 items.into_iter().for_each(|item| *counts.entry(item).or_default() += 1);
             }
             Addition::Flag { step, key } => drop(flags.insert((step, key))),
+            // What a step reads never asks for one.
+            Addition::Image { .. } => {}
         }
     }
     let mut additions = Vec::new();

@@ -34,6 +34,17 @@ impl LocalStore {
         }
     }
 
+    /// Takes in what `reader` yields, of which no more is held than some pieces; the caller holds.
+    pub(super) fn take_in_stream(&self, reader: &mut (dyn Read + Send)) -> Result<Put, StoreError> {
+        let mut begin = Vec::new();
+        let failed = |source| StoreError::Stream { source };
+        reader.take(SMALL_MAX_BYTES).read_to_end(&mut begin).map_err(failed)?;
+        if (begin.len() as u64) < SMALL_MAX_BYTES {
+            return self.put_small(Kind::Blob, &begin);
+        }
+        self.put_in_pieces(&mut begin.as_slice().chain(reader), &failed, &|_| ())
+    }
+
     fn put_small(&self, kind: Kind, bytes: &[u8]) -> Result<Put, StoreError> {
         let digest = kind.digest(bytes);
         let size = bytes.len() as u64;

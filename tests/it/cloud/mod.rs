@@ -13,7 +13,7 @@ mod contract;
 mod faults;
 mod machine;
 mod proxy;
-mod servers;
+pub(crate) mod servers;
 
 use self::contract::{noise, spans_are_exact};
 use self::machine::Machine;

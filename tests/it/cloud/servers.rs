@@ -24,11 +24,11 @@ const LOOKS: u32 = 600;
 const LEASHED: &str = r#""$@" </dev/null & child=$!; cat >/dev/null; kill "$child"; wait "$child""#;
 
 /// A server that is there.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Child,
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// What it keeps, where that is in files.
-    pub(super) directory: TempDir,
+    pub(crate) directory: TempDir,
 }
 
 impl Drop for Server {
@@ -129,6 +129,31 @@ pub(super) fn web(test: &str, web: Web) -> Option<Server> {
     panic!("no port stays free");
 }
 
+/// Returns a registry of images, for everybody or for those whose `secrets` it is given.
+pub(crate) fn registry(test: &str, secrets: Option<&str>) -> Option<Server> {
+    let program = needs(test, "a registry of images (the package docker-registry)", program("docker-registry"))?;
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().display();
+    let access = match secrets {
+        None => String::new(),
+        Some(secrets) => {
+            fs::write(directory.path().join("secrets"), secrets).unwrap();
+            format!("auth: {{htpasswd: {{realm: tests, path: {place}/secrets}}}}\n")
+        }
+    };
+    let settings = format!(
+        "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {place}/images}}}}\n\
+         http: {{addr: '127.0.0.1:0'}}\n{access}"
+    );
+    fs::write(directory.path().join("settings"), settings).unwrap();
+    let mut command = Command::new("sh");
+    // It says where it listens among its complaints.
+    command.args(["-c", LEASHED, "sh", "sh", "-c", "exec \"$@\" 2>&1", "sh"]).arg(program).arg("serve");
+    command.arg(directory.path().join("settings"));
+    let port = |line: &str| line.split_once("listening on 127.0.0.1:")?.1.split(['"', ' ']).next()?.parse().ok();
+    Some(saying_its_port(command, directory, port))
+}
+
 /// Starts a server and waits until it says at which port it is.
 fn saying_its_port(mut command: Command, directory: TempDir, port: impl Fn(&str) -> Option<u16>) -> Server {
     let complaints = directory.path().join("complaints");
@@ -163,7 +188,7 @@ fn make_certificate(directory: &Path) -> Result<(), String> {
     if made.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&made.stderr).into_owned()) }
 }
 
-fn program(name: &str) -> Result<PathBuf, String> {
+pub(crate) fn program(name: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = places.map(|place| place.join(name)).find(|file| file.is_file());
