@@ -11,7 +11,7 @@ use super::reach::OnRemote;
 use super::ui::{BAD, GOOD, NOTE, paint};
 use crate::damage::DamageError;
 use crate::disk::DiskError;
-use crate::exec::{Cause, ExecError, Obstacle};
+use crate::exec::{Cause, ExecError, Obstacle, Unpinned};
 use crate::git::GitError;
 use crate::pipeline::DefinitionError;
 use crate::project::ProjectError;
@@ -585,6 +585,14 @@ impl From<RunError> for CliError {
                 let otherwise = "`isolate: observe` runs it without, and tells what it read";
                 let hint = obstacle_hint(why).map(|hint| format!("{hint}; or else, {otherwise}"));
                 (ENVIRONMENT, hint.or_else(|| Some(otherwise.to_owned())))
+            }
+            RunError::NotPinned { why, .. } => {
+                let how = match why {
+                    Unpinned::InTheOpen => "it needs Linux and steps that are isolated",
+                    Unpinned::Unreported => "something above reports or traces this process already, such as a step of `pv`",
+                    Unpinned::Untraced(_) => "look for what forbids tracing: Yama, or the settings of a container",
+                };
+                (ENVIRONMENT, Some(format!("{how}; or else, `determinism: free` gives it the system's entropy")))
             }
             RunError::Variable { .. } | RunError::UnknownStep(_) => (USAGE, None),
         };

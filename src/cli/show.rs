@@ -1,6 +1,6 @@
 //! `pv show`: a snapshot, a run, a step's log, an object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
 use crate::hash::Digest;
 use crate::object::{Kind, Node, RecordId};
 use crate::project::Project;
-use crate::record::{Link, Run, RunVerdict, StepVerdict};
+use crate::record::{Layer, Link, Run, RunVerdict, StepVerdict};
 use crate::revision::{Named, RevisionError};
 use crate::run::Conflict;
 use crate::store::Store;
@@ -379,6 +379,21 @@ impl fmt::Display for RunAnswer<'_> {
             if let Some(rung) = step.rung {
                 let isolated = if step.isolated { ", isolated" } else { "" };
                 writeln!(f, "         observed: {rung}{isolated}")?;
+            }
+            if let Some(seeding) = &step.seeding {
+                let listed = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+                let layers: Vec<_> = seeding
+                    .layers
+                    .iter()
+                    .map(|layer| match (layer, seeding.seeded.is_empty()) {
+                        (Layer::ImportHook, false) => format!("{layer} ({})", listed(&seeding.seeded)),
+                        _ => layer.to_string(),
+                    })
+                    .collect();
+                writeln!(f, "         seeded by: {}", layers.join(", "))?;
+                if !seeding.unseeded.is_empty() {
+                    writeln!(f, "         {}: {}", paint(NOTE, "could not be seeded"), listed(&seeding.unseeded))?;
+                }
             }
             if step.resumed {
                 writeln!(f, "         resumed from what an attempt before kept")?;

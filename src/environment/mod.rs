@@ -56,6 +56,14 @@ pub const FIXED: [(&str, &str); 10] = [
     ("GIT_CEILING_DIRECTORIES", "/"),
 ];
 
+/// Variables that every step with a seed gets besides, unless its `env` says otherwise: they let frameworks repeat on GPUs.
+pub const SEEDED: [(&str, &str); 3] =
+    [("CUBLAS_WORKSPACE_CONFIG", ":4096:8"), ("TF_DETERMINISTIC_OPS", "1"), ("TF_CUDNN_DETERMINISTIC", "1")];
+
+/// The variable that carries options to XLA, the compiler below JAX and TensorFlow.
+pub const XLA_FLAGS: &str = "XLA_FLAGS";
+const XLA_DETERMINISTIC: &str = "--xla_gpu_deterministic_ops=true";
+
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Returns the variables that a step is given before its own `env`: the passed
@@ -74,6 +82,15 @@ pub fn variables(home: &Path, temporary: &Path) -> BTreeMap<String, String> {
     variables
 }
 
+/// Returns the [`XLA_FLAGS`] of a step with a seed: what its `env` says, and that operations repeat, if it says nothing of that.
+pub fn seeded_xla_flags(given: Option<&str>) -> String {
+    match given.map(str::trim).filter(|given| !given.is_empty()) {
+        None => XLA_DETERMINISTIC.to_owned(),
+        Some(given) if given.contains("deterministic_ops") => given.to_owned(),
+        Some(given) => format!("{given} {XLA_DETERMINISTIC}"),
+    }
+}
+
 /// Returns the search path that steps get.
 pub fn search_path() -> String {
     host::variable("PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
@@ -87,4 +104,19 @@ pub fn deciding_variables() -> BTreeMap<String, String> {
 /// Returns what explains but does not decide: kernel and number of processors.
 pub fn machine_facts() -> BTreeMap<String, String> {
     BTreeMap::from([("kernel".to_owned(), host::kernel()), ("processors".to_owned(), host::processors().to_string())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_step_tells_the_compiler_is_added_to_and_never_contradicted() {
+        assert_eq!(seeded_xla_flags(None), "--xla_gpu_deterministic_ops=true");
+        assert_eq!(seeded_xla_flags(Some(" ")), "--xla_gpu_deterministic_ops=true");
+        assert_eq!(seeded_xla_flags(Some("--xla_a=1")), "--xla_a=1 --xla_gpu_deterministic_ops=true");
+        for own in ["--xla_gpu_deterministic_ops=false", "--xla_gpu_exclude_nondeterministic_ops=true"] {
+            assert_eq!(seeded_xla_flags(Some(own)), own);
+        }
+    }
 }

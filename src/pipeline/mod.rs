@@ -28,7 +28,7 @@ pub use definition::{Definition, read};
 pub use edit::{Addition, Edited, edit};
 pub use graph::{Circle, Graph, Reason, order};
 pub use model::{
-    COMBINATION_MARK, Environment, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step,
+    COMBINATION_MARK, Determinism, Environment, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step,
     StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
 };
 pub use params::{Params, ParamsError};

@@ -34,6 +34,7 @@ mod report;
 mod resolve;
 mod restore;
 mod schedule;
+mod seeding;
 mod select;
 mod settle;
 mod shown;
@@ -47,7 +48,7 @@ mod tests;
 use std::path::PathBuf;
 
 use crate::disk::DiskError;
-use crate::exec::{ExecError, Obstacle};
+use crate::exec::{ExecError, Obstacle, Unpinned};
 use crate::path::ProjectPath;
 use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
@@ -132,6 +133,15 @@ pub enum RunError {
         step: String,
         /// Why not.
         why: Obstacle,
+    },
+    /// A step's entropy must come from its seed, and nothing here can see to that.
+    #[error("step `{step}` is pinned, but entropy cannot be pinned here")]
+    NotPinned {
+        /// The step.
+        step: String,
+        /// Why not.
+        #[source]
+        why: Unpinned,
     },
     /// Nothing is kept of the step.
     #[error("nothing is kept of step `{step}`")]
