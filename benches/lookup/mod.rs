@@ -68,6 +68,7 @@ fn judged(project: &Project, captured: &Captured) -> (Option<StepKey>, Recipe) {
         graph: &graph,
         params: &captured.params,
         view: View::new(&project.store, &captured.snapshot),
+        images: &pv::run::Images::new(),
         version: None,
         tools: &tools,
         machine: &project.machine,

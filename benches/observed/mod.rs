@@ -58,6 +58,7 @@ impl Place {
             room: "room".into(),
             root: "root".into(),
             offline: false,
+            image: None,
         };
         let command = Command::Direct(words.iter().map(|word| (*word).to_owned()).collect());
         let variable = |name: &str| std::env::var_os(name).map(|value| (name.to_owned(), value));

@@ -541,6 +541,9 @@ impl From<RunError> for CliError {
                 ENVIRONMENT,
                 Some("GPUs are those in `CUDA_VISIBLE_DEVICES`, else `/dev/nvidia0` and so on".to_owned()),
             ),
+            RunError::NoEnvironment { .. } => {
+                (ENVIRONMENT, Some("`pv env add <image>` fetches an image and pins it in the definition".to_owned()))
+            }
             RunError::NotKept { step, kept } if kept.is_empty() => {
                 (USAGE, Some(format!("a step is kept when it fails, until it succeeds; `pv run {step}` executes it")))
             }

@@ -14,7 +14,7 @@ use crate::pipeline::{self, Graph, Params, Pipeline, Trust};
 use crate::project::Project;
 use crate::record::By;
 use crate::revision::{self, Named, Names};
-use crate::run::{Memory, Peers, Work, learnt_order};
+use crate::run::{self, Images, Memory, Peers, Work, learnt_order};
 use crate::snapshot::{
     Captured, POINTERS, SnapshotError, View, definition_path, excluded, load_pipeline, read_pointers, read_snapshot,
 };
@@ -104,6 +104,7 @@ pub(super) struct Steps<'a> {
     graph: Graph,
     tools: Tools,
     memory: Memory,
+    images: Images,
     peers: Peers,
 }
 
@@ -121,7 +122,7 @@ impl<'a> Steps<'a> {
         let tools = Tools::new(environment::search_path()).with_rules(project.rules()?);
         let trust = project.remotes()?.used.trust.unwrap_or(Trust::All);
         let peers = Peers { me: by(&project.repository), trust };
-        Ok(Self { project, pipeline, params, version, graph, tools, memory, peers })
+        Ok(Self { project, pipeline, params, version, graph, tools, memory, images: Images::new(), peers })
     }
 
     /// Returns the order of the steps.
@@ -130,8 +131,10 @@ impl<'a> Steps<'a> {
     }
 
     /// Returns the facts that decisions about the steps are made from, with the files of `snapshot` as `store` has them.
-    pub(super) fn work<'w>(&'w mut self, snapshot: &'w Snapshot, store: &'w dyn Store) -> Work<'w> {
-        Work {
+    pub(super) fn work<'w>(&'w mut self, snapshot: &'w Snapshot, store: &'w dyn Store) -> Result<Work<'w>, CliError> {
+        self.images = run::images(store, snapshot)?;
+        Ok(Work {
+            images: &self.images,
             memory: std::mem::take(&mut self.memory),
             pipeline: self.pipeline,
             name: &self.project.pipeline,
@@ -144,7 +147,7 @@ impl<'a> Steps<'a> {
             journal: &self.project.journal,
             store,
             peers: &self.peers,
-        }
+        })
     }
 }
 

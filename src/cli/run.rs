@@ -135,7 +135,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     let pipeline = &subject.opened.pipeline;
     let mut steps = open::Steps::new(project, pipeline, &subject.opened.params, subject.version.as_deref())?;
     let mut selection = target.selection(pipeline, steps.graph(), args)?;
-    let work = steps.work(&subject.opened.snapshot, store);
+    let work = steps.work(&subject.opened.snapshot, store)?;
     let replay = target.revision.is_some() && !args.reuse;
     if args.dry_run {
         let judged = plan(&work)?;

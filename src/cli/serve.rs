@@ -19,7 +19,7 @@ use crate::remote;
 ///
 /// To let a key be used for nothing else, put this before it in `~/.ssh/authorized_keys`:
 ///
-///     restrict,command="pv serve --stdio /srv/pv" ssh-ed25519 AAAA...
+///   restrict,command="pv serve --stdio /srv/pv" ssh-ed25519 AAAA...
 #[derive(clap::Args)]
 #[command(hide = true, verbatim_doc_comment)]
 pub(super) struct Args {

@@ -72,7 +72,7 @@ fn answer(ui: &Ui, project: &Project, dry: &DryStore<'_>) -> Result<Answer, CliE
     // What a run would tell the steps that ask for it.
     let version = named.clone().or_else(|| captured.pipeline().version.clone());
     let mut steps = open::Steps::new(project, captured.pipeline(), &captured.params, version.as_deref())?;
-    let judged = plan(&steps.work(&captured.snapshot, dry))?;
+    let judged = plan(&steps.work(&captured.snapshot, dry)?)?;
     let (commit, dirty) = open::base(project, &captured)?;
     let steps = captured.pipeline().steps.iter().zip(judged);
     Ok(Answer {

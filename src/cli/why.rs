@@ -47,7 +47,7 @@ fn explanation(ui: &Ui, project: &Project, dry: &DryStore<'_>, step: &str) -> Re
     let version = crate::revision::version_of(&project.names(&project.commits()), captured.id)?;
     let version = version.or_else(|| pipeline.version.clone());
     let mut steps = open::Steps::new(project, pipeline, &captured.params, version.as_deref())?;
-    Ok(explain(&steps.work(&captured.snapshot, dry), index)?)
+    Ok(explain(&steps.work(&captured.snapshot, dry)?, index)?)
 }
 
 #[derive(Serialize)]

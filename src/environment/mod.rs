@@ -10,6 +10,7 @@ mod classify;
 mod python;
 mod rules;
 mod tools;
+mod user;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,6 +21,7 @@ pub use classify::{Class, classify};
 pub use python::{Loaded, Packages};
 pub use rules::{Origin, Rule, Rules};
 pub use tools::Tools;
+pub use user::user_of;
 
 /// Variables of the user's environment that steps get, where they are set.
 pub const PASSED: [&str; 10] = [
@@ -65,6 +67,8 @@ pub const XLA_FLAGS: &str = "XLA_FLAGS";
 const XLA_DETERMINISTIC: &str = "--xla_gpu_deterministic_ops=true";
 
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// What container runtimes take where an image says nothing.
+const IMAGE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Returns the variables that a step is given before its own `env`: the passed
 /// ones as they are here, the fixed ones, and `HOME` and `TMPDIR` of its own.
@@ -89,6 +93,17 @@ pub fn seeded_xla_flags(given: Option<&str>) -> String {
         Some(given) if given.contains("deterministic_ops") => given.to_owned(),
         Some(given) => format!("{given} {XLA_DETERMINISTIC}"),
     }
+}
+
+/// Returns the variables that a step in an image is given before its own `env`: those of the image, the fixed ones, and
+/// `HOME` and `TMPDIR` of its own. Of this machine it gets none.
+pub fn image_variables(image: &BTreeMap<String, String>, home: &Path, temporary: &Path) -> BTreeMap<String, String> {
+    let mut variables = image.clone();
+    variables.entry("PATH".to_owned()).or_insert_with(|| IMAGE_PATH.to_owned());
+    variables.extend(FIXED.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    variables.insert("HOME".to_owned(), home.display().to_string());
+    variables.insert("TMPDIR".to_owned(), temporary.display().to_string());
+    variables
 }
 
 /// Returns the search path that steps get.

@@ -54,6 +54,7 @@ impl Bench {
             room: "room".into(),
             root: "root".into(),
             offline: self.offline,
+            image: None,
         }
     }
 
@@ -65,6 +66,27 @@ impl Bench {
     pub(super) fn run_unseen(&self, words: &[&str]) -> Ran {
         let command = Command::Direct(words.iter().map(|word| (*word).to_owned()).collect());
         self.start(&command, None, &Stop::new(), Some(&self.world()), false)
+    }
+
+    /// Runs a command, observed, in this world.
+    pub(super) fn run_in(&self, command: &Command, world: &World) -> Ran {
+        self.start(command, None, &Stop::new(), Some(world), true)
+    }
+
+    /// Returns why a command cannot be started in this world, if so.
+    pub(super) fn try_in(&self, command: &Command, world: &World) -> Result<Outcome, ExecError> {
+        let job = Job {
+            command,
+            directory: Path::new(WORKPLACE),
+            environment: &self.environment,
+            time_limit: None,
+            memory: None,
+            log: &self.root.path().join("log"),
+            world: Some(world),
+            observe: true,
+            permission: None,
+        };
+        run(&job, &mut |_| {}, &Stop::new())
     }
 
     /// Runs a text without a world.

@@ -72,6 +72,9 @@ mod elsewhere_tests;
 mod entropy_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
+mod image_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod isolated_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -103,7 +106,7 @@ pub use output::MAX_LINE_BYTES;
 pub use stop::Stop;
 pub use watch::GRACE;
 pub use words::{Word, words};
-pub use world::{PLACE, WORKPLACE, World};
+pub use world::{Image, PLACE, WORKPLACE, World};
 
 /// What to start.
 #[derive(Clone, PartialEq, Eq, Debug)]

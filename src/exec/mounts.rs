@@ -13,13 +13,25 @@ use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::slice;
 
 use super::raw;
-use super::world::{PLACE, WORKPLACE, World};
+use super::world::{Image, PLACE, WORKPLACE, World};
 
 /// Where the machine's tree hangs while the new one is made.
 const OLD: &str = "/.old";
+const QUIET: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV;
+/// The devices that every program may expect.
+const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const DESCRIPTORS: [(&str, &str); 4] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+/// By what the machine finds others.
+const NAMES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 /// What the machine calls itself inside: a name that is found without a network.
 const HOSTNAME: &str = "localhost";
 
@@ -28,7 +40,7 @@ const HOSTNAME: &str = "localhost";
 pub(super) enum Op {
     /// Makes a directory; one that is there is as good.
     Directory(CString),
-    /// Makes an empty file.
+    /// Makes an empty file; one that is there is as good.
     File(CString),
     /// Makes a link: where it points, where it lies.
     Link(CString, CString),
@@ -94,35 +106,55 @@ pub(super) fn tops() -> io::Result<Vec<Top>> {
     Ok(tops)
 }
 
-/// Returns the calls that make `world`, in order.
+/// Returns the calls that make `world`, in order; `tops` is what lies at the top of the machine's tree.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::InvalidInput`] if a path has a zero byte.
 pub(super) fn plan(world: &World, tops: &[Top]) -> io::Result<Vec<Op>> {
     let base = &world.base;
-    let root = base.join(&world.root);
-    let old = |path: &Path| -> io::Result<CString> {
-        let mut bytes = OLD.as_bytes().to_vec();
-        bytes.extend_from_slice(path.as_os_str().as_bytes());
-        text(OsStr::from_bytes(&bytes))
-    };
-    let quiet = libc::MS_NOSUID | libc::MS_NODEV;
-    let mut ops = vec![
-        // Nothing that is mounted here shows outside.
-        mount("", "/", "", libc::MS_REC | libc::MS_SLAVE, "")?,
-        Op::Mount {
-            source: text(OsStr::new("pv"))?,
-            target: text(root.as_os_str())?,
-            kind: literal("tmpfs"),
-            flags: quiet,
-            data: literal("mode=755,size=64m"),
-        },
-        Op::Enter(text(root.as_os_str())?),
-        Op::Directory(literal(&OLD[1..])),
-        Op::Pivot(literal(&OLD[1..])),
+    // Nothing that is mounted here shows outside.
+    let mut ops = vec![mount("", "/", "", libc::MS_REC | libc::MS_SLAVE, "")?];
+    match &world.image {
+        Some(image) => ops.extend(image_root(world, image)?),
+        None => ops.extend(machine_root(world, tops)?),
+    }
+    ops.push(Op::Directory(literal("/proc")));
+    ops.push(mount("proc", "/proc", "proc", QUIET | libc::MS_NOEXEC, "")?);
+    // Where parts of it are hidden, as in a container, no new one may be mounted; then the old one must do.
+    let old_proc = bind(old(Path::new("/proc"))?, literal("/proc"), libc::MS_BIND | libc::MS_REC);
+    ops.push(Op::OrElse(Box::new(old_proc)));
+    if world.image.is_some() || Path::new("/dev/shm").is_dir() {
+        ops.push(mount("shm", "/dev/shm", "tmpfs", QUIET, "mode=1777")?);
+    }
+    ops.push(Op::Directory(literal(PLACE)));
+    ops.push(bind(old(&base.join(&world.room))?, literal(PLACE), libc::MS_BIND));
+    // From inside, so that names relative to it need no escaping and stay short.
+    ops.push(Op::Enter(old(base)?));
+    ops.extend(overlay(&world.lower, &world.upper, literal(WORKPLACE), libc::MS_NODEV)?);
+    ops.extend([
         Op::Enter(literal("/")),
-    ];
+        Op::Unmount(literal(OLD)),
+        Op::Remove(literal(OLD)),
+        Op::Name(literal(HOSTNAME)),
+    ]);
+    if world.offline {
+        ops.push(Op::Loopback);
+    }
+    Ok(ops)
+}
+
+/// A root with the files of the machine where they are.
+fn machine_root(world: &World, tops: &[Top]) -> io::Result<Vec<Op>> {
+    let root = text(world.base.join(&world.root).as_os_str())?;
+    let mut ops = vec![Op::Mount {
+        source: literal("pv"),
+        target: root.clone(),
+        kind: literal("tmpfs"),
+        flags: QUIET,
+        data: literal("mode=755,size=64m"),
+    }];
+    ops.extend(enter_root(root));
     for top in tops {
         match top {
             Top::Directory(path) => {
@@ -136,54 +168,72 @@ pub(super) fn plan(world: &World, tops: &[Top]) -> io::Result<Vec<Op>> {
             Top::Link(target, path) => ops.push(Op::Link(target.clone(), path.clone())),
         }
     }
-    ops.push(Op::Directory(literal("/proc")));
-    ops.push(mount("proc", "/proc", "proc", quiet | libc::MS_NOEXEC, "")?);
-    // Where parts of it are hidden, as in a container, no new one may be mounted; then the old one must do.
-    let old_proc = bind(old(Path::new("/proc"))?, literal("/proc"), libc::MS_BIND | libc::MS_REC);
-    ops.push(Op::OrElse(Box::new(old_proc)));
-    if Path::new("/dev/shm").is_dir() {
-        ops.push(mount("shm", "/dev/shm", "tmpfs", quiet, "mode=1777")?);
+    Ok(ops)
+}
+
+/// A root with the files of an image, and of the machine only its devices, what it says of itself, and how names are looked up.
+fn image_root(world: &World, image: &Image) -> io::Result<Vec<Op>> {
+    let mut ops = vec![Op::Enter(text(world.base.as_os_str())?)];
+    let root = text(world.root.as_os_str())?;
+    ops.extend(overlay(slice::from_ref(&image.files), &image.upper, root, QUIET)?);
+    ops.extend(enter_root(text(world.base.join(&world.root).as_os_str())?));
+    ops.push(Op::Directory(literal("/dev")));
+    ops.push(mount("dev", "/dev", "tmpfs", libc::MS_NOSUID, "mode=755,size=64k")?);
+    ops.push(Op::Directory(literal("/dev/shm")));
+    for device in DEVICES.into_iter().filter(|device| Path::new(device).exists()) {
+        ops.push(Op::File(literal(device)));
+        ops.push(bind(old(Path::new(device))?, literal(device), libc::MS_BIND));
     }
-    ops.push(Op::Directory(literal(PLACE)));
-    ops.push(bind(old(&base.join(&world.room))?, literal(PLACE), libc::MS_BIND));
-    // From inside, so that names relative to it need no escaping and stay short.
-    ops.push(Op::Enter(old(base)?));
-    ops.extend(overlay(world)?);
-    ops.extend([
-        Op::Enter(literal("/")),
-        Op::Unmount(literal(OLD)),
-        Op::Remove(literal(OLD)),
-        Op::Name(literal(HOSTNAME)),
-    ]);
-    if world.offline {
-        ops.push(Op::Loopback);
+    for (path, target) in DESCRIPTORS {
+        ops.push(Op::Link(literal(target), literal(path)));
+    }
+    ops.push(Op::Directory(literal("/sys")));
+    ops.push(bind(old(Path::new("/sys"))?, literal("/sys"), libc::MS_BIND | libc::MS_REC));
+    if !world.offline {
+        ops.push(Op::Directory(literal("/etc")));
+        for path in NAMES.into_iter().filter(|path| Path::new(path).is_file()) {
+            ops.push(Op::File(literal(path)));
+            ops.push(bind(old(&fs::canonicalize(path)?)?, literal(path), libc::MS_BIND));
+        }
     }
     Ok(ops)
 }
 
-/// The overlay, without waiting for the disk when the job flushes if the kernel can do that: the layer is hashed and stored afterwards.
-fn overlay(world: &World) -> io::Result<[Op; 2]> {
+/// Makes what is mounted at `root` the root; what was it before hangs at [`OLD`].
+fn enter_root(root: CString) -> [Op; 4] {
+    let aside = || literal(&OLD[1..]);
+    [Op::Enter(root), Op::Directory(aside()), Op::Pivot(aside()), Op::Enter(literal("/"))]
+}
+
+fn old(path: &Path) -> io::Result<CString> {
+    let mut bytes = OLD.as_bytes().to_vec();
+    bytes.extend_from_slice(path.as_os_str().as_bytes());
+    text(OsStr::from_bytes(&bytes))
+}
+
+/// An overlay, without waiting for the disk when the job flushes if the kernel can do that: what counts of it is hashed and stored afterwards.
+fn overlay(
+    lower: &[PathBuf],
+    upper: &(PathBuf, PathBuf),
+    target: CString,
+    flags: libc::c_ulong,
+) -> io::Result<[Op; 2]> {
     let mut options = b"userxattr,lowerdir=".to_vec();
-    for (index, layer) in world.lower.iter().enumerate() {
+    for (index, layer) in lower.iter().enumerate() {
         if index > 0 {
             options.push(b':');
         }
         options.extend_from_slice(layer.as_os_str().as_bytes());
     }
-    for (name, path) in [(",upperdir=", &world.upper.0), (",workdir=", &world.upper.1)] {
+    for (name, path) in [(",upperdir=", &upper.0), (",workdir=", &upper.1)] {
         options.extend_from_slice(name.as_bytes());
         options.extend_from_slice(path.as_os_str().as_bytes());
     }
     let mut without_waiting = options.clone();
     without_waiting.extend_from_slice(b",volatile");
     let op = |options: Vec<u8>| -> io::Result<Op> {
-        Ok(Op::Mount {
-            source: literal("pv"),
-            target: literal(WORKPLACE),
-            kind: literal("overlay"),
-            flags: libc::MS_NODEV,
-            data: text(OsStr::from_bytes(&options))?,
-        })
+        let data = text(OsStr::from_bytes(&options))?;
+        Ok(Op::Mount { source: literal("pv"), target: target.clone(), kind: literal("overlay"), flags, data })
     };
     Ok([op(without_waiting)?, Op::OrElse(Box::new(op(options)?))])
 }
@@ -220,7 +270,10 @@ unsafe fn one(op: &Op) -> Result<(), i32> {
                 Err(libc::EEXIST) => Ok(()),
                 answer => answer.map(drop),
             },
-            Op::File(path) => raw::call(libc::SYS_mknodat, [here, at(path), 0o100_644, 0, 0, 0]).map(drop),
+            Op::File(path) => match raw::call(libc::SYS_mknodat, [here, at(path), 0o100_644, 0, 0, 0]) {
+                Err(libc::EEXIST) => Ok(()),
+                answer => answer.map(drop),
+            },
             Op::Link(target, path) => raw::call(libc::SYS_symlinkat, [at(target), here, at(path), 0, 0, 0]).map(drop),
             #[expect(clippy::cast_possible_truncation, reason = "as wide as a register")]
             Op::Mount { source, target, kind, flags, data } => {

@@ -68,6 +68,8 @@ pub(super) enum Stage {
 pub(super) struct Order {
     /// The calls that make the world; `None` starts the command in this one.
     pub(super) world: Option<(Vec<Op>, bool)>,
+    /// The numbers of user and group inside, if not those that they have here.
+    pub(super) user: Option<(u32, u32)>,
     pub(super) directory: CString,
     pub(super) program: CString,
     pub(super) arguments: Vec<CString>,
@@ -154,7 +156,7 @@ pub(super) fn start(mut order: Order) -> Result<Started, (Stage, io::Error)> {
     drop((theirs, gate));
     let mut child = Unfinished { pidfd: Some(pidfd) };
     if own_users {
-        map_users(pid).map_err(|error| (Stage::Users, error))?;
+        map_users(pid, plan.order.user).map_err(|error| (Stage::Users, error))?;
     }
     // If it is gone already, that shows in a moment.
     let _ = (&gate_end).write_all(&[1]);
@@ -312,8 +314,9 @@ pub(super) fn restore_signals(before: libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
 }
 
-/// Gives the new process's users the numbers that they have here: all of them if we may, else ours alone.
-fn map_users(pid: i32) -> io::Result<()> {
+/// Gives the new process's users the numbers that they have here: all of them if we may, else ours alone. With an `inner`
+/// user and group, that is who we are inside, and nobody else has a number.
+fn map_users(pid: i32, inner: Option<(u32, u32)>) -> io::Result<()> {
     let write = |name: &str, text: &str| {
         std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/{name}"))?.write_all(text.as_bytes())
     };
@@ -326,13 +329,14 @@ fn map_users(pid: i32) -> io::Result<()> {
         };
         Ok(own.lines().filter_map(line).collect())
     };
-    if write("uid_map", &all("uid_map")?).is_ok() {
+    if inner.is_none() && write("uid_map", &all("uid_map")?).is_ok() {
         return write("gid_map", &all("gid_map")?);
     }
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (inner_user, inner_group) = inner.unwrap_or((user, group));
     write("setgroups", "deny")?;
-    write("uid_map", &format!("{user} {user} 1\n"))?;
-    write("gid_map", &format!("{group} {group} 1\n"))
+    write("uid_map", &format!("{inner_user} {user} 1\n"))?;
+    write("gid_map", &format!("{inner_group} {group} 1\n"))
 }
 
 /// Lets messages through `socket` say who sent them.

@@ -125,8 +125,11 @@ fn places(job: &Job<'_>) -> Result<(PathBuf, PathBuf), ExecError> {
     if job.world.is_some() {
         // Only inside is it known what lies there; what is wrong shows when it is executed.
         let directory = job.directory.to_owned();
-        let path =
-            if program.contains('/') { directory.join(program) } else { locate(program, &directory, search_path)? };
+        let path = match job.world.and_then(|world| Some(world.base.join(&world.image.as_ref()?.files))) {
+            _ if program.contains('/') => directory.join(program),
+            Some(image) => locate_in(&image, program, search_path)?,
+            None => locate(program, &directory, search_path)?,
+        };
         return Ok((directory, path));
     }
     if !job.directory.is_dir() {
@@ -158,7 +161,7 @@ fn processes<'scope>(
         None => None,
         Some(wanted) => {
             let failed = |error| ExecError::World(Obstacle::new(Stopped::Elsewhere, &error));
-            let tops = mounts::tops().map_err(failed)?;
+            let tops = if wanted.image.is_some() { Vec::new() } else { mounts::tops().map_err(failed)? };
             let ops = mounts::plan(wanted, &tops).map_err(failed)?;
             Some((ops, wanted.offline))
         }
@@ -174,6 +177,7 @@ fn processes<'scope>(
     let (attended, terminal) = streams.attended.unzip();
     let order = Order {
         world,
+        user: job.world.and_then(|world| world.image.as_ref()).map(|image| image.user),
         directory: text(directory.as_os_str())?,
         program: text(path.as_os_str())?,
         arguments: words.map(|word| text(OsStr::new(word))).collect::<Result<_, _>>()?,
@@ -312,6 +316,32 @@ fn locate(program: &str, directory: &Path, search_path: Option<&OsStr>) -> Resul
     }
     let program = program.to_owned();
     Err(if exists { ExecError::NotExecutable { program } } else { ExecError::NotFound { program } })
+}
+
+/// Returns the file that `program` stands for in an image, as it is found from inside.
+#[cfg(target_os = "linux")]
+fn locate_in(image: &Path, program: &str, search_path: Option<&OsStr>) -> Result<PathBuf, ExecError> {
+    use super::view::{Lies, View};
+
+    if program.is_empty() {
+        return Err(ExecError::Empty);
+    }
+    let view = View::below(image);
+    let mut exists = false;
+    for candidate in candidates(program, Path::new("/"), search_path) {
+        match view.lies(candidate.as_os_str().as_encoded_bytes(), true) {
+            Lies::File { .. } if view.may_execute(&candidate) => return Ok(candidate),
+            Lies::File { .. } => exists = true,
+            _ => {}
+        }
+    }
+    let program = program.to_owned();
+    Err(if exists { ExecError::NotExecutable { program } } else { ExecError::NotFound { program } })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn locate_in(_: &Path, program: &str, _: Option<&OsStr>) -> Result<PathBuf, ExecError> {
+    Err(ExecError::NotFound { program: program.to_owned() })
 }
 
 /// Returns where `program` may lie, in the order of the search.

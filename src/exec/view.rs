@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use rustix::fs::{Access, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -42,6 +43,19 @@ impl View {
     pub(super) fn of(pid: i32) -> Self {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Self { root: rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty()) }
+    }
+
+    /// Returns the view of a process whose root is this directory.
+    pub(super) fn below(directory: &Path) -> Self {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self { root: rustix::fs::open(directory, flags, Mode::empty()) }
+    }
+
+    /// Returns whether the file at `path`, links followed, may be executed.
+    pub(super) fn may_execute(&self, path: &Path) -> bool {
+        let found = self.open(path.as_os_str().as_bytes(), OFlags::PATH);
+        let stat = found.and_then(rustix::fs::fstat);
+        stat.is_ok_and(|stat| stat.st_mode & 0o111 != 0)
     }
 
     /// Returns what lies at `path`; a link at its end is followed if `follow`. Costs a few calls.

@@ -27,4 +27,17 @@ pub struct World {
     pub root: PathBuf,
     /// Whether the network is cut off but for the job's own loopback.
     pub offline: bool,
+    /// The files that lie where the machine's would be otherwise.
+    pub image: Option<Image>,
+}
+
+/// The files of an image, under an overlay that takes what the job writes among them.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its files, only read, relative to [`World::base`].
+    pub files: PathBuf,
+    /// The layer over them, and a directory beside it that the overlay needs, both empty, relative to [`World::base`].
+    pub upper: (PathBuf, PathBuf),
+    /// The numbers of the user and the group that the job runs as inside: to everybody else it is who this process is.
+    pub user: (u32, u32),
 }

@@ -8,6 +8,7 @@ mod check;
 mod claims;
 mod definition;
 mod edit;
+mod environment;
 mod expand;
 mod field;
 mod graph;
@@ -26,9 +27,10 @@ mod template;
 
 pub use definition::{Definition, read};
 pub use edit::{Addition, Edited, edit};
+pub use environment::{Environment, Image, Python, Runtime};
 pub use graph::{Circle, Graph, Reason, order};
 pub use model::{
-    COMBINATION_MARK, Determinism, Environment, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step,
+    COMBINATION_MARK, Determinism, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step,
     StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
 };
 pub use params::{Params, ParamsError};

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::object::{self, DefinitionId};
 use crate::path::ProjectPath;
 
+use super::environment::Environment;
 use super::schema;
 
 /// How many characters the name of a step or of a version has at most.
@@ -46,9 +47,9 @@ pub struct Pipeline {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::seed")]
     pub seed: Option<u64>,
-    /// What the steps run in.
+    /// What the steps run in: this machine (`host`), an image by its digest, or a Python with the packages of a lock.
     #[serde(default, skip_serializing_if = "Environment::is_host")]
-    #[schemars(extend("default" = "host"))]
+    #[schemars(schema_with = "schema::environment")]
     pub environment: Environment,
     /// Where params come from: a `.yaml`, `.yml` or `.json` file, a map of values, or a list of those.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -101,6 +102,10 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::keys")]
     pub params: Vec<String>,
+    /// What the step runs in, instead of what the pipeline says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::environment")]
+    pub environment: Option<Environment>,
     /// The seed of this step, instead of one derived from the pipeline's: 0 to 9223372036854775807.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::step_seed")]
@@ -204,15 +209,6 @@ impl Default for Resources {
     fn default() -> Self {
         Self { cpus: 1, memory_bytes: None, gpus: 0, locks: BTreeSet::new() }
     }
-}
-
-/// What the steps of a pipeline run in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Environment {
-    /// This machine, as it is.
-    #[default]
-    Host,
 }
 
 /// Where params come from.
@@ -343,10 +339,10 @@ impl Resources {
     }
 }
 
-impl Environment {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-    fn is_host(&self) -> bool {
-        *self == Self::Host
+impl Pipeline {
+    /// Returns what a step of it runs in.
+    pub fn environment_of<'a>(&'a self, step: &'a Step) -> &'a Environment {
+        step.environment.as_ref().unwrap_or(&self.environment)
     }
 }
 

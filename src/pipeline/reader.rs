@@ -8,8 +8,9 @@ use crate::path::ProjectPath;
 use crate::yaml::{Key, Node, Value};
 
 use super::definition::Spans;
+use super::environment::{self, Environment};
 use super::field::{Reader, items, step_name_fault, subject};
-use super::model::{Determinism, Environment, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline};
+use super::model::{Determinism, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline};
 use super::params::{ENDINGS, is_params_file};
 use super::problem::{Finding, quoted};
 use super::step;
@@ -74,7 +75,9 @@ fn pipeline(reader: &mut Reader<'_>, root: &Node) -> Option<(Pipeline, Spans)> {
         match key.text.as_str() {
             "version" => pipeline.version = version(reader, node),
             "seed" => pipeline.seed = reader.integer(node, &what, 0, SEED_MAX),
-            "environment" => environment(reader, node),
+            "environment" => {
+                pipeline.environment = environment::read(reader, node, &what).unwrap_or_default();
+            }
             "params" => (pipeline.params, spans.params) = params(reader, node),
             "isolate" => isolate = reader.choice(node, &what, &step::ISOLATES).unwrap_or_default(),
             "determinism" => {
@@ -138,21 +141,6 @@ fn version(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     };
     reader.note(Finding::new(format_args!("{} is no version", quoted(&text))).at(&node.span, fault));
     None
-}
-
-fn environment(reader: &mut Reader<'_>, node: &Node) {
-    let wanted = match &node.value {
-        Value::Text(text) if text == "host" => return,
-        Value::Text(text) => quoted(text),
-        Value::Map(entries) if !entries.is_empty() => quoted(&entries[0].0.text),
-        _ => return reader.wrong(node, "`environment`", "the text `host`"),
-    };
-    let finding = Finding::new(format_args!("the environment {wanted} cannot be provided"));
-    reader.note(
-        finding
-            .at(&node.span, "this version of pv can provide only `host`")
-            .hint("write `environment: host`, or leave it out; the steps then run on this machine as it is"),
-    );
 }
 
 fn params(reader: &mut Reader<'_>, node: &Node) -> (Vec<ParamsSource>, Vec<Range<usize>>) {

@@ -18,6 +18,8 @@ const PATH_PATTERN: &str = r"^(?!/)(?!(?:.*/)?\.\.(?:/|$))(?!(?:\./*)+$).+$";
 const STEP_NAME_PATTERN: &str = "^[A-Za-z0-9_][A-Za-z0-9_.-]*$";
 const MATRIX_NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
 const SEED_OF_MATRIX_PATTERN: &str = r"^\$\{matrix\.[A-Za-z_][A-Za-z0-9_-]*\}$";
+const IMAGE_PATTERN: &str = r"^[^@\s]+@sha256:[0-9a-f]{64}$";
+const PYTHON_PATTERN: &str = r"^[0-9]{1,3}\.[0-9]{1,3}(?:\.[0-9]{1,3})?$";
 const VARIABLE_PATTERN: &str = "^(?!PV_)[A-Za-z_][A-Za-z0-9_]*$";
 const VARIABLE_ITEM_PATTERN: &str = "^(?!PV_)[A-Za-z_][A-Za-z0-9_]*(?:=[\\s\\S]*)?$";
 
@@ -79,6 +81,39 @@ pub(super) fn determinism(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn home(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": ["own", "host"], "default": "own" })
+}
+
+pub(super) fn environment(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [
+            { "const": "host" },
+            {
+                "type": "object",
+                "required": ["image"],
+                "additionalProperties": false,
+                "properties": {
+                    "image": { "type": "string", "pattern": IMAGE_PATTERN },
+                    "runtime": { "enum": ["pv", "podman", "docker", "apptainer"], "default": "pv" },
+                },
+            },
+            {
+                "type": "object",
+                "required": ["python"],
+                "additionalProperties": false,
+                "properties": {
+                    "python": {
+                        "type": "object",
+                        "required": ["version", "lock"],
+                        "additionalProperties": false,
+                        "properties": {
+                            "version": { "type": "string", "pattern": PYTHON_PATTERN },
+                            "lock": path(generator),
+                        },
+                    },
+                },
+            },
+        ]
+    })
 }
 
 pub(super) fn retries(_: &mut SchemaGenerator) -> Schema {

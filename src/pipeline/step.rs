@@ -8,6 +8,7 @@ use crate::yaml::{Key, Node, Value};
 
 use super::claims;
 use super::definition::StepSpans;
+use super::environment;
 use super::expand::expand;
 use super::field::{Placed, Reader, subject};
 use super::model::{Determinism, Home, Isolate, RETRIES_MAX, Resources, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE};
@@ -24,6 +25,7 @@ pub(super) const KEYS: [&str; 20] = [
     "env",
     "params",
     "metrics",
+    "environment",
     "seed",
     "timeout",
     "workdir",
@@ -39,7 +41,7 @@ pub(super) const KEYS: [&str; 20] = [
 ];
 
 /// What other tools call the same thing.
-const ELSEWHERE: [(&str, &str); 19] = [
+const ELSEWHERE: [(&str, &str); 21] = [
     ("cmd", "run"),
     ("command", "run"),
     ("script", "run"),
@@ -59,6 +61,8 @@ const ELSEWHERE: [(&str, &str); 19] = [
     ("retry", "retries"),
     ("checkpoints", "keep"),
     ("isolation", "isolate"),
+    ("container", "environment"),
+    ("image", "environment"),
 ];
 
 const HOMES: [(&str, Home); 2] = [("own", Home::Own), ("host", Home::Host)];
@@ -126,6 +130,7 @@ fn step(reader: &mut Reader<'_>, name: &Key, node: &Node) -> Option<(Step, StepS
         needs: Vec::new(),
         env: StepEnv::default(),
         params: Vec::new(),
+        environment: None,
         seed: None,
         timeout_s: None,
         workdir: None,
@@ -176,6 +181,7 @@ fn field(reader: &mut Reader<'_>, key: &str, node: &Node, what: &str, step: &mut
         "needs" => (step.needs, spans.needs) = names(reader, node, what, "a name of a step"),
         "params" => (step.params, spans.params) = names(reader, node, what, "a dotted key as text"),
         "env" => step.env = env(reader, node, what),
+        "environment" => step.environment = environment::read(reader, node, what),
         "seed" => step.seed = reader.integer(node, what, 0, SEED_MAX),
         "timeout" => step.timeout_s = timeout_s(reader, node, what),
         // The project's root is where a command starts anyway.

@@ -46,6 +46,7 @@ fn run(project: &Project, id: SnapshotId, places: &Path) {
         machine: &project.machine,
         journal: &project.journal,
         store: &project.store,
+        images: &crate::run::Images::new(),
         peers: &Peers { me: by(), trust: Trust::All },
         memory: Memory::default(),
     };

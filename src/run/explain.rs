@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::RunError;
 use super::earlier::Finished;
+use super::image;
 use super::judge::{Verdict, Work};
 use super::machine::{LIBRARY, PACKAGE, VARIABLE};
 use super::reads::TOP;
@@ -161,7 +162,11 @@ fn differing(store: &dyn Store, old: &Recipe, new: &Recipe) -> Vec<Change> {
     for (name, old, new) in pairs(&old.env, &new.env) {
         one(ChangeKind::Env, name, old, new);
     }
+    let is_elsewhere = old.environment.get(image::FACT) != new.environment.get(image::FACT);
     for (name, old, new) in pairs(&old.environment, &new.environment) {
+        if is_elsewhere && name != image::FACT {
+            continue;
+        }
         let (kind, name) = sort_of(name);
         one(kind, name, old.filter(|old| old != ABSENT), new.filter(|new| new != ABSENT));
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::RunError;
 use super::base;
+use super::image;
 use super::keep::{self, Owner};
 use super::place::{self, MAKING};
 use crate::disk::{self, DiskError, Found, Lock};
@@ -114,6 +115,12 @@ impl Aside<'_> {
 
     fn of_runs(&mut self, until: Time, idle: &mut Idle) -> Result<(), RunError> {
         for (directory, _lock, used) in base::idle(self.places)? {
+            if used <= until {
+                idle.checkouts += 1;
+                idle.bytes += self.take(&directory)?;
+            }
+        }
+        for (directory, _lock, used) in image::idle(self.places)? {
             if used <= until {
                 idle.checkouts += 1;
                 idle.bytes += self.take(&directory)?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::RunError;
 use super::earlier::{Earlier, Finished, Steps, Writers};
+use super::image::Images;
 use super::known::{Ground, compose, holding, names_of};
 use super::machine::{Machine, Seen};
 use super::peers::Peers;
@@ -47,6 +48,8 @@ pub struct Work<'a> {
     pub journal: &'a Journal,
     /// Where recorded outputs are.
     pub store: &'a dyn Store,
+    /// The images that its steps run in.
+    pub images: &'a Images,
     /// Whose results count.
     pub peers: &'a Peers,
     /// What was found out already.

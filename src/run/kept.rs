@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use super::base::Base;
+use super::image::{self, Layer, Ready};
 use super::place::{KEPT, LOCK, MAKING, Room, layer_of, scratch_of};
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::exec::{self, Command, End, Job, Stop, WORKPLACE, World};
@@ -56,7 +57,15 @@ struct Note {
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Ground {
     /// Its layer lay over these, and over the base checkout if it was shown everything.
-    Layered { lower: Vec<String>, base: bool, room: String, offline: bool },
+    Layered {
+        lower: Vec<String>,
+        base: bool,
+        room: String,
+        offline: bool,
+        /// The digest of the image that it saw in place of the machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<String>,
+    },
     /// A copy of the files was its own.
     Copied { tree: String },
 }
@@ -92,7 +101,8 @@ pub(super) fn note(failed: Failed<'_>) -> Result<(), RunError> {
             let lower: Vec<_> = world.lower.iter().filter_map(|layer| name(&world.base.join(layer))).collect();
             let base = lower.len() < world.lower.len();
             let own = name(&world.base.join(&world.room)).unwrap_or_default();
-            Ground::Layered { lower, base, room: own, offline: world.offline }
+            let image = room.image.as_ref().map(|image| image.digest.clone());
+            Ground::Layered { lower, base, room: own, offline: world.offline, image }
         }
     };
     let note = Note {
@@ -273,6 +283,7 @@ pub struct Entered<'a> {
     kept: &'a Kept,
     world: Option<World>,
     _base: Option<Base>,
+    _image: Option<Ready>,
     _alone: Alone,
 }
 
@@ -288,14 +299,19 @@ impl Kept {
     /// world cannot be made.
     pub fn enter(&self, store: &dyn Store) -> Result<Entered<'_>, RunError> {
         let alone = Alone::with(self)?;
+        let mut ready = None;
         let (world, base) = match &self.note.ground {
-            Ground::Layered { lower, base, room, offline } => {
+            Ground::Layered { lower, base, room, offline, image } => {
                 let base = if *base { Some(self.base(store)?) } else { None };
-                (Some(self.world(lower, base.as_ref(), room, *offline)?), base)
+                let mut world = self.world(lower, base.as_ref(), room, *offline)?;
+                ready = image.as_ref().map(|digest| self.image(store, digest)).transpose()?;
+                let seen = ready.as_ref().map(|ready| ready.seen(&self.place, self.index, &self.places, Layer::AsLeft));
+                world.image = seen.transpose()?;
+                (Some(world), base)
             }
             Ground::Copied { .. } => (None, None),
         };
-        Ok(Entered { kept: self, world, _base: base, _alone: alone })
+        Ok(Entered { kept: self, world, _base: base, _image: ready, _alone: alone })
     }
 }
 
@@ -335,6 +351,13 @@ impl Kept {
         Base::take(&View::new(store, &snapshot), &self.places, &Stop::new())
     }
 
+    /// Returns the image that the step saw.
+    fn image(&self, store: &dyn Store, digest: &str) -> Result<Ready, RunError> {
+        let images = image::images(store, &read_snapshot(store, self.note.snapshot)?)?;
+        let pinned = images.get(digest).ok_or_else(|| image::unknown(&self.note.step, digest))?;
+        Ready::lay(store, digest, pinned, &self.note.step, &self.places, &Stop::new())
+    }
+
     /// Makes the step's world ready once more.
     fn world(&self, lower: &[String], base: Option<&Base>, room: &str, offline: bool) -> Result<World, RunError> {
         let (upper, scratch) = (layer_of(&self.place, self.index), scratch_of(&self.place, self.index));
@@ -350,6 +373,7 @@ impl Kept {
             room: inside(self.place.join(room)),
             root: inside(self.place.join("root")),
             offline,
+            image: None,
         })
     }
 }

@@ -13,6 +13,7 @@ mod event;
 mod explain;
 mod grant;
 mod idle;
+mod image;
 mod imports;
 mod judge;
 mod keep;
@@ -59,6 +60,7 @@ pub use conflicts::{Conflict, Side, conflicts};
 pub use event::{Differing, Event, StepDone};
 pub use explain::{Change, ChangeKind, Explanation, Foreseen, explain};
 pub use idle::{Idle, Named, Orphan, reclaim};
+pub use image::{Images, images};
 pub use judge::{Judged, Memory, Verdict, Work, plan};
 pub use kept::{Entered, Kept, kept};
 pub use leftovers::Leftovers;
@@ -142,6 +144,14 @@ pub enum RunError {
         /// Why not.
         #[source]
         why: Unpinned,
+    },
+    /// What a step is to run in cannot be provided here.
+    #[error("step `{step}` cannot have its environment: {why}")]
+    NoEnvironment {
+        /// The step.
+        step: String,
+        /// Why not.
+        why: String,
     },
     /// Nothing is kept of the step.
     #[error("nothing is kept of step `{step}`")]

@@ -10,6 +10,7 @@ use super::commit::Committer;
 use super::earlier::Finished;
 use super::event::{Event, StepDone, differing};
 use super::grant::Grant;
+use super::image::{image_of, refuse_unprovided};
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::{self, Keep};
 use super::kept::{self, Failed};
@@ -329,7 +330,8 @@ impl Running<'_> {
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
         let shown = shown(step);
-        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref())?;
+        let image = image_of(self.work.pipeline, step).and_then(|digest| self.work.images.get_key_value(digest));
+        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), image)?;
         if let Some(why) = self.place.untold_reason() {
             (self.observer)(Event::NotIsolated { why: &why });
         }
@@ -341,7 +343,8 @@ impl Running<'_> {
         let started = Time::now();
         let mut on_line = |line: &[u8]| (self.observer)(Event::Line { step: &step.name, line });
         let may_read = |path: &Path| may_read(path, self.work.tools.rules());
-        let permission = shown.as_ref().map(|_| &may_read as &Permission<'_>);
+        // What an image has is environment, whatever it is called.
+        let permission = shown.as_ref().filter(|_| image.is_none()).map(|_| &may_read as &Permission<'_>);
         let Executed { outputs, log, elapsed, mut failure, interrupted, observation, writes } = execute(
             self.work.store,
             step,
@@ -444,7 +447,7 @@ impl Running<'_> {
             step,
             snapshot: self.work.view.snapshot().encode().0,
             how,
-            variables: variables(&before.asked, grant, &room.home, &room.temporary),
+            variables: variables(&before.asked, grant, room),
             room,
         })
     }
@@ -519,6 +522,7 @@ fn refuse_impossible(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunEr
     let (selection, capacity) = (request.selection, request.capacity);
     let steps = work.pipeline.steps.iter().enumerate().filter(|(index, _)| selection.is_told(*index));
     steps.clone().try_for_each(|(_, step)| keep::refuse_taken(&work.view, step))?;
+    steps.clone().try_for_each(|(_, step)| refuse_unprovided(work.pipeline, step, work.images))?;
     let short: Vec<_> = steps.filter_map(|(index, step)| Some((index, capacity.shortage(&step.resources)?))).collect();
     if short.is_empty() && !selection.relies_on_known() {
         return Ok(());

@@ -18,6 +18,7 @@ use std::sync::Mutex;
 use super::RunError;
 use super::base::{self, Base};
 use super::earlier::Finished;
+use super::image::{self, Layer, Pinned, Ready};
 use super::keep::{self, Keep};
 use super::kept;
 use super::layer;
@@ -71,6 +72,8 @@ pub(super) struct Room {
     pub(super) log: PathBuf,
     /// The view of the file system that it gets; `None` is the machine's own.
     pub(super) world: Option<World>,
+    /// The image whose files it sees.
+    pub(super) image: Option<image::Ready>,
     /// What it finds again from an attempt before; `None` if it keeps nothing.
     pub(super) keep: Option<Keep>,
     /// The file that tells how to come back here after a failure.
@@ -141,6 +144,7 @@ impl<'a> Place<'a> {
         before: &BTreeSet<usize>,
         finished: &Finished,
         shown: Option<&BTreeSet<ProjectPath>>,
+        image: Option<(&String, &Pinned)>,
     ) -> Result<Room, RunError> {
         let mut slot = self.made.lock().expect("no holder panics");
         if slot.is_none() {
@@ -157,6 +161,10 @@ impl<'a> Place<'a> {
         disk::remove_tree(&note)?;
         match &made.ground {
             Ground::Copied(why) => {
+                if image.is_some() {
+                    let why = format!("steps cannot be isolated here: {why}");
+                    return Err(RunError::NoEnvironment { step: step.name.clone(), why });
+                }
                 if shown.is_some() {
                     return Err(RunError::NotStrict { step: step.name.clone(), why: why.clone() });
                 }
@@ -167,7 +175,19 @@ impl<'a> Place<'a> {
                 let keep = self.keep_of(step, &place, &tree)?;
                 let holds = Some(before.clone());
                 let (written, log) = (tree.clone(), own.log);
-                Ok(Room { written, tree, home, temporary, log, world: None, keep, note, own: own.room, holds })
+                Ok(Room {
+                    written,
+                    tree,
+                    home,
+                    temporary,
+                    log,
+                    world: None,
+                    image: None,
+                    keep,
+                    note,
+                    own: own.room,
+                    holds,
+                })
             }
             Ground::Layered(ground) => {
                 let mut lower = self.layers(&place, before, finished)?;
@@ -189,6 +209,11 @@ impl<'a> Place<'a> {
                 disk::remove_tree(&scratch)?;
                 disk::make_directory(&scratch)?;
                 let inside = |path: &Path| path.strip_prefix(self.base).unwrap_or(path).to_owned();
+                let image = image.map(|(digest, pinned)| {
+                    Ready::lay(self.view.store(), digest, pinned, &step.name, self.base, self.stop)
+                });
+                let image = image.transpose()?;
+                let seen = image.as_ref().map(|image| image.seen(&place, index, self.base, Layer::Anew)).transpose()?;
                 let world = World {
                     base: self.base.to_owned(),
                     lower: lower.iter().map(|path| inside(path)).collect(),
@@ -196,6 +221,7 @@ impl<'a> Place<'a> {
                     room: inside(&own.room),
                     root: inside(&place.join("root")),
                     offline: shown.is_some() && !step.network,
+                    image: seen,
                 };
                 Ok(Room {
                     tree: PathBuf::from(WORKPLACE),
@@ -204,6 +230,7 @@ impl<'a> Place<'a> {
                     temporary: Path::new(PLACE).join("tmp"),
                     log: own.log,
                     world: Some(world),
+                    image,
                     keep,
                     note,
                     own: own.room,
@@ -459,6 +486,7 @@ impl<'a> Place<'a> {
             room: inside(trial.join("room")),
             root: inside(directory.join("root")),
             offline: false,
+            image: None,
         };
         let tried = exec::try_world(&world);
         disk::remove_tree(&trial)?;

@@ -41,6 +41,8 @@ pub(super) struct Standing<'a> {
     pub(super) search_path: &'a str,
     /// Whether its definition vouches for the network.
     pub(super) vouched: bool,
+    /// Whether it saw the files of an image in place of the machine's: then what it found there is told by the image.
+    pub(super) in_image: bool,
 }
 
 /// What a step was seen to depend on.
@@ -95,7 +97,8 @@ pub(super) fn seen(
         writes: &mut trace.writes,
         packages: BTreeMap::new(),
     };
-    trace.outside.iter().for_each(|(path, touch)| outside.add(path, touch));
+    let of_machine = trace.outside.iter().filter(|_| !standing.in_image);
+    of_machine.for_each(|(path, touch)| outside.add(path, touch));
     outside.add_packages();
     let observed = Observed {
         rung: observation.rung,

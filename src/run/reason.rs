@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::image;
 use super::machine::{LIBRARY, PACKAGE};
 use super::recipe::WHOLE_TREE;
 use crate::object::{TreeId, from_canonical};
@@ -161,7 +162,10 @@ pub(super) fn differences(
     }
     found.extend(differing(&old.env, &new.env).map(|(name, old, new)| Difference::Env { name, old, new }));
     reads(store, &old.reads, &new.reads, &mut found);
-    found.extend(differing(&old.environment, &new.environment).map(|(name, old, new)| Difference::Environment {
+    // In another image everything is another one, which tells nothing further.
+    let is_elsewhere = old.environment.get(image::FACT) != new.environment.get(image::FACT);
+    let facts = differing(&old.environment, &new.environment).filter(|(name, ..)| !is_elsewhere || name == image::FACT);
+    found.extend(facts.map(|(name, old, new)| Difference::Environment {
         name,
         old: old.filter(|old| old != ABSENT),
         new: new.filter(|new| new != ABSENT),
@@ -297,6 +301,11 @@ impl fmt::Display for Difference {
                 }
                 _ if name.starts_with("variable ") => {
                     write!(f, "`{}` {} -> {}", &name["variable ".len()..], or_none(old), or_none(new))
+                }
+                _ if name == image::FACT => {
+                    let text =
+                        |digest: &Option<String>| digest.as_deref().map_or("this machine", image::short).to_owned();
+                    write!(f, "the environment {} -> {}", text(old), text(new))
                 }
                 (None, Some(_), Some(_)) => write!(f, "program `{name}` changed"),
                 (None, None, _) => write!(f, "program `{name}` was not there before"),

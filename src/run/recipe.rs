@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::earlier::Earlier;
+use super::image;
 use super::imports::{self, Sources};
 use super::{RunError, Work};
 use crate::environment;
@@ -74,7 +75,11 @@ pub(super) fn declared(work: &Work<'_>, index: usize, before: &Earlier<'_>) -> R
     for path in work.pipeline.steps[index].inputs.iter().flatten() {
         read_path(&work.view, path, before, &mut reads)?;
     }
-    Ok(Base { reads, environment: environment::deciding_variables() })
+    let environment = match image::image_of(work.pipeline, &work.pipeline.steps[index]) {
+        Some(digest) => image::facts(digest),
+        None => environment::deciding_variables(),
+    };
+    Ok(Base { reads, environment })
 }
 
 /// Returns what a step may depend on as far as that can be told without having seen it run.
@@ -85,8 +90,13 @@ pub(super) fn declared(work: &Work<'_>, index: usize, before: &Earlier<'_>) -> R
 pub(super) fn guessed(work: &Work<'_>, index: usize, before: &Earlier<'_>) -> Result<Base, RunError> {
     let step = &work.pipeline.steps[index];
     let words = words(&step.run);
-    let mut environment = work.tools.identify(words.iter().map(String::as_str));
-    environment.extend(environment::deciding_variables());
+    let environment = if let Some(digest) = image::image_of(work.pipeline, step) {
+        image::facts(digest)
+    } else {
+        let mut environment = work.tools.identify(words.iter().map(String::as_str));
+        environment.extend(environment::deciding_variables());
+        environment
+    };
     let reads = reads(work, step, &words, before)?;
     Ok(Base { reads, environment })
 }

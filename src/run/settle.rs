@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::RunError;
+use super::image::image_of;
 use super::judge::{Before, Work, vouches};
 use super::known::compose;
 use super::order::too_early;
@@ -63,6 +64,7 @@ pub(super) fn settle(
         params: if step.params.is_empty() { &[] } else { &params },
         search_path: work.tools.search_path(),
         vouched: vouches(step),
+        in_image: image_of(work.pipeline, step).is_some(),
     };
     let Seen { names, looked, observed } = seen(&before.world, &before.machine, &standing, observation)?;
     let is_whole = observation.is_complete();

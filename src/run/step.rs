@@ -73,13 +73,13 @@ pub(super) fn execute(
     on_line: &mut (dyn FnMut(&[u8]) + Send),
     stop: &Stop,
 ) -> Result<Executed, RunError> {
-    let Room { tree, written, home, temporary, log, world, .. } = room;
+    let Room { tree, written, log, world, .. } = room;
     let directory = directory(step, tree);
     let command = match &step.run {
         Run::Shell(line) => Command::Shell(line.clone()),
         Run::Program(words) => Command::Direct(words.clone()),
     };
-    let environment = variables(recipe, grant, home, temporary);
+    let environment = variables(recipe, grant, room);
     let environment: BTreeMap<_, OsString> =
         environment.into_iter().map(|(name, value)| (name, value.into())).collect();
     let job = Job {
@@ -169,8 +169,12 @@ pub(super) fn directory(step: &Step, tree: &Path) -> PathBuf {
 }
 
 /// Returns the step's variables: the clean set, what `pv` tells it, and what its definition says.
-pub(super) fn variables(recipe: &Recipe, grant: &Grant, home: &Path, temporary: &Path) -> BTreeMap<String, String> {
-    let mut variables = environment::variables(home, temporary);
+pub(super) fn variables(recipe: &Recipe, grant: &Grant, room: &Room) -> BTreeMap<String, String> {
+    let Room { home, temporary, image, .. } = room;
+    let mut variables = match image {
+        Some(image) => environment::image_variables(&image.config.env, home, temporary),
+        None => environment::variables(home, temporary),
+    };
     if let Some(home) = host::variable("HOME").filter(|_| recipe.home.is_some()) {
         variables.insert("HOME".to_owned(), home);
     }

@@ -118,6 +118,7 @@ impl Bed {
             machine: &machine,
             journal: &self.journal,
             store: &self.store,
+            images: &crate::run::Images::new(),
             peers: &Peers { me: By::here(None), trust: Trust::All },
             memory,
         })

@@ -1,0 +1,237 @@
+//! The files of images, laid out once and kept, that steps find where the machine's would be otherwise.
+//!
+//! No step can write to them: what it writes there goes into a layer of its own and is thrown away with it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::RunError;
+use super::base;
+use crate::disk::{self, DiskError, Durability, Lock};
+use crate::environment;
+use crate::exec::{self, Stop};
+use crate::host::Time;
+use crate::object::{Entry, Kind, Sized, Snapshot, TreeId};
+use crate::path::ProjectPath;
+use crate::pipeline::{Environment, Pipeline, Runtime, Step};
+use crate::snapshot::place_entry;
+use crate::store::Store;
+
+const PREFIX: &str = "image-";
+/// The directory with the files.
+const FILES: &str = "files";
+/// Written once all files are there.
+const WHOLE: &str = "whole";
+/// Held by everybody who uses the files, alone by who lays them out.
+const LOCK: &str = "lock";
+/// Stands for the image among the facts about a step's environment.
+pub(super) const FACT: &str = "image";
+
+/// Returns the begin of an image's digest, for people.
+pub(super) fn short(digest: &str) -> &str {
+    digest.get(..7 + 12).unwrap_or(digest)
+}
+
+/// What a snapshot knows of an image.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Pinned {
+    /// Its files.
+    pub tree: TreeId,
+    /// What it says of how programs are run in it.
+    #[serde(default)]
+    pub config: Config,
+}
+
+/// What an image says of how programs are run in it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub struct Config {
+    /// Its variables.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The user, as text.
+    #[serde(default)]
+    pub user: String,
+    /// The directory that programs start in.
+    #[serde(default)]
+    pub workdir: String,
+}
+
+/// The images of a snapshot, by the digests of their manifests.
+pub type Images = BTreeMap<String, Pinned>;
+
+/// Returns what a snapshot knows of the images that its pipeline names.
+///
+/// # Errors
+///
+/// [`RunError::Store`] if its environment cannot be read.
+pub fn images(store: &dyn Store, snapshot: &Snapshot) -> Result<Images, RunError> {
+    #[derive(Deserialize)]
+    struct Environment {
+        images: Images,
+    }
+    let bytes = store.get(Kind::Environment, snapshot.environment.digest())?;
+    Ok(serde_json::from_slice(&bytes).map(|Environment { images }| images).unwrap_or_default())
+}
+
+/// Returns the digest of the image whose files a step finds in place of the machine's; `None` for one that runs elsewhere.
+pub(super) fn image_of<'p>(pipeline: &'p Pipeline, step: &'p Step) -> Option<&'p str> {
+    match pipeline.environment_of(step) {
+        Environment::Image(image) => Some(&image.digest),
+        Environment::Host | Environment::Python(_) => None,
+    }
+}
+
+/// Returns what identifies the environment of a step that is no part of this machine, as facts.
+pub(super) fn facts(digest: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(FACT.to_owned(), digest.to_owned())])
+}
+
+/// The files of an image, there for as long as this is alive.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// The digest of its manifest.
+    pub(super) digest: String,
+    /// Where they are.
+    pub(super) files: PathBuf,
+    /// What the image says of how programs are run in it.
+    pub(super) config: Config,
+    /// The numbers of the user and the group that it wants.
+    pub(super) user: (u32, u32),
+    _lock: Lock,
+}
+
+/// Refuses a step whose environment cannot be provided here.
+///
+/// # Errors
+///
+/// [`RunError::NoEnvironment`] with the reason.
+pub(super) fn refuse_unprovided(pipeline: &Pipeline, step: &Step, images: &Images) -> Result<(), RunError> {
+    let refuse = |why: &str| Err(RunError::NoEnvironment { step: step.name.clone(), why: why.to_owned() });
+    match pipeline.environment_of(step) {
+        Environment::Host => Ok(()),
+        Environment::Python(_) => refuse("a locked Python cannot be made by this version"),
+        Environment::Image(image) if image.runtime != Runtime::Pv => {
+            refuse("this version runs images by itself alone: leave `runtime` out")
+        }
+        Environment::Image(image) if !images.contains_key(&image.digest) => {
+            Err(unknown(&step.name, &image.to_string()))
+        }
+        Environment::Image(_) => Ok(()),
+    }
+}
+
+/// Returns the error of an image of which a snapshot knows nothing.
+pub(super) fn unknown(step: &str, image: &str) -> RunError {
+    RunError::NoEnvironment {
+        step: step.to_owned(),
+        why: format!("the files of image `{image}` are not in the snapshot"),
+    }
+}
+
+/// What becomes of what a step wrote among the files of an image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Layer {
+    /// The step begins anew.
+    Anew,
+    /// It is as the step left it.
+    AsLeft,
+}
+
+impl Ready {
+    /// Returns the files of an image below `places`, laid out now if they are not there yet.
+    ///
+    /// Costs one write of all files the first time, and two looks afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if they cannot be laid out, an object is missing, `stop` is requested, or the image wants a user that it does not list.
+    pub(super) fn lay(
+        store: &dyn Store,
+        digest: &str,
+        pinned: &Pinned,
+        step: &str,
+        places: &Path,
+        stop: &Stop,
+    ) -> Result<Self, RunError> {
+        let hex = pinned.tree.digest().to_string();
+        let directory = places.join(format!("{PREFIX}{}", &hex[..24]));
+        disk::make_directory(&directory)?;
+        let lock = loop {
+            let lock = Lock::shared(&directory.join(LOCK))?;
+            if directory.join(WHOLE).is_file() {
+                break lock;
+            }
+            drop(lock);
+            let alone = Lock::exclusive(&directory.join(LOCK))?;
+            if !directory.join(WHOLE).is_file() {
+                let files = directory.join(FILES);
+                disk::remove_tree(&files)?;
+                let entry = Entry::Directory { id: pinned.tree, sized: Sized::default() };
+                let path = ProjectPath::new(FILES).expect("a name");
+                place_entry(store, &directory, &path, &entry, &|_, _| !stop.is_requested())?;
+                disk::write_whole(&directory.join(WHOLE), hex.as_bytes(), Durability::Deferred)?;
+            }
+            drop(alone);
+        };
+        lock.note(base::now().as_bytes())?;
+        let files = directory.join(FILES);
+        let list = |name: &str| fs::read_to_string(files.join("etc").join(name)).unwrap_or_default();
+        let user = environment::user_of(&pinned.config.user, &list("passwd"), &list("group"));
+        let user = user.map_err(|name| RunError::NoEnvironment {
+            step: step.to_owned(),
+            why: format!("image `{digest}` wants the user `{name}`, which it does not list"),
+        })?;
+        Ok(Self { digest: digest.to_owned(), files, config: pinned.config.clone(), user, _lock: lock })
+    }
+}
+
+impl Ready {
+    /// Returns the image as the step at `index` of a `place` sees it: under a layer that takes what it writes there.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if the layer cannot be made.
+    pub(super) fn seen(
+        &self,
+        place: &Path,
+        index: usize,
+        places: &Path,
+        layer: Layer,
+    ) -> Result<exec::Image, RunError> {
+        let inside = |path: &Path| path.strip_prefix(places).unwrap_or(path).to_owned();
+        let (upper, scratch) = (place.join(format!("{index}.image")), place.join(format!("{index}.image-overlay")));
+        if layer == Layer::Anew {
+            disk::remove_tree(&upper)?;
+        }
+        // An overlay that did not wait for the disk leaves word in it, and is not made again over that.
+        disk::remove_tree(&scratch)?;
+        for directory in [&upper, &scratch] {
+            disk::make_directory(directory)?;
+        }
+        Ok(exec::Image { files: inside(&self.files), upper: (inside(&upper), inside(&scratch)), user: self.user })
+    }
+}
+
+/// Returns the laid out images that nobody uses, each with the lock that keeps it so and the time when somebody last began to.
+///
+/// The caller holds the lock under which places are made.
+///
+/// # Errors
+///
+/// [`RunError::Disk`] if they cannot be listed or locked.
+pub(super) fn idle(places: &Path) -> Result<Vec<(PathBuf, Lock, Time)>, RunError> {
+    let mut idle = Vec::new();
+    for entry in fs::read_dir(places).map_err(DiskError::on("list", places))? {
+        let entry = entry.map_err(DiskError::on("list", places))?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && let Some(lock) = Lock::try_exclusive(&entry.path().join(LOCK))?
+        {
+            let since = base::time_in(&lock.noted()?);
+            idle.push((entry.path(), lock, since));
+        }
+    }
+    Ok(idle)
+}
