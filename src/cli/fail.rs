@@ -592,7 +592,9 @@ impl From<RunError> for CliError {
             RunError::NotPinned { why, .. } => {
                 let how = match why {
                     Unpinned::InTheOpen => "it needs Linux and steps that are isolated",
-                    Unpinned::Unreported => "something above reports or traces this process already, such as a step of `pv`",
+                    Unpinned::Unreported => {
+                        "something above reports or traces this process already, such as a step of `pv`"
+                    }
                     Unpinned::Untraced(_) => "look for what forbids tracing: Yama, or the settings of a container",
                 };
                 (ENVIRONMENT, Some(format!("{how}; or else, `determinism: free` gives it the system's entropy")))

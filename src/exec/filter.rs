@@ -403,9 +403,8 @@ pub(super) enum Reports {
 
 /// Returns the filter that reports so much, made once.
 pub(super) fn of(reports: Reports) -> &'static [sock_filter] {
-    static PROGRAMS: LazyLock<[Vec<sock_filter>; 3]> = LazyLock::new(|| {
-        [Reports::Nothing, Reports::Deeds, Reports::Draws].map(|reports| program(&ways(), reports))
-    });
+    static PROGRAMS: LazyLock<[Vec<sock_filter>; 3]> =
+        LazyLock::new(|| [Reports::Nothing, Reports::Deeds, Reports::Draws].map(|reports| program(&ways(), reports)));
     &PROGRAMS[reports as usize]
 }
 

@@ -85,6 +85,7 @@ impl Bench {
             world: Some(world),
             observe: true,
             permission: None,
+            entropy: self.entropy,
         };
         run(&job, &mut |_| {}, &Stop::new())
     }
@@ -557,6 +558,7 @@ fn what_is_not_permitted_looks_as_if_it_were_not_there() {
         world: Some(&world),
         observe: true,
         permission: Some(&may),
+        entropy: None,
     };
     let mut printed = String::new();
     run(&job, &mut |line| printed += &(String::from_utf8_lossy(line) + "\n"), &Stop::new()).unwrap();

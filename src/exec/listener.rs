@@ -251,8 +251,7 @@ impl Listener {
     fn add(&self, id: u64, file: &OwnedFd, flags: u64) -> bool {
         let close_on_exec = libc::O_CLOEXEC.unsigned_abs();
         let their_flags = if flags & u64::from(close_on_exec) == 0 { 0 } else { close_on_exec };
-        let added =
-            Added { id, flags: AND_SEND, ours: file.as_raw_fd().unsigned_abs(), theirs: 0, their_flags };
+        let added = Added { id, flags: AND_SEND, ours: file.as_raw_fd().unsigned_abs(), theirs: 0, their_flags };
         // SAFETY: the structure has the length that is part of the call's number.
         unsafe { libc::ioctl(self.descriptor.as_raw_fd(), ADD_DESCRIPTOR, &raw const added) >= 0 }
     }

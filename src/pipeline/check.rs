@@ -101,7 +101,9 @@ fn check_pinned(pipeline: &Pipeline, spans: &Spans, findings: &mut Vec<Finding>)
         if !told.contains(&span) {
             let finding = Finding::new(format_args!("step `{}` is pinned and has no seed", step.name));
             let label = "its entropy cannot follow from a seed";
-            findings.push(finding.at(span, label).hint("give the pipeline a seed, such as `seed: 42`, or the step its own"));
+            findings.push(
+                finding.at(span, label).hint("give the pipeline a seed, such as `seed: 42`, or the step its own"),
+            );
             told.push(span);
         }
     }

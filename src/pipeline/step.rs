@@ -11,12 +11,14 @@ use super::definition::StepSpans;
 use super::environment;
 use super::expand::expand;
 use super::field::{Placed, Reader, subject};
-use super::model::{Determinism, Home, Isolate, RETRIES_MAX, Resources, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE};
+use super::model::{
+    Determinism, Home, Isolate, RETRIES_MAX, Resources, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
+};
 use super::problem::{Finding, quoted};
 use super::reader::{check_step_name, unknown_key};
 
 /// The keys of a step.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 21] = [
     "description",
     "run",
     "inputs",

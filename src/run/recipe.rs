@@ -12,7 +12,9 @@ use crate::hash::Digest;
 use crate::host;
 use crate::object::{Entry, canonical_value};
 use crate::path::ProjectPath;
-use crate::pipeline::{Determinism, Home, Isolate, Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE};
+use crate::pipeline::{
+    Determinism, Home, Isolate, Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE,
+};
 use crate::record::{Reads, Recipe, SeedRules, Strict};
 use crate::snapshot::View;
 

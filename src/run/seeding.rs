@@ -13,11 +13,7 @@ pub(super) fn seeding(recipe: &Recipe, observation: &Observation) -> Option<Seed
     let is_seen = |path: &Path| observation.touched.get(path).is_some_and(|touch| touch.examined);
     let hook = python::seeded();
     // Two of them are asked for here, and the rest is what the variables do.
-    let layers = [
-        (Layer::Variables, true),
-        (Layer::ImportHook, is_seen(&hook)),
-        (Layer::Entropy, observation.pinned),
-    ];
+    let layers = [(Layer::Variables, true), (Layer::ImportHook, is_seen(&hook)), (Layer::Entropy, observation.pinned)];
     Some(Seeding {
         layers: layers.into_iter().filter(|(_, is_active)| *is_active).map(|(layer, _)| layer).collect(),
         seeded: names_in(&hook, observation),
@@ -47,7 +43,11 @@ mod tests {
         let mut observation = Observation::default();
         let told = |observation: &Observation| {
             let seeding = seeding(&recipe(Some(1)), observation).unwrap();
-            (seeding.layers.into_iter().map(|layer| layer.to_string()).collect::<Vec<_>>(), seeding.seeded, seeding.unseeded)
+            (
+                seeding.layers.into_iter().map(|layer| layer.to_string()).collect::<Vec<_>>(),
+                seeding.seeded,
+                seeding.unseeded,
+            )
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(told(&observation), (vec!["variables".to_owned()], names(&[]), names(&[])));

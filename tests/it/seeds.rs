@@ -75,7 +75,8 @@ const STEPS: [(&str, &str, &str); 6] = [
 ];
 
 fn probe(project: &Sandbox) -> Result<(), String> {
-    let modules = project.command_in(&project.path(""), "python3").args(["-c", "import numpy, sklearn"]).output().unwrap();
+    let modules =
+        project.command_in(&project.path(""), "python3").args(["-c", "import numpy, sklearn"]).output().unwrap();
     if !modules.status.success() {
         return Err(project.tell(&modules));
     }
@@ -181,7 +182,10 @@ fn modules_are_seeded_when_they_are_imported_and_none_is_imported_for_it() {
     project.write("stand_ins/tensorflow/random.py", "SEEDS = []\ndef set_seed(seed): SEEDS.append(seed)\n");
     // Its keys are given by the program, so there is nothing that could be seeded.
     project.write("stand_ins/jax/__init__.py", "from . import random\n");
-    project.write("stand_ins/jax/random.py", "def seed(seed): raise AssertionError('nobody seeds it')\nset_seed = manual_seed = seed\n");
+    project.write(
+        "stand_ins/jax/random.py",
+        "def seed(seed): raise AssertionError('nobody seeds it')\nset_seed = manual_seed = seed\n",
+    );
     project.write(
         "main.py",
         "import sys\nbefore = sorted({'random', 'numpy', 'torch', 'tensorflow'} & set(sys.modules))\n\
@@ -189,7 +193,10 @@ fn modules_are_seeded_when_they_are_imported_and_none_is_imported_for_it() {
          told = {'before': before, 'torch': torch.SEEDS, 'tensorflow': tensorflow.random.SEEDS,\n\
          'random': random.random() == random.Random(7).random()}\njson.dump(told, open('out.json', 'w'))\n",
     );
-    project.write("fails.py", "import tensorflow.random\ndel tensorflow.random.set_seed\nimport importlib; importlib.reload(tensorflow)\n");
+    project.write(
+        "fails.py",
+        "import tensorflow.random\ndel tensorflow.random.set_seed\nimport importlib; importlib.reload(tensorflow)\n",
+    );
     project.pv_ok(&["run"]);
     let told: Value = serde_json::from_str(&project.read("out.json")).unwrap();
     assert_eq!(told, json!({"before": [], "torch": [7], "tensorflow": [7], "random": true}));
@@ -228,9 +235,13 @@ fn a_step_with_a_seed_gets_the_variables_of_the_frameworks_and_its_own_win() {
 
 #[test]
 fn a_pinned_step_without_a_seed_is_an_error_that_says_how_to_give_it_one() {
-    let project = Sandbox::with_pipeline("determinism: pinned\nsteps:\n  a: {run: x, seed: 1}\n  b: {run: x}\n  c: {run: x}\n");
+    let project =
+        Sandbox::with_pipeline("determinism: pinned\nsteps:\n  a: {run: x, seed: 1}\n  b: {run: x}\n  c: {run: x}\n");
     insta::assert_snapshot!(project.pv(&["run"]), @"");
-    project.write(".pipeline/pipeline.yaml", "seed: 1\ndeterminism: pinned\nsteps:\n  a: {run: 'true', determinism: free}\n  b: {run: 'true'}\n");
+    project.write(
+        ".pipeline/pipeline.yaml",
+        "seed: 1\ndeterminism: pinned\nsteps:\n  a: {run: 'true', determinism: free}\n  b: {run: 'true'}\n",
+    );
     let (shown, code) = project.json(&["run", "--dry-run"]);
     assert_eq!(code, 0, "{shown}");
 }
@@ -239,7 +250,8 @@ fn a_pinned_step_without_a_seed_is_an_error_that_says_how_to_give_it_one() {
 fn whether_a_step_is_pinned_is_part_of_what_its_result_is_known_by() {
     let test = "whether_a_step_is_pinned_is_part_of_what_its_result_is_known_by";
     let Some(()) = needs(test, "pinned entropy", can_pin()) else { return };
-    let definition = |more: &str| format!("steps:\n  a: {{run: head -c 8 /dev/urandom > out, outputs: [out], seed: 1{more}}}\n");
+    let definition =
+        |more: &str| format!("steps:\n  a: {{run: head -c 8 /dev/urandom > out, outputs: [out], seed: 1{more}}}\n");
     let project = Sandbox::with_pipeline(&definition(""));
     let verdict = || project.json(&["run"]).0["steps"][0]["verdict"].as_str().unwrap().to_owned();
     assert_eq!((verdict(), verdict()), ("ran".to_owned(), "reused".to_owned()));
@@ -250,4 +262,50 @@ fn whether_a_step_is_pinned_is_part_of_what_its_result_is_known_by() {
     assert_eq!(layers(&project)["a"]["layers"], json!(["variables", "entropy"]));
     project.write(".pipeline/pipeline.yaml", definition(""));
     assert_eq!(verdict(), "reused");
+}
+
+#[test]
+fn an_ordinary_user_pins_like_root() {
+    let test = "an_ordinary_user_pins_like_root";
+    let draw =
+        "{ head -c 8 /dev/urandom | od -An -tx1; mktemp -u XXXXXXXXXX; cat /proc/sys/kernel/random/uuid; } > out";
+    let project = Sandbox::with_pipeline(&format!(
+        "steps:\n  a: {{run: '{draw}', outputs: [out], seed: 1, determinism: pinned, cache: false}}\n"
+    ));
+    let theirs = || -> Result<Value, String> {
+        std::fs::copy(env!("CARGO_BIN_EXE_pv"), project.path("../pv")).map_err(|error| error.to_string())?;
+        let top = project.path("..");
+        // Fails where we are nobody special, which shows in a moment.
+        let _ = project.command_in(&top, "chown").args(["-R", "65534:65534", "."]).output();
+        let mut command = project.command_in(&project.path(""), "setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(project.path("../pv"));
+        let output = command.args(["--json", "run"]).output().map_err(|error| error.to_string())?;
+        if output.status.success() {
+            Ok(serde_json::from_slice(&output.stdout).unwrap())
+        } else {
+            Err(project.tell(&output))
+        }
+    };
+    let Some(first) = needs(test, "root, `setpriv` and pinned entropy", theirs()) else { return };
+    let digest = |run: &Value| run["steps"][0]["outputs"][0]["digest"].as_str().unwrap().to_owned();
+    let second = theirs().unwrap();
+    assert_eq!(digest(&first), digest(&second));
+    // Root's program draws the same, for nothing of it is asked of the user.
+    let (ours, code) = project.json(&["run"]);
+    assert_eq!(code, 0, "{ours}");
+    assert_eq!(digest(&first), digest(&ours));
+}
+
+#[test]
+fn a_step_that_runs_pv_itself_cannot_pin_there_and_is_told() {
+    let test = "a_step_that_runs_pv_itself_cannot_pin_there_and_is_told";
+    let Some(()) = needs(test, "pinned entropy", can_pin()) else { return };
+    let project = Sandbox::with_pipeline(&format!(
+        "steps:\n  outer: {{run: 'git init -q inner && mkdir -p inner/.pipeline && cp inner.yaml inner/.pipeline/pipeline.yaml && \
+         cd inner && {pv} run > ../out 2>&1; echo $? >> ../out', outputs: [out]}}\n",
+        pv = env!("CARGO_BIN_EXE_pv")
+    ));
+    project.write("inner.yaml", "steps: {a: {run: 'true', seed: 1, determinism: pinned}}\n");
+    project.pv_ok(&["run"]);
+    insta::assert_snapshot!(project.redact(&project.read("out")), @"");
 }
