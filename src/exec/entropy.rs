@@ -275,7 +275,7 @@ mod tests {
         let streams = Streams::new(42, 1);
         streams.born(1, 2);
         assert_eq!(
-            [next(&streams, 1), next(&streams, 1), next(&streams, 2)].map(|bytes| u64::from_be_bytes(bytes)),
+            [next(&streams, 1), next(&streams, 1), next(&streams, 2)].map(u64::from_be_bytes),
             [2_847_233_932_965_511_447, 11_398_026_394_465_044_264, 4_481_843_959_959_786_298]
         );
     }

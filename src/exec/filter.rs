@@ -341,7 +341,13 @@ fn i386() -> Calls {
     // 102 is `socketcall`, which hides the address behind one more pointer; libraries have had calls of their own since 2015.
     let absent = vec![102, 425, 426, 427];
     let (unless_bits, if_given) = (vec![(300, 3, AT_EMPTY_PATH), (383, 2, AT_EMPTY_PATH)], vec![(369, 4)]);
-    let draws = vec![
+    let draws = i386_draws();
+    Calls { architecture: AUDIT_ARCH_I386, reported, draws, absent, unless_bits, if_given, numbers_end: None }
+}
+
+/// The calls of 32-bit programs on x86-64 by which entropy may come.
+fn i386_draws() -> Vec<(c_long, Draw)> {
+    vec![
         (355, Draw::Ask),
         (3, Draw::Read),
         (180, Draw::Read),
@@ -352,8 +358,7 @@ fn i386() -> Calls {
         (187, Draw::Carry { from: 1 }),
         (239, Draw::Carry { from: 1 }),
         (313, Draw::Carry { from: 0 }),
-    ];
-    Calls { architecture: AUDIT_ARCH_I386, reported, draws, absent, unless_bits, if_given, numbers_end: None }
+    ]
 }
 
 impl Calls {

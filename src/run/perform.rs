@@ -20,7 +20,6 @@ use super::place::{Left, Place, Room};
 use super::python;
 use super::reason::Reason;
 use super::schedule::{Capacity, Schedule};
-use super::seeding::seeding;
 use super::select::{Role, Selection, refuse_unknown};
 use super::settle::{Settled, Sighting, settle};
 use super::shown::{Around, hints, may_read, shown};
@@ -369,10 +368,8 @@ impl Running<'_> {
             observed.writes.retain(|path| path.starts_with('/'));
             observed.writes.extend(writes.iter().map(ToString::to_string));
         }
-        let seeding = seeding(&before.asked, &observation);
         if let Some(observed) = &mut observed {
             observed.resumed = resumed;
-            observed.seeding.clone_from(&seeding);
         }
         // What was made of other inputs is of no use, and what has come to its end is not taken up again.
         if let Some(keep) = room.keep.as_ref().filter(|_| failure.is_none() || !too_early.is_empty()) {
@@ -408,7 +405,7 @@ impl Running<'_> {
             rung: observed.as_ref().map(|observed| observed.rung),
             isolated: observed.as_ref().is_some_and(|observed| observed.isolated),
             resumed,
-            seeding,
+            seeding: observed.as_ref().and_then(|observed| observed.seeding.clone()),
             talked: unvouched.map(|observed| observed.network.keys().cloned().collect()).unwrap_or_default(),
             outputs,
             log,

@@ -117,7 +117,7 @@ def _seed(directory):
     def bootstrap(process):
         begin = process._bootstrap
 
-        def _bootstrap(self, *arguments, **named):
+        def _bootstrap(self, parent_sentinel=None):
             try:
                 state[:] = first, 0
                 for place in self._identity:
@@ -126,7 +126,7 @@ def _seed(directory):
                 tell("/unseeded/multiprocessing")
             for name in seeded:
                 seed(name)
-            return begin(self, *arguments, **named)
+            return begin(self, parent_sentinel)
 
         process._bootstrap = disguised(_bootstrap, begin)
 
