@@ -211,7 +211,10 @@ fn what_is_observed_of_a_pinned_job_is_what_is_observed_of_any() {
         bench.file("in.txt", "text");
         bench.file("sub/a", "");
         let observation = bench.run(text).outcome.observation;
-        Observation { pinned: false, ..observation }
+        let mut touched = observation.touched;
+        // Who ends at once may be gone before it is asked for its name.
+        touched.values_mut().for_each(|touch| touch.by.clear());
+        Observation { pinned: false, touched, ..observation }
     });
     assert_eq!(pinned, free);
 }
