@@ -76,6 +76,11 @@ impl Grant {
         (!self.gpus.is_empty()).then(|| (GPUS_VARIABLE.to_owned(), self.gpus.join(",")))
     }
 
+    /// Returns the GPUs that it has for itself.
+    pub(super) fn gpus(&self) -> &[String] {
+        &self.gpus
+    }
+
     /// Returns what is to be said if the step, or a part of it, was ended for its memory.
     pub(super) fn excess(&self) -> Option<String> {
         let (limit, bytes) = self.memory.as_ref()?;

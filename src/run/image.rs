@@ -16,7 +16,7 @@ use crate::exec::{self, Stop};
 use crate::host::Time;
 use crate::object::{Entry, Kind, Sized, Snapshot, TreeId};
 use crate::path::ProjectPath;
-use crate::pipeline::{Environment, Pipeline, Runtime, Step};
+use crate::pipeline::{Environment, Isolate, Pipeline, Runtime, Step};
 use crate::snapshot::place_entry;
 use crate::store::Store;
 
@@ -84,6 +84,14 @@ pub(super) fn image_of<'p>(pipeline: &'p Pipeline, step: &'p Step) -> Option<&'p
     }
 }
 
+/// Returns what runs a step in its image, if that is another program.
+pub(super) fn runtime_of(pipeline: &Pipeline, step: &Step) -> Option<Runtime> {
+    match pipeline.environment_of(step) {
+        Environment::Image(image) => Some(image.runtime).filter(|runtime| *runtime != Runtime::Pv),
+        Environment::Host | Environment::Python(_) => None,
+    }
+}
+
 /// Returns what identifies the environment of a step that is no part of this machine, as facts.
 pub(super) fn facts(digest: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(FACT.to_owned(), digest.to_owned())])
@@ -100,6 +108,7 @@ pub(super) struct Ready {
     pub(super) config: Config,
     /// The numbers of the user and the group that it wants.
     pub(super) user: (u32, u32),
+    name: String,
     _lock: Lock,
 }
 
@@ -113,8 +122,8 @@ pub(super) fn refuse_unprovided(pipeline: &Pipeline, step: &Step, images: &Image
     match pipeline.environment_of(step) {
         Environment::Host => Ok(()),
         Environment::Python(_) => refuse("a locked Python cannot be made by this version"),
-        Environment::Image(image) if image.runtime != Runtime::Pv => {
-            refuse("this version runs images by itself alone: leave `runtime` out")
+        Environment::Image(image) if image.runtime != Runtime::Pv && step.isolate == Isolate::Strict => {
+            refuse("it is strict, which only `runtime: pv` can see to")
         }
         Environment::Image(image) if !images.contains_key(&image.digest) => {
             Err(unknown(&step.name, &image.to_string()))
@@ -184,11 +193,23 @@ impl Ready {
             step: step.to_owned(),
             why: format!("image `{digest}` wants the user `{name}`, which it does not list"),
         })?;
-        Ok(Self { digest: digest.to_owned(), files, config: pinned.config.clone(), user, _lock: lock })
+        Ok(Self {
+            digest: digest.to_owned(),
+            files,
+            config: pinned.config.clone(),
+            user,
+            name: hex[..24].to_owned(),
+            _lock: lock,
+        })
     }
 }
 
 impl Ready {
+    /// Returns a name for the files, the same wherever they are the same.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns the image as the step at `index` of a `place` sees it: under a layer that takes what it writes there.
     ///
     /// # Errors

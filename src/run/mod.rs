@@ -34,6 +34,7 @@ mod recipe;
 mod report;
 mod resolve;
 mod restore;
+mod runtime;
 mod schedule;
 mod seeding;
 mod select;

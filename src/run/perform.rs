@@ -10,7 +10,7 @@ use super::commit::Committer;
 use super::earlier::Finished;
 use super::event::{Event, StepDone, differing};
 use super::grant::Grant;
-use super::image::{image_of, refuse_unprovided};
+use super::image::{image_of, refuse_unprovided, runtime_of};
 use super::judge::{Before, Judged, Verdict, Work, plan};
 use super::keep::{self, Keep};
 use super::kept::{self, Failed};
@@ -330,7 +330,8 @@ impl Running<'_> {
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
         let shown = shown(step);
         let image = image_of(self.work.pipeline, step).and_then(|digest| self.work.images.get_key_value(digest));
-        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), image)?;
+        let runtime = runtime_of(self.work.pipeline, step);
+        let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), image, runtime)?;
         if let Some(why) = self.place.untold_reason() {
             (self.observer)(Event::NotIsolated { why: &why });
         }
@@ -380,7 +381,9 @@ impl Running<'_> {
             self.again_after(index, &too_early);
             return Ok(Outcome::TooEarly);
         }
-        self.place.executed(index);
+        if room.elsewhere.is_none() {
+            self.place.executed(index);
+        }
         let strays = writes.into_iter().map(|path| (path, step.name.clone()));
         self.strays.lock().expect("no holder panics").extend(strays);
         match &mut failure {

@@ -25,11 +25,12 @@ use super::layer;
 use super::leftovers::Leftovers;
 use super::python;
 use super::recipe::outputs_of;
+use super::runtime::Elsewhere;
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
 use crate::host::Time;
 use crate::path::ProjectPath;
-use crate::pipeline::Step;
+use crate::pipeline::{Runtime, Step};
 use crate::record::Output;
 use crate::snapshot::{View, lay_out, place_entry};
 
@@ -74,6 +75,8 @@ pub(super) struct Room {
     pub(super) world: Option<World>,
     /// The image whose files it sees.
     pub(super) image: Option<image::Ready>,
+    /// What runs it, if that is another program.
+    pub(super) elsewhere: Option<Elsewhere>,
     /// What it finds again from an attempt before; `None` if it keeps nothing.
     pub(super) keep: Option<Keep>,
     /// The file that tells how to come back here after a failure.
@@ -145,6 +148,7 @@ impl<'a> Place<'a> {
         finished: &Finished,
         shown: Option<&BTreeSet<ProjectPath>>,
         image: Option<(&String, &Pinned)>,
+        runtime: Option<Runtime>,
     ) -> Result<Room, RunError> {
         let mut slot = self.made.lock().expect("no holder panics");
         if slot.is_none() {
@@ -159,6 +163,29 @@ impl<'a> Place<'a> {
         let note = kept::note_in(&place, index);
         // Of an attempt before this one nothing is left to come back to.
         disk::remove_tree(&note)?;
+        if let (Some((digest, pinned)), Some(runtime)) = (image, runtime) {
+            drop(slot);
+            let tree = self.copy(&place, index, before, finished)?;
+            clear_outputs(step, &tree)?;
+            python::lay(&own.room)?;
+            let ready = Ready::lay(self.view.store(), digest, pinned, &step.name, self.base, self.stop)?;
+            let elsewhere = Elsewhere::provide(runtime, &ready, &step.name, (&tree, &own.room), self.stop)?;
+            let keep = self.keep_of(step, &place, &tree)?;
+            return Ok(Room {
+                written: tree.clone(),
+                tree,
+                home: Path::new(PLACE).join("home"),
+                temporary: Path::new(PLACE).join("tmp"),
+                log: own.log,
+                world: None,
+                image: Some(ready),
+                elsewhere: Some(elsewhere),
+                keep,
+                note,
+                own: own.room,
+                holds: Some(before.clone()),
+            });
+        }
         match &made.ground {
             Ground::Copied(why) => {
                 if image.is_some() {
@@ -183,6 +210,7 @@ impl<'a> Place<'a> {
                     log,
                     world: None,
                     image: None,
+                    elsewhere: None,
                     keep,
                     note,
                     own: own.room,
@@ -231,6 +259,7 @@ impl<'a> Place<'a> {
                     log: own.log,
                     world: Some(world),
                     image,
+                    elsewhere: None,
                     keep,
                     note,
                     own: own.room,

@@ -74,7 +74,7 @@ pub(super) fn execute(
     stop: &Stop,
 ) -> Result<Executed, RunError> {
     let Room { tree, written, log, world, .. } = room;
-    let directory = directory(step, tree);
+    let directory = if room.elsewhere.is_some() { tree.clone() } else { directory(step, tree) };
     let command = match &step.run {
         Run::Shell(line) => Command::Shell(line.clone()),
         Run::Program(words) => Command::Direct(words.clone()),
@@ -82,6 +82,10 @@ pub(super) fn execute(
     let environment = variables(recipe, grant, room);
     let environment: BTreeMap<_, OsString> =
         environment.into_iter().map(|(name, value)| (name, value.into())).collect();
+    let (command, environment) = match &room.elsewhere {
+        Some(elsewhere) => elsewhere.command(step, &environment, grant.gpus()),
+        None => (command, environment),
+    };
     let job = Job {
         command: &command,
         directory: &directory,
@@ -90,7 +94,7 @@ pub(super) fn execute(
         memory: grant.memory(),
         log,
         world: world.as_ref(),
-        observe: true,
+        observe: room.elsewhere.is_none(),
         permission,
         entropy: recipe.seed.filter(|_| recipe.seeding.is_some_and(|rules| rules.entropy.is_some())),
     };
@@ -103,6 +107,9 @@ pub(super) fn execute(
         Err(error) if is_the_commands_own(&error) => return Ok(not_started(&error, written.clone())),
         outcome => outcome?,
     };
+    if let Some(elsewhere) = room.elsewhere.as_ref().filter(|_| !matches!(outcome.end, End::Exited(_))) {
+        elsewhere.end(&step.name);
+    }
     let mut outputs = Vec::new();
     let mut how = match outcome.end {
         End::Exited(0) | End::Interrupted => None,
