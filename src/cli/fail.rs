@@ -591,7 +591,7 @@ impl From<RunError> for CliError {
             }
             RunError::NotPinned { why, .. } => {
                 let how = match why {
-                    Unpinned::InTheOpen => "it needs Linux and steps that are isolated",
+                    Unpinned::InTheOpen => "it needs Linux, and steps that `pv` itself isolates",
                     Unpinned::Unreported => {
                         "something above reports or traces this process already, such as a step of `pv`"
                     }
