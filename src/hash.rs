@@ -112,6 +112,23 @@ impl Digest {
     }
 }
 
+/// Bytes without end that follow from a key.
+pub struct Stream(blake3::OutputReader);
+
+impl Stream {
+    /// Returns the extended output of BLAKE3 for `bytes` under the key derived from `context`; it begins with [`Digest::derived`].
+    pub fn derived(context: &str, bytes: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        hasher.update(bytes);
+        Self(hasher.finalize_xof())
+    }
+
+    /// Fills `into` with the next bytes.
+    pub fn fill(&mut self, into: &mut [u8]) {
+        self.0.fill(into);
+    }
+}
+
 /// Hashes bytes as they come by.
 #[derive(Default, Clone)]
 pub struct Hasher(blake3::Hasher);
@@ -191,6 +208,16 @@ mod tests {
         hasher.update(b"some ");
         hasher.update(b"bytes");
         assert_eq!(hasher.finish(), (Digest::derived("pv test one", b"some bytes"), 10));
+    }
+
+    #[test]
+    fn a_stream_begins_with_the_digest_and_is_the_same_in_one_piece_and_in_many() {
+        let (mut whole, mut pieces) = ([0; 100], [0; 100]);
+        Stream::derived("pv test one", b"x").fill(&mut whole);
+        let mut stream = Stream::derived("pv test one", b"x");
+        pieces.chunks_mut(7).for_each(|piece| stream.fill(piece));
+        assert_eq!(whole, pieces);
+        assert_eq!(whole[..32], *Digest::derived("pv test one", b"x").as_bytes());
     }
 
     #[test]

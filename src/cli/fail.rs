@@ -13,7 +13,7 @@ use crate::damage::DamageError;
 use crate::disk::DiskError;
 use crate::environment::image::{ImageError, Refusal, Trouble as ImageTrouble};
 use crate::environment::{InstalledError, LockError, PinsError, PythonError};
-use crate::exec::{Cause, ExecError, Obstacle};
+use crate::exec::{Cause, ExecError, Obstacle, Unpinned};
 use crate::git::GitError;
 use crate::pipeline::DefinitionError;
 use crate::project::ProjectError;
@@ -701,6 +701,16 @@ impl From<RunError> for CliError {
                 let otherwise = "`isolate: observe` runs it without, and tells what it read";
                 let hint = obstacle_hint(why).map(|hint| format!("{hint}; or else, {otherwise}"));
                 (ENVIRONMENT, hint.or_else(|| Some(otherwise.to_owned())))
+            }
+            RunError::NotPinned { why, .. } => {
+                let how = match why {
+                    Unpinned::InTheOpen => "it needs Linux, and steps that `pv` itself isolates",
+                    Unpinned::Unreported => {
+                        "something above reports or traces this process already, such as a step of `pv`"
+                    }
+                    Unpinned::Untraced(_) => "look for what forbids tracing: Yama, or the settings of a container",
+                };
+                (ENVIRONMENT, Some(format!("{how}; or else, `determinism: free` gives it the system's entropy")))
             }
             RunError::Variable { .. } | RunError::UnknownStep(_) => (USAGE, None),
         };

@@ -15,7 +15,7 @@ use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
 use crate::hash::Digest;
 use crate::object::{Kind, Node, RecordId};
 use crate::project::Project;
-use crate::record::{Link, Run, RunVerdict, StepVerdict};
+use crate::record::{Layer, Link, Run, RunVerdict, StepVerdict};
 use crate::revision::{Named, RevisionError};
 use crate::run::Conflict;
 use crate::store::Store;
@@ -399,6 +399,21 @@ impl fmt::Display for RunAnswer<'_> {
             if let Some(blas) = self.blas.get(step.step.as_str()) {
                 let names: Vec<&str> = blas.iter().map(String::as_str).collect();
                 writeln!(f, "         linear algebra by {}", names.join(", "))?;
+            }
+            if let Some(seeding) = &step.seeding {
+                let listed = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+                let layers: Vec<_> = seeding
+                    .layers
+                    .iter()
+                    .map(|layer| match (layer, seeding.seeded.is_empty()) {
+                        (Layer::ImportHook, false) => format!("{layer} ({})", listed(&seeding.seeded)),
+                        _ => layer.to_string(),
+                    })
+                    .collect();
+                writeln!(f, "         seeded by: {}", layers.join(", "))?;
+                if !seeding.unseeded.is_empty() {
+                    writeln!(f, "         {}: {}", paint(NOTE, "could not be seeded"), listed(&seeding.unseeded))?;
+                }
             }
             if step.resumed {
                 writeln!(f, "         resumed from what an attempt before kept")?;

@@ -65,6 +65,14 @@ pub const FIXED: [(&str, &str); 10] = [
     ("GIT_CEILING_DIRECTORIES", "/"),
 ];
 
+/// Variables that every step with a seed gets besides, unless its `env` says otherwise: they let frameworks repeat on GPUs.
+pub const SEEDED: [(&str, &str); 3] =
+    [("CUBLAS_WORKSPACE_CONFIG", ":4096:8"), ("TF_DETERMINISTIC_OPS", "1"), ("TF_CUDNN_DETERMINISTIC", "1")];
+
+/// The variable that carries options to XLA, the compiler below JAX and TensorFlow.
+pub const XLA_FLAGS: &str = "XLA_FLAGS";
+const XLA_DETERMINISTIC: &str = "--xla_gpu_deterministic_ops=true";
+
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// What container runtimes take where an image says nothing.
 const IMAGE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -93,6 +101,15 @@ pub fn lead_into(venv: &Path, variables: &mut BTreeMap<String, String>) {
     let path = variables.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     variables.insert("PATH".to_owned(), format!("{}:{path}", venv.join("bin").display()));
     variables.insert("VIRTUAL_ENV".to_owned(), venv.display().to_string());
+}
+
+/// Returns the [`XLA_FLAGS`] of a step with a seed: what its `env` says, and that operations repeat, if it says nothing of that.
+pub fn seeded_xla_flags(given: Option<&str>) -> String {
+    match given.map(str::trim).filter(|given| !given.is_empty()) {
+        None => XLA_DETERMINISTIC.to_owned(),
+        Some(given) if given.contains("deterministic_ops") => given.to_owned(),
+        Some(given) => format!("{given} {XLA_DETERMINISTIC}"),
+    }
 }
 
 /// Returns the variables that a step in an image is given before its own `env`: those of the image, the fixed ones, and
@@ -124,4 +141,19 @@ pub fn search_path() -> String {
 /// Returns the passed variables that decide, as `variable <name>`, with their values.
 pub fn deciding_variables() -> BTreeMap<String, String> {
     DECIDING.iter().filter_map(|name| Some((format!("variable {name}"), host::variable(name)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_step_tells_the_compiler_is_added_to_and_never_contradicted() {
+        assert_eq!(seeded_xla_flags(None), "--xla_gpu_deterministic_ops=true");
+        assert_eq!(seeded_xla_flags(Some(" ")), "--xla_gpu_deterministic_ops=true");
+        assert_eq!(seeded_xla_flags(Some("--xla_a=1")), "--xla_a=1 --xla_gpu_deterministic_ops=true");
+        for own in ["--xla_gpu_deterministic_ops=false", "--xla_gpu_exclude_nondeterministic_ops=true"] {
+            assert_eq!(seeded_xla_flags(Some(own)), own);
+        }
+    }
 }

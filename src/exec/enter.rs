@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Runs `job` before the user, to its end; returns how it ended. Nothing that it started is alive afterwards, as with [`run`](super::run).
 ///
 /// It has the standard streams of this process, and is in the foreground of the terminal if this process is; when it is
-/// stopped there, this process stops with it, and goes on with it. Its umask is 022. It is not observed, has no time
+/// stopped there, this process stops with it, and goes on with it. Its umask is 022. It is not observed or pinned, has no time
 /// limit and no bound on memory, and the job's `log` is not written. Meanwhile `SIGINT` and `SIGQUIT` do
 /// nothing to this process, for good; `SIGTERM` and `SIGHUP` end the job, which then ended by that signal.
 ///
@@ -31,7 +31,7 @@ pub fn enter(job: &Job<'_>) -> Result<End, ExecError> {
     let program = job.command.program();
     let told = Told::listen().map_err(|source| ExecError::Start { program: program.to_owned(), source })?;
     let terminal = Terminal::own();
-    let job = Job { observe: false, time_limit: None, memory: None, permission: None, ..*job };
+    let job = Job { observe: false, time_limit: None, memory: None, permission: None, entropy: None, ..*job };
     std::thread::scope(|scope| {
         let members = start::start_attended(&job, &terminal, scope)?;
         let forced = attend(&members, &terminal, &told);

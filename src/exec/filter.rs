@@ -54,12 +54,27 @@ pub(super) enum Deed {
     SendMessages,
 }
 
+/// What a call does with the system's entropy, where that is pinned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Draw {
+    /// Asks for it: `getrandom(buffer, length, flags)`.
+    Ask,
+    /// Reads into one buffer: `read(descriptor, buffer, length)`, or the same at an offset.
+    Read,
+    /// Reads into several buffers: `readv(descriptor, buffers, count)`, or the same at an offset.
+    ReadInto,
+    /// Lets the kernel carry bytes from one descriptor to another; which argument names the first.
+    Carry { from: u8 },
+}
+
 /// One way of calling the kernel, and what is done with its calls.
 pub(super) struct Calls {
     /// As `AUDIT_ARCH_*` in `linux/audit.h`.
     architecture: u32,
     /// Calls that are reported.
     reported: Vec<(c_long, Deed)>,
+    /// Calls that are reported besides where entropy is pinned.
+    draws: Vec<(c_long, Draw)>,
     /// Calls that are said not to exist.
     absent: Vec<c_long>,
     /// Calls that only count if one argument has none of these bits, or no descriptor is given: `(call, argument, bits)`.
@@ -192,6 +207,16 @@ fn native() -> Calls {
     Calls {
         architecture: if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 },
         reported,
+        draws: vec![
+            (libc::SYS_getrandom, Draw::Ask),
+            (libc::SYS_read, Draw::Read),
+            (libc::SYS_pread64, Draw::Read),
+            (libc::SYS_readv, Draw::ReadInto),
+            (libc::SYS_preadv, Draw::ReadInto),
+            (libc::SYS_preadv2, Draw::ReadInto),
+            (libc::SYS_sendfile, Draw::Carry { from: 1 }),
+            (libc::SYS_splice, Draw::Carry { from: 0 }),
+        ],
         absent: vec![libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register],
         // Asking about what is open already tells nothing new. Whoever has nothing open asks about a path, whatever the bits say.
         unless_bits: vec![(libc::SYS_newfstatat, 3, AT_EMPTY_PATH), (libc::SYS_statx, 2, AT_EMPTY_PATH)],
@@ -316,7 +341,24 @@ fn i386() -> Calls {
     // 102 is `socketcall`, which hides the address behind one more pointer; libraries have had calls of their own since 2015.
     let absent = vec![102, 425, 426, 427];
     let (unless_bits, if_given) = (vec![(300, 3, AT_EMPTY_PATH), (383, 2, AT_EMPTY_PATH)], vec![(369, 4)]);
-    Calls { architecture: AUDIT_ARCH_I386, reported, absent, unless_bits, if_given, numbers_end: None }
+    let draws = i386_draws();
+    Calls { architecture: AUDIT_ARCH_I386, reported, draws, absent, unless_bits, if_given, numbers_end: None }
+}
+
+/// The calls of 32-bit programs on x86-64 by which entropy may come.
+fn i386_draws() -> Vec<(c_long, Draw)> {
+    vec![
+        (355, Draw::Ask),
+        (3, Draw::Read),
+        (180, Draw::Read),
+        (145, Draw::ReadInto),
+        (333, Draw::ReadInto),
+        (378, Draw::ReadInto),
+        // sendfile, sendfile64, splice
+        (187, Draw::Carry { from: 1 }),
+        (239, Draw::Carry { from: 1 }),
+        (313, Draw::Carry { from: 0 }),
+    ]
 }
 
 impl Calls {
@@ -328,6 +370,11 @@ impl Calls {
     /// Returns what the call with this number does.
     pub(super) fn deed(&self, number: c_long) -> Option<Deed> {
         self.reported.iter().find(|(other, _)| *other == number).map(|(_, deed)| *deed)
+    }
+
+    /// Returns what the call with this number does with entropy that is pinned.
+    pub(super) fn draw(&self, number: c_long) -> Option<Draw> {
+        self.draws.iter().find(|(other, _)| *other == number).map(|(_, draw)| *draw)
     }
 
     /// Returns what a call does, with the same exceptions as the filter makes.
@@ -348,21 +395,31 @@ impl Calls {
     }
 }
 
-/// Returns the filters that report calls and that only refuse them, made once.
-pub(super) fn programs() -> (&'static [sock_filter], &'static [sock_filter]) {
-    static PROGRAMS: LazyLock<[Vec<sock_filter>; 2]> =
-        LazyLock::new(|| [true, false].map(|notify| program(&ways(), notify)));
-    let [reporting, quiet] = &*PROGRAMS;
-    (reporting, quiet)
+/// How much a filter reports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Reports {
+    /// Nothing: it only refuses.
+    Nothing,
+    /// What names a path or an address.
+    Deeds,
+    /// That, and what may ask for entropy.
+    Draws,
 }
 
-/// Returns the filter: with `notify` calls are reported, without it only refused.
+/// Returns the filter that reports so much, made once.
+pub(super) fn of(reports: Reports) -> &'static [sock_filter] {
+    static PROGRAMS: LazyLock<[Vec<sock_filter>; 3]> =
+        LazyLock::new(|| [Reports::Nothing, Reports::Deeds, Reports::Draws].map(|reports| program(&ways(), reports)));
+    &PROGRAMS[reports as usize]
+}
+
+/// Returns the filter that reports so much.
 ///
 /// At most a few hundred instructions. A way of calling that is not understood is refused altogether.
-fn program(ways: &[Calls], notify: bool) -> Vec<sock_filter> {
+fn program(ways: &[Calls], reports: Reports) -> Vec<sock_filter> {
     let mut code = vec![load(4)];
     for way in ways {
-        let body = body(way, notify);
+        let body = body(way, reports);
         let length = u32::try_from(body.len()).expect("a filter has a few hundred instructions");
         // Jumps on a comparison reach 255 instructions only, so a long one stands behind it.
         code.extend([compare(way.architecture, 1, 0), jump(length)]);
@@ -385,9 +442,12 @@ enum Say {
 }
 
 /// Asks for the number by halves: the kernel goes through the whole for each number that there is whenever a filter is put on.
-fn body(way: &Calls, notify: bool) -> Vec<sock_filter> {
+fn body(way: &Calls, reports: Reports) -> Vec<sock_filter> {
     let mut say = BTreeMap::new();
-    for (number, _) in way.reported.iter().filter(|_| notify) {
+    for (number, _) in way.draws.iter().filter(|_| reports >= Reports::Draws) {
+        say.insert(low(*number), Say::Report);
+    }
+    for (number, _) in way.reported.iter().filter(|_| reports >= Reports::Deeds) {
         let unless = way.unless_bits.iter().find(|(other, ..)| other == number);
         let given = way.if_given.iter().find(|(other, _)| other == number);
         let told = match (unless, given) {
@@ -519,7 +579,8 @@ mod tests {
     #[test]
     fn every_call_with_a_path_is_reported_in_each_way_of_calling_and_the_rest_goes_through() {
         let ways = ways();
-        let (reporting, quiet) = (program(&ways, true), program(&ways, false));
+        let all = [Reports::Nothing, Reports::Deeds, Reports::Draws];
+        let [quiet, reporting, pinning] = all.map(|reports| program(&ways, reports));
         for way in &ways {
             for number in 0..600 {
                 let told = way.deed(number).is_some();
@@ -533,16 +594,19 @@ mod tests {
                     ALLOW
                 };
                 assert_eq!(run(&reporting, way.architecture, low(number), arguments), expected, "call {number}");
+                let expected = if way.draw(number).is_some() { NOTIFY } else { expected };
+                assert_eq!(run(&pinning, way.architecture, low(number), arguments), expected, "call {number}");
+                assert!(!(told && way.draw(number).is_some()), "call {number} does one thing");
                 let expected = if refused { refuse(libc::ENOSYS) } else { ALLOW };
                 assert_eq!(run(&quiet, way.architecture, low(number), arguments), expected, "call {number}");
             }
         }
-        assert!(reporting.len() < 4096, "the kernel takes no longer ones");
+        assert!(pinning.len() < 4096, "the kernel takes no longer ones");
     }
 
     #[test]
     fn asking_about_an_open_file_and_sending_without_an_address_are_not_reported() {
-        let code = program(&ways(), true);
+        let code = program(&ways(), Reports::Deeds);
         let architecture = native().architecture;
         let stat = |flags: u64| run(&code, architecture, low(libc::SYS_newfstatat), [3, 9, 9, flags, 0, 0]);
         assert_eq!((stat(0), stat(0x100), stat(0x1000)), (NOTIFY, NOTIFY, ALLOW));
@@ -554,7 +618,7 @@ mod tests {
 
     #[test]
     fn a_way_of_calling_that_is_not_understood_is_refused() {
-        let code = program(&ways(), true);
+        let code = program(&ways(), Reports::Deeds);
         assert_eq!(run(&code, 0xc000_0016, 5, [0; 6]), refuse(libc::ENOSYS));
         if cfg!(target_arch = "x86_64") {
             assert_eq!(run(&code, AUDIT_ARCH_X86_64, X32_CALLS | 2, [0; 6]), refuse(libc::ENOSYS));

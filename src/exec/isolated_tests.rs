@@ -15,6 +15,7 @@ pub(super) struct Bench {
     root: tempfile::TempDir,
     pub(super) environment: BTreeMap<String, OsString>,
     pub(super) offline: bool,
+    pub(super) entropy: Option<u64>,
     /// How many jobs have run; an overlay takes no scratch directory that another has used.
     jobs: AtomicU32,
 }
@@ -36,7 +37,7 @@ impl Bench {
             ("TMPDIR".to_owned(), "/pv/tmp".into()),
             ("LC_ALL".to_owned(), "C.UTF-8".into()),
         ]);
-        Self { root, environment, offline: false, jobs: AtomicU32::new(0) }
+        Self { root, environment, offline: false, entropy: None, jobs: AtomicU32::new(0) }
     }
 
     pub(super) fn file(&self, path: &str, text: &str) {
@@ -84,6 +85,7 @@ impl Bench {
             world: Some(world),
             observe: true,
             permission: None,
+            entropy: self.entropy,
         };
         run(&job, &mut |_| {}, &Stop::new())
     }
@@ -116,6 +118,7 @@ impl Bench {
             world,
             observe,
             permission: None,
+            entropy: self.entropy,
         };
         let mut printed = String::new();
         let outcome = run(&job, &mut |line| printed += &(String::from_utf8_lossy(line) + "\n"), stop).unwrap();
@@ -194,7 +197,8 @@ pub(super) fn say_untested(what: &str, why: &str) {
 }
 
 /// Compiles a C program into the job's own directory; the reason why not if it cannot be had here.
-fn compile(bench: &Bench, name: &str, flags: &[&str], text: &str) -> Result<String, String> {
+/// Compiles a C program into the job's own directory; returns the command that runs it, or what the compiler says.
+pub(super) fn compile(bench: &Bench, name: &str, flags: &[&str], text: &str) -> Result<String, String> {
     let (source, target) = (bench.room(&format!("{name}.c")), bench.room(name));
     write_whole(&source, text.as_bytes(), Durability::Deferred).unwrap();
     #[expect(clippy::disallowed_methods, reason = "a program for the job")]
@@ -517,6 +521,7 @@ fn a_directory_that_is_not_in_the_world_and_a_variable_with_a_zero_byte_are_erro
         world: Some(&world),
         observe: true,
         permission: None,
+        entropy: None,
     };
     let none = Path::new("/pv/work/none");
     let error = run(&job(none, &bench.environment), &mut |_| {}, &Stop::new()).unwrap_err();
@@ -553,6 +558,7 @@ fn what_is_not_permitted_looks_as_if_it_were_not_there() {
         world: Some(&world),
         observe: true,
         permission: Some(&may),
+        entropy: None,
     };
     let mut printed = String::new();
     run(&job, &mut |line| printed += &(String::from_utf8_lossy(line) + "\n"), &Stop::new()).unwrap();

@@ -10,20 +10,26 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
+use std::sync::Arc;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::entropy::{Streams, UUID};
 use super::filter::{Calls, Deed, ways};
 use super::memory::Memory;
 use super::observation::{Observation, Rung};
-use super::witness::{Answer, Call, Witness};
+use super::witness::{Answer, Call, Seen, Witness};
 use crate::host::Stopwatch;
 
 const RECEIVE: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl;
 const SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl;
+const ADD_DESCRIPTOR: libc::Ioctl = 0x4018_2103_u32 as libc::Ioctl;
 const SET_FLAGS: libc::Ioctl = 0x4008_2104_u32 as libc::Ioctl;
+/// The descriptor that is added is also the answer.
+const AND_SEND: u32 = 2;
 /// Wakes the other side on the same processor, which is what it waits for.
 const SYNCHRONOUS: u64 = 1;
 const CONTINUE: u32 = 1;
@@ -56,6 +62,16 @@ struct Response {
     flags: u32,
 }
 
+/// As `struct seccomp_notif_addfd`.
+#[repr(C)]
+struct Added {
+    id: u64,
+    flags: u32,
+    ours: u32,
+    theirs: u32,
+    their_flags: u32,
+}
+
 /// A thread that answers a job's reports. Dropping it stops it.
 pub(super) struct Reporter<'scope> {
     thread: Option<ScopedJoinHandle<'scope, Witness<'scope>>>,
@@ -66,7 +82,7 @@ pub(super) struct Reporter<'scope> {
 impl<'scope> Reporter<'scope> {
     /// Lets a thread answer what is reported at `descriptor`, and `witness` see it.
     ///
-    /// `ends_surely` says that no process of the job outlives it.
+    /// `ends_surely` says that no process of the job outlives it; with `streams` it is given entropy from them.
     ///
     /// # Errors
     ///
@@ -75,6 +91,7 @@ impl<'scope> Reporter<'scope> {
         descriptor: OwnedFd,
         mut witness: Witness<'scope>,
         ends_surely: bool,
+        streams: Option<Arc<Streams>>,
         scope: &'scope Scope<'scope, '_>,
     ) -> io::Result<Self> {
         // SAFETY: the call takes its argument by value. Kernels before 6.6 refuse it, which only costs time.
@@ -82,7 +99,7 @@ impl<'scope> Reporter<'scope> {
         let (stopped, going) = io::pipe()?;
         // Polling costs one more call for each report.
         let polled = (!ends_surely || kernel_version() < WAKES_AT_THE_END).then_some(stopped);
-        let listener = Listener { descriptor, polled, ways: ways() };
+        let listener = Listener { descriptor, polled, ways: ways(), streams };
         let answer = move || {
             listener.serve(&mut witness);
             witness
@@ -122,6 +139,8 @@ struct Listener {
     /// What is closed when nothing is to be waited for any more; `None` if the kernel tells that by itself.
     polled: Option<PipeReader>,
     ways: Vec<Calls>,
+    /// Where entropy comes from if not from the system.
+    streams: Option<Arc<Streams>>,
 }
 
 impl Listener {
@@ -171,9 +190,19 @@ impl Listener {
 
     /// Lets `witness` see a report, and answers it.
     fn answer(&self, report: &Report, witness: &mut Witness<'_>) {
+        if let Some(answer) = self.draw(report) {
+            let (value, error) = answer.map_or_else(|error| (0, -error), |value| (value, 0));
+            // A failure means that whoever waited for it has been killed.
+            self.send(&Response { id: report.id, value, error, flags: 0 });
+            return;
+        }
         let (mut seen, mut answer) = (None, Answer::Go);
         if let Some((call, memory)) = self.understand(report) {
             let what = witness.look(&call, &memory);
+            if self.give_uuid(report, &call, &memory, &what) {
+                witness.note(&call, what);
+                return;
+            }
             answer = what.answer;
             seen = Some((call, what));
         }
@@ -181,11 +210,50 @@ impl Listener {
             Answer::Go => Response { id: report.id, value: 0, error: 0, flags: CONTINUE },
             Answer::Refuse(error) => Response { id: report.id, value: 0, error: -error, flags: 0 },
         };
-        // SAFETY: the structure has the length that is part of the call's number.
-        let sent = unsafe { libc::ioctl(self.descriptor.as_raw_fd(), SEND, &raw const response) } == 0;
+        let sent = self.send(&response);
         if let Some((call, what)) = seen.filter(|_| sent) {
             witness.note(&call, what);
         }
+    }
+
+    fn send(&self, response: &Response) -> bool {
+        // SAFETY: the structure has the length that is part of the call's number.
+        unsafe { libc::ioctl(self.descriptor.as_raw_fd(), SEND, ptr::from_ref(response)) == 0 }
+    }
+
+    /// Returns the answer to a call for entropy, if it is not the system's to give.
+    fn draw(&self, report: &Report) -> Option<Result<i64, i32>> {
+        let streams = self.streams.as_ref()?;
+        let way = self.ways.iter().find(|way| way.is(report.architecture))?;
+        let draw = way.draw(report.number.into())?;
+        let pid = i32::try_from(report.pid).ok()?;
+        streams.answer(draw, pid, &report.arguments, &Memory::new(pid, way.is_short()))
+    }
+
+    /// Answers the opening of the file that makes up identifiers with one of our own. Returns whether that was done.
+    fn give_uuid(&self, report: &Report, call: &Call, memory: &Memory, what: &Seen) -> bool {
+        let Some(streams) = self.streams.as_ref().filter(|_| what.answer == Answer::Go && what.reads(UUID)) else {
+            return false;
+        };
+        let flags = match call.deed {
+            Deed::Open { flags, .. } => call.arguments[usize::from(flags)],
+            Deed::OpenHow => memory.long(call.arguments[2]).unwrap_or_default(),
+            _ => return false,
+        };
+        let given = streams.uuid(call.pid).is_ok_and(|file| self.add(report.id, &file, flags));
+        if !given {
+            streams.escapes();
+        }
+        given
+    }
+
+    /// Gives a copy of a descriptor to whoever waits, as the answer to an opening with these flags.
+    fn add(&self, id: u64, file: &OwnedFd, flags: u64) -> bool {
+        let close_on_exec = libc::O_CLOEXEC.unsigned_abs();
+        let their_flags = if flags & u64::from(close_on_exec) == 0 { 0 } else { close_on_exec };
+        let added = Added { id, flags: AND_SEND, ours: file.as_raw_fd().unsigned_abs(), theirs: 0, their_flags };
+        // SAFETY: the structure has the length that is part of the call's number.
+        unsafe { libc::ioctl(self.descriptor.as_raw_fd(), ADD_DESCRIPTOR, &raw const added) >= 0 }
     }
 
     fn understand(&self, report: &Report) -> Option<(Call, Memory)> {
@@ -239,7 +307,7 @@ mod tests {
     fn who_outlives_the_job_is_not_waited_for() {
         beside_a_reporting_thread(|descriptor, end| {
             std::thread::scope(|scope| {
-                let reporter = Reporter::start(descriptor, Witness::new(false, None), false, scope).unwrap();
+                let reporter = Reporter::start(descriptor, Witness::new(false, None), false, None, scope).unwrap();
                 assert_eq!(reporter.finish().unwrap().rung, Rung::Notify);
             });
             drop(end);
@@ -252,7 +320,7 @@ mod tests {
             beside_a_reporting_thread(|descriptor, end| {
                 std::thread::scope(|scope| {
                     let mut reporter =
-                        Reporter::start(descriptor, Witness::new(true, None), ends_surely, scope).unwrap();
+                        Reporter::start(descriptor, Witness::new(true, None), ends_surely, None, scope).unwrap();
                     drop(end);
                     // It has not been told to stop.
                     let thread = reporter.thread.take().unwrap();

@@ -1,4 +1,4 @@
-//! Reading what a call of another process points at.
+//! Reading what a call of another process points at, and writing it where the call is answered for the kernel.
 
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
@@ -97,6 +97,18 @@ impl Memory {
     /// Returns how many words of this process a structure field of that place lies behind.
     pub(super) fn is_short(&self) -> bool {
         self.short
+    }
+
+    /// Writes `bytes` at `address`; returns how many of them, or `None` if that is none.
+    ///
+    /// What the kernel would make room for first, below the end of a stack, cannot be written.
+    pub(super) fn write(&self, address: u64, bytes: &[u8]) -> Option<usize> {
+        let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let address = usize::try_from(address).ok()?;
+        let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: bytes.len() };
+        // SAFETY: the kernel only reads the `bytes.len()` bytes of `bytes`; the other side is memory of another process.
+        let written = unsafe { libc::process_vm_writev(self.pid, &raw const local, 1, &raw const remote, 1, 0) };
+        usize::try_from(written).ok().filter(|written| *written > 0)
     }
 
     fn read(&self, address: usize, into: &mut [u8]) -> Option<usize> {

@@ -22,10 +22,14 @@ mod cgroup;
 mod directories;
 mod enter;
 #[cfg(target_os = "linux")]
+mod entropy;
+#[cfg(target_os = "linux")]
 mod facts;
 mod family;
 #[cfg(target_os = "linux")]
 mod filter;
+#[cfg(target_os = "linux")]
+mod kin;
 #[cfg(target_os = "linux")]
 mod listener;
 mod members;
@@ -63,6 +67,9 @@ mod call_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod elsewhere_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod entropy_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod image_tests;
@@ -134,6 +141,8 @@ pub struct Job<'a> {
     pub observe: bool,
     /// What it may read, if not everything; the rest looks as if it were not there. Holds only where it is observed.
     pub permission: Option<&'a Permission<'a>>,
+    /// The seed of the entropy that it is given, if not the system's own.
+    pub entropy: Option<u64>,
 }
 
 /// Says whether a path may be read.
@@ -198,6 +207,9 @@ pub enum ExecError {
     /// The system does not let us make the view of the file system that it was to get.
     #[error("cannot isolate a command here: {0}")]
     World(Obstacle),
+    /// The system does not let us give it entropy from a seed.
+    #[error("cannot pin the entropy of a command here: {0}")]
+    NotPinned(Unpinned),
     /// It was started, but the system lost its end or its output.
     #[error("cannot follow `{program}`")]
     Follow {
@@ -209,6 +221,20 @@ pub enum ExecError {
     /// What it printed cannot be kept. The command has been ended.
     #[error(transparent)]
     Log(#[from] DiskError),
+}
+
+/// Why a job cannot be given entropy from a seed.
+#[derive(Debug, thiserror::Error)]
+pub enum Unpinned {
+    /// It has no world of its own.
+    #[error("it is not isolated")]
+    InTheOpen,
+    /// Nobody reports its calls to us.
+    #[error("its calls are not reported to us")]
+    Unreported,
+    /// It may not be followed from process to process.
+    #[error("its processes may not be traced: {0}")]
+    Untraced(io::Error),
 }
 
 /// Runs `job` to its end and returns how it ended; nothing that it started is alive afterwards (see the limits above).

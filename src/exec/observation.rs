@@ -29,6 +29,8 @@ pub struct Observation {
     pub rung: Rung,
     /// Whether it ran in namespaces of its own, over an overlay.
     pub isolated: bool,
+    /// Whether all entropy that it was given came from its seed.
+    pub pinned: bool,
     /// Every path that it touched.
     pub touched: BTreeMap<PathBuf, Touch>,
     /// Whom it talked to, as `host:port`, with the program that did so first. What the job itself listens on is left out.

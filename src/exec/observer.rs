@@ -1,14 +1,12 @@
 //! Observing a job while it runs, by the best means that there is.
 
 #[cfg(target_os = "linux")]
-use std::io;
-#[cfg(target_os = "linux")]
 use std::os::fd::OwnedFd;
 #[cfg(target_os = "linux")]
 use std::thread::Scope;
 
 #[cfg(target_os = "linux")]
-use super::Job;
+use super::kin::Kin;
 #[cfg(target_os = "linux")]
 use super::listener::Reporter;
 use super::observation::{Observation, Rung};
@@ -16,11 +14,16 @@ use super::observation::{Observation, Rung};
 use super::tracer::Tracer;
 #[cfg(target_os = "linux")]
 use super::witness::Witness;
+#[cfg(target_os = "linux")]
+use super::{ExecError, Job, Unpinned};
 
 /// Whoever sees what a job does. Its job must be over, or be ended, before this is dropped.
 pub(super) struct Observer<'scope> {
     isolated: bool,
     means: Means<'scope>,
+    /// Who pins its entropy, if it is pinned.
+    #[cfg(target_os = "linux")]
+    kin: Option<Kin<'scope>>,
 }
 
 enum Means<'scope> {
@@ -48,20 +51,32 @@ impl<'scope> Observer<'scope> {
     ///
     /// # Errors
     ///
-    /// What the system says if the job's reports cannot be taken. It must not go on then.
+    /// [`ExecError::Start`] if the job's reports cannot be taken, [`ExecError::NotPinned`] if its entropy was to be
+    /// pinned and cannot be. It must not go on then.
     #[cfg(target_os = "linux")]
     pub(super) fn new(
         job: &Job<'scope>,
         command: i32,
         listener: Result<OwnedFd, i32>,
         scope: &'scope Scope<'scope, '_>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, ExecError> {
         let isolated = job.world.is_some();
+        let kin = match job.entropy {
+            None => None,
+            Some(_) if !isolated => return Err(ExecError::NotPinned(Unpinned::InTheOpen)),
+            Some(_) if listener.is_err() => return Err(ExecError::NotPinned(Unpinned::Unreported)),
+            Some(seed) => {
+                let untraced = |error| ExecError::NotPinned(Unpinned::Untraced(error));
+                Some(Kin::attach(command, seed, scope).map_err(untraced)?)
+            }
+        };
         let witness = || Witness::new(isolated, job.permission);
         let means = match (choose(job.observe, listener.is_ok(), isolated), listener) {
             (Rung::Notify, Ok(descriptor)) => {
                 // A world ends with its init; elsewhere somebody may get away, and does not end.
-                Means::Notify(Reporter::start(descriptor, witness(), isolated, scope)?)
+                let streams = kin.as_ref().map(Kin::streams);
+                let failed = |source| ExecError::Start { program: job.command.program().to_owned(), source };
+                Means::Notify(Reporter::start(descriptor, witness(), isolated, streams, scope).map_err(failed)?)
             }
             // Whoever is traced already, or may not be, is not observed.
             (Rung::Ptrace, _) => {
@@ -69,7 +84,7 @@ impl<'scope> Observer<'scope> {
             }
             _ => Means::None(std::marker::PhantomData),
         };
-        Ok(Self { isolated, means })
+        Ok(Self { isolated, means, kin })
     }
 
     /// Returns one that sees nothing.
@@ -87,7 +102,10 @@ impl<'scope> Observer<'scope> {
             Means::Ptrace(tracer) => tracer.finish(),
             Means::None(_) => None,
         };
-        seen.unwrap_or_else(|| Observation { isolated: self.isolated, ..Observation::default() })
+        let seen = seen.unwrap_or_else(|| Observation { isolated: self.isolated, ..Observation::default() });
+        #[cfg(target_os = "linux")]
+        let seen = Observation { pinned: self.kin.is_some_and(Kin::finish), ..seen };
+        seen
     }
 }
 

@@ -27,7 +27,7 @@ use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use super::filter;
+use super::filter::{self, Reports};
 use super::mounts::{self, Op};
 use super::raw;
 
@@ -78,8 +78,8 @@ pub(super) struct Order {
     pub(super) output: OwnedFd,
     /// Where errors go if somebody sits before the job: then it stays in the session of the terminal. Else they go to the output.
     pub(super) attended: Option<OwnedFd>,
-    /// Whether calls are to be reported, if the kernel does that.
-    pub(super) notify: bool,
+    /// How many calls are to be reported, if the kernel does that.
+    pub(super) reports: Reports,
 }
 
 /// A job that was started.
@@ -125,12 +125,14 @@ struct Plan {
 /// Where it stopped and the system's error; then no process is left.
 pub(super) fn start(mut order: Order) -> Result<Started, (Stage, io::Error)> {
     // Whoever cannot take the listener must not make one: a command would wait for good.
-    order.notify &= can_take_listeners();
+    if !can_take_listeners() {
+        order.reports = Reports::Nothing;
+    }
     let process = |error| (Stage::Process, error);
     let (mut ours, theirs) = UnixStream::pair().map_err(process)?;
     pass_credentials(&ours).map_err(process)?;
     let (gate, gate_end) = io::pipe().map_err(process)?;
-    let (filter, quiet) = filter::programs();
+    let (filter, quiet) = (filter::of(order.reports), filter::of(Reports::Nothing));
     let pointers = |texts: &[CString]| -> Vec<*const c_char> {
         texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
     };
@@ -610,7 +612,7 @@ unsafe fn listen(plan: &Plan) -> Result<usize, i32> {
             raw::call(libc::SYS_seccomp, [SECCOMP_SET_MODE_FILTER, flags, ptr::from_ref(program) as usize, 0, 0, 0])
         };
         let mut listener = Err(libc::ENOSYS);
-        if plan.order.notify {
+        if plan.order.reports != Reports::Nothing {
             // Without the second flag a signal makes a call start anew; kernels before 5.19 do not know it.
             listener = set(&reporting, NEW_LISTENER | WAIT_KILLABLE);
             if listener == Err(libc::EINVAL) {

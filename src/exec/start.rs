@@ -40,6 +40,7 @@ pub(super) fn try_world(world: &World) -> Result<(), ExecError> {
         world: Some(world),
         observe: false,
         permission: None,
+        entropy: None,
     };
     std::thread::scope(|scope| match start(&job, scope)?.members.end() {
         Ok(_) => Ok(()),
@@ -149,6 +150,7 @@ fn processes<'scope>(
     streams: Streams<'_>,
     scope: &'scope Scope<'scope, '_>,
 ) -> Result<(Members, Observer<'scope>), ExecError> {
+    use super::filter::Reports;
     use super::mounts;
     use super::spawn::{self, Order, Stage};
 
@@ -183,7 +185,11 @@ fn processes<'scope>(
         input: streams.input,
         output: streams.output,
         attended,
-        notify: job.observe,
+        reports: match (job.observe, job.entropy) {
+            (false, _) => Reports::Nothing,
+            (true, None) => Reports::Deeds,
+            (true, Some(_)) => Reports::Draws,
+        },
     };
     let identity = Identity::new(job.environment, printed);
     let refused = |(stage, source): (Stage, io::Error)| match stage {
@@ -222,7 +228,7 @@ fn processes<'scope>(
     let (command, listener) = (started.command, std::mem::replace(&mut started.listener, Err(0)));
     // From here on they are ended if something goes wrong.
     let mut members = Members::new(members, started);
-    let observer = Observer::new(job, command, listener, scope).map_err(failed)?;
+    let observer = Observer::new(job, command, listener, scope)?;
     if let Some(terminal) = terminal {
         // Before it begins, or it could ask for the terminal too early.
         terminal.give(command);

@@ -46,6 +46,7 @@ impl Bench {
             world: None,
             observe: true,
             permission: None,
+            entropy: None,
         };
         run(&job, on_line, &self.stop)
     }
@@ -163,6 +164,7 @@ fn a_missing_directory_is_named() {
         world: None,
         observe: false,
         permission: None,
+        entropy: None,
     };
     let error = run(&job, &mut |_| {}, &Stop::new()).unwrap_err();
     assert!(matches!(error, ExecError::NoDirectory { path } if path == missing));
@@ -183,6 +185,7 @@ fn a_log_that_cannot_be_made_is_an_error() {
         world: None,
         observe: false,
         permission: None,
+        entropy: None,
     };
     assert!(matches!(run(&job, &mut |_| {}, &Stop::new()), Err(ExecError::Log(_))));
     assert_eq!(bench.file("started"), None);
@@ -204,6 +207,7 @@ fn a_log_that_cannot_be_written_ends_the_command() {
         world: None,
         observe: false,
         permission: None,
+        entropy: None,
     };
     assert!(matches!(run(&job, &mut |_| {}, &Stop::new()), Err(ExecError::Log(_))));
     assert!(!bench.is_there("pid"));

@@ -26,7 +26,7 @@ const OPTIONS: c_int = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACEEXEC
     | libc::PTRACE_O_EXITKILL;
 const SYSCALL_STOP: c_int = libc::SIGTRAP | 0x80;
-const EVENT_STOP: c_int = 128;
+pub(super) const EVENT_STOP: c_int = 128;
 const GET_SYSCALL_INFO: c_uint = 0x420e;
 
 /// A thread that traces a job.
@@ -72,10 +72,20 @@ fn seize(pid: i32) -> io::Result<()> {
     ask(libc::PTRACE_INTERRUPT, pid, 0, 0).map(drop)
 }
 
-fn ask(request: c_uint, pid: i32, address: usize, data: usize) -> io::Result<c_long> {
+/// Asks for something to be done with a thread that is traced, or is to be.
+///
+/// # Errors
+///
+/// What the system says; most often that the thread is gone.
+pub(super) fn ask(request: c_uint, pid: i32, address: usize, data: usize) -> io::Result<c_long> {
     // SAFETY: requests made through here take numbers, or write into a buffer of the caller as long as it says.
     let answer = unsafe { libc::ptrace(request, pid, address, data) };
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// Returns whether a signal stops whoever gets it.
+pub(super) fn is_stop(signal: c_int) -> bool {
+    matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
 }
 
 struct Trace<'t, 'w> {
@@ -111,7 +121,7 @@ impl Trace<'_, '_> {
         match (event, signal) {
             (0, SYSCALL_STOP) => self.at_call(pid),
             (0, _) => pass_on = signal,
-            (EVENT_STOP, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => {
+            (EVENT_STOP, signal) if is_stop(signal) => {
                 // It has been stopped by a signal and stays so until the next.
                 let _ = ask(libc::PTRACE_LISTEN, pid, 0, 0);
                 return;

@@ -92,6 +92,7 @@ impl<'a> Witness<'a> {
         Observation {
             rung,
             isolated: self.isolated,
+            pinned: false,
             touched: self.touched.into_iter().map(path).collect(),
             peers,
             gaps: self.gaps,
@@ -407,6 +408,11 @@ impl<'a> Witness<'a> {
 }
 
 impl Seen {
+    /// Returns whether the call is about to read this path.
+    pub(super) fn reads(&self, path: &[u8]) -> bool {
+        self.facts.iter().any(|fact| matches!(fact, Fact::Read(read) if read == path))
+    }
+
     /// Returns what is left of it if the call failed: what it depended on, and nothing that it did.
     pub(super) fn failed(self) -> Self {
         let mut facts = Vec::new();

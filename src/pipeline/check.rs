@@ -7,7 +7,7 @@ use crate::path::ProjectPath;
 
 use super::definition::Spans;
 use super::graph::{Circle, Graph, Reason, order};
-use super::model::{ParamsSource, Pipeline};
+use super::model::{Determinism, ParamsSource, Pipeline};
 use super::overlap::PathMap;
 use super::problem::{Finding, SHOWN_MAX, quoted};
 use super::suggest::did_you_mean;
@@ -25,6 +25,7 @@ pub(super) fn check(pipeline: &Pipeline, spans: &Spans) -> Result<Graph, Vec<Fin
     check_places(pipeline, spans, &outputs, &mut findings);
     check_own_inputs(pipeline, spans, &outputs, &mut findings);
     check_kept(pipeline, spans, &outputs, &mut findings);
+    check_pinned(pipeline, spans, &mut findings);
     match order(pipeline) {
         Ok(graph) if findings.is_empty() => Ok(graph),
         Ok(_) => Err(findings),
@@ -85,6 +86,25 @@ fn check_needs(pipeline: &Pipeline, spans: &Spans, findings: &mut Vec<Finding>) 
                 }
                 Some(_) => {}
             }
+        }
+    }
+}
+
+/// A pinned step needs a seed, from which everything follows that it gets. One definition for many steps is told once.
+fn check_pinned(pipeline: &Pipeline, spans: &Spans, findings: &mut Vec<Finding>) {
+    let mut told = Vec::new();
+    for (step, places) in pipeline.steps.iter().zip(&spans.steps) {
+        let is_lacking = step.determinism == Determinism::Pinned && step.seed.or(pipeline.seed).is_none();
+        let Some(span) = places.determinism.as_ref().or(spans.determinism.as_ref()).filter(|_| is_lacking) else {
+            continue;
+        };
+        if !told.contains(&span) {
+            let finding = Finding::new(format_args!("step `{}` is pinned and has no seed", step.name));
+            let label = "its entropy cannot follow from a seed";
+            findings.push(
+                finding.at(span, label).hint("give the pipeline a seed, such as `seed: 42`, or the step its own"),
+            );
+            told.push(span);
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Definition {
 /// Where the parts of a pipeline stand; each list goes with the list of the same name in the model.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans {
+    /// Where `determinism` stands at the top, if it does.
+    pub(super) determinism: Option<Range<usize>>,
     pub(super) data: Vec<Range<usize>>,
     pub(super) params: Vec<Range<usize>>,
     pub(super) steps: Vec<StepSpans>,
@@ -45,6 +47,8 @@ pub(super) struct StepSpans {
     pub(super) keep: Vec<Range<usize>>,
     /// Where `isolate` stands, if it does.
     pub(super) isolate: Option<Range<usize>>,
+    /// Where `determinism` stands, if it does.
+    pub(super) determinism: Option<Range<usize>>,
 }
 
 /// Returns the definition in `text`, shown as `file` in errors.

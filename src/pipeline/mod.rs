@@ -30,8 +30,8 @@ pub use edit::{Addition, Edited, edit};
 pub use environment::{Environment, Image, Python, Runtime};
 pub use graph::{Circle, Graph, Reason, order};
 pub use model::{
-    COMBINATION_MARK, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step, StepEnv,
-    TIMEOUT_MAX_S, VERSION_VARIABLE,
+    COMBINATION_MARK, Determinism, Home, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline, Resources, Run, Step,
+    StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
 };
 pub use params::{Params, ParamsError};
 pub use problem::{DefinitionError, Place, Problem};

@@ -129,6 +129,10 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Isolate::is_observe")]
     #[schemars(schema_with = "schema::isolate")]
     pub isolate: Isolate,
+    /// What the step may get that is another each time: whatever the system gives (`free`), or entropy from its seed alone (`pinned`).
+    #[serde(default, skip_serializing_if = "Determinism::is_free")]
+    #[schemars(schema_with = "schema::determinism")]
+    pub determinism: Determinism,
     /// Whether a known result of the step may be taken; `false` executes it in every run.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     #[schemars(extend("default" = true))]
@@ -166,6 +170,17 @@ pub enum Isolate {
     Observe,
     /// Its declared inputs alone, and no network unless it declares that.
     Strict,
+}
+
+/// Whether a step gets what is another each time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Determinism {
+    /// Whatever the system gives.
+    #[default]
+    Free,
+    /// Entropy that follows from its seed, in place of the system's.
+    Pinned,
 }
 
 /// What a step takes of the machine while it runs.
@@ -307,6 +322,13 @@ impl Isolate {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     fn is_observe(&self) -> bool {
         *self == Self::Observe
+    }
+}
+
+impl Determinism {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_free(&self) -> bool {
+        *self == Self::Free
     }
 }
 

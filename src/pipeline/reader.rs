@@ -10,14 +10,15 @@ use crate::yaml::{Key, Node, Value};
 use super::definition::Spans;
 use super::environment::{self, Environment};
 use super::field::{Reader, items, step_name_fault, subject};
-use super::model::{Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline};
+use super::model::{Determinism, Isolate, NAME_MAX_CHARS, ParamsSource, Pipeline};
 use super::params::{ENDINGS, is_params_file};
 use super::problem::{Finding, quoted};
 use super::step;
 use super::suggest::did_you_mean;
 
 /// The keys at the top of a definition.
-pub(super) const KEYS: [&str; 7] = ["version", "seed", "environment", "params", "data", "isolate", "steps"];
+pub(super) const KEYS: [&str; 8] =
+    ["version", "seed", "environment", "params", "data", "isolate", "determinism", "steps"];
 
 /// What other tools call the same thing.
 const ELSEWHERE: [(&str, &str); 6] = [
@@ -60,7 +61,7 @@ fn pipeline(reader: &mut Reader<'_>, root: &Node) -> Option<(Pipeline, Spans)> {
         steps: Vec::new(),
     };
     let mut spans = Spans::default();
-    let mut isolate = Isolate::default();
+    let (mut isolate, mut determinism) = (Isolate::default(), Determinism::default());
     for (key, node) in entries {
         let what = format!("`{}`", key.text);
         if !KEYS.contains(&key.text.as_str()) {
@@ -79,12 +80,21 @@ fn pipeline(reader: &mut Reader<'_>, root: &Node) -> Option<(Pipeline, Spans)> {
             }
             "params" => (pipeline.params, spans.params) = params(reader, node),
             "isolate" => isolate = reader.choice(node, &what, &step::ISOLATES).unwrap_or_default(),
+            "determinism" => {
+                spans.determinism = Some(node.span.clone());
+                determinism = reader.choice(node, &what, &step::DETERMINISMS).unwrap_or_default();
+            }
             "data" => (pipeline.data, spans.data) = reader.paths(node, &what),
             _ => (pipeline.steps, spans.steps) = step::steps(reader, key, node, STEPS_HINT),
         }
     }
-    for (step, _) in pipeline.steps.iter_mut().zip(&spans.steps).filter(|(_, spans)| spans.isolate.is_none()) {
-        step.isolate = isolate;
+    for (step, spans) in pipeline.steps.iter_mut().zip(&spans.steps) {
+        if spans.isolate.is_none() {
+            step.isolate = isolate;
+        }
+        if spans.determinism.is_none() {
+            step.determinism = determinism;
+        }
     }
     if !entries.iter().any(|(key, _)| key.text == "steps") {
         let start = root.span.start..root.span.start;

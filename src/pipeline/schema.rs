@@ -31,11 +31,13 @@ pub fn schema() -> serde_json::Value {
     let mut schema = schema.to_value();
     // Keys of the file that the normalised form has no place for: reading has done what they ask for.
     schema["properties"]["isolate"] = described(isolate_values(), ISOLATE_FOR_ALL);
+    schema["properties"]["determinism"] = described(determinism_values(), DETERMINISM_FOR_ALL);
     schema["$defs"]["Step"]["properties"]["matrix"] = described(matrix(), MATRIX);
     schema
 }
 
 const ISOLATE_FOR_ALL: &str = "The `isolate` of every step that has none of its own.";
+const DETERMINISM_FOR_ALL: &str = "The `determinism` of every step that has none of its own.";
 const MATRIX: &str = "Makes one step for each combination of values: a map from names to lists of values, where \
                       `include` and `exclude` are lists of maps from names to values.";
 
@@ -67,6 +69,14 @@ fn isolate_values() -> Schema {
 
 pub(super) fn isolate(_: &mut SchemaGenerator) -> Schema {
     isolate_values()
+}
+
+fn determinism_values() -> Schema {
+    json_schema!({ "enum": ["free", "pinned"], "default": "free" })
+}
+
+pub(super) fn determinism(_: &mut SchemaGenerator) -> Schema {
+    determinism_values()
 }
 
 pub(super) fn home(_: &mut SchemaGenerator) -> Schema {

@@ -11,12 +11,14 @@ use super::definition::StepSpans;
 use super::environment;
 use super::expand::expand;
 use super::field::{Placed, Reader, subject};
-use super::model::{Home, Isolate, RETRIES_MAX, Resources, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE};
+use super::model::{
+    Determinism, Home, Isolate, RETRIES_MAX, Resources, Run, Step, StepEnv, TIMEOUT_MAX_S, VERSION_VARIABLE,
+};
 use super::problem::{Finding, quoted};
 use super::reader::{check_step_name, unknown_key};
 
 /// The keys of a step.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 21] = [
     "description",
     "run",
     "inputs",
@@ -33,6 +35,7 @@ pub(super) const KEYS: [&str; 20] = [
     "network",
     "home",
     "isolate",
+    "determinism",
     "cache",
     "retries",
     "resources",
@@ -66,6 +69,9 @@ const ELSEWHERE: [(&str, &str); 21] = [
 
 const HOMES: [(&str, Home); 2] = [("own", Home::Own), ("host", Home::Host)];
 pub(super) const ISOLATES: [(&str, Isolate); 2] = [("observe", Isolate::Observe), ("strict", Isolate::Strict)];
+
+pub(super) const DETERMINISMS: [(&str, Determinism); 2] =
+    [("free", Determinism::Free), ("pinned", Determinism::Pinned)];
 
 /// Returns the steps in the order of the file, with their places.
 pub(super) fn steps(reader: &mut Reader<'_>, key: &Key, node: &Node, hint: &str) -> (Vec<Step>, Vec<StepSpans>) {
@@ -133,6 +139,7 @@ fn step(reader: &mut Reader<'_>, name: &Key, node: &Node) -> Option<(Step, StepS
         network: false,
         home: Home::Own,
         isolate: Isolate::Observe,
+        determinism: Determinism::Free,
         cache: true,
         retries: 0,
         resources: Resources::default(),
@@ -187,6 +194,10 @@ fn field(reader: &mut Reader<'_>, key: &str, node: &Node, what: &str, step: &mut
         "isolate" => {
             spans.isolate = Some(node.span.clone());
             step.isolate = reader.choice(node, what, &ISOLATES).unwrap_or_default();
+        }
+        "determinism" => {
+            spans.determinism = Some(node.span.clone());
+            step.determinism = reader.choice(node, what, &DETERMINISMS).unwrap_or_default();
         }
         "cache" => step.cache = reader.boolean(node, what).unwrap_or(true),
         "retries" => step.retries = reader.small(node, what, 0, RETRIES_MAX).unwrap_or_default(),

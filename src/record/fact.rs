@@ -200,6 +200,9 @@ pub struct RunStep {
     /// Whether it went on from what an attempt before had left in the paths that it keeps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
+    /// How its seed reached it; absent if it has none, was not reached, or ran before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeding: Option<Seeding>,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
     /// What it wrote.
@@ -207,6 +210,31 @@ pub struct RunStep {
     /// What it printed, in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<BlobId>,
+}
+
+/// How the seed of a step reached what it executed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Seeding {
+    /// The ways that were open. What is not named here may have been random.
+    pub layers: BTreeSet<Layer>,
+    /// The modules of Python that the import hook has seeded, in any process.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub seeded: BTreeSet<String>,
+    /// Those that it could not seed in some process.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unseeded: BTreeSet<String>,
+}
+
+/// A way by which a seed reaches a program.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// The variables that carry it, and those that let frameworks repeat.
+    Variables,
+    /// A module that some Python has loaded, which seeds others when they are imported.
+    ImportHook,
+    /// All entropy that the system was asked for follows from it.
+    Entropy,
 }
 
 /// What happened to a step.
@@ -318,6 +346,9 @@ pub struct Observed {
     /// Whether it went on from what an attempt before had left in the paths that it keeps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
+    /// How its seed reached it; absent if it has none, and in results of before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeding: Option<Seeding>,
     /// What could not be seen. If there is anything, the step may depend on more than its recipe tells.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub gaps: BTreeSet<Gap>,
@@ -389,6 +420,26 @@ pub struct Recipe {
     /// What a strict step is shown; absent if the step sees everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<Strict>,
+    /// By which rules its seed reaches it; absent without a seed, and in results of before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeding: Option<SeedRules>,
+}
+
+/// By which rules a seed reaches a step. Another number is another result, and so another key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SeedRules {
+    /// What its variables are, and what the import hook does.
+    pub hook: u32,
+    /// How entropy follows from it; absent if the step gets the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<u32>,
+}
+
+impl SeedRules {
+    /// Returns the present rules.
+    pub const fn present(is_pinned: bool) -> Self {
+        Self { hook: 1, entropy: if is_pinned { Some(1) } else { None } }
+    }
 }
 
 /// All that a strict step is shown beside what its command names.
@@ -432,6 +483,16 @@ impl fmt::Display for RunVerdict {
             Self::Reproduced => "reproduced",
             Self::Differs => "differs",
             Self::Failed => "failed",
+        })
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Variables => "variables",
+            Self::ImportHook => "import hook",
+            Self::Entropy => "entropy",
         })
     }
 }

@@ -133,6 +133,7 @@ mod tests {
             outputs: Vec::new(),
             home: None,
             strict: None,
+            seeding: None,
         };
         let key = recipe.key();
         let started = Time { epoch_ms };

@@ -20,8 +20,8 @@ pub use check::{CheckedRecords, DamagedRecord, LostRecord, RecordCopy, RecordFla
 pub use error::RecordError;
 pub use exchange::META_REF;
 pub use fact::{
-    By, Link, Observed, Output, OutputKind, Reads, Recipe, Record, Run, RunStep, RunVerdict, StepResult, StepVerdict,
-    Strict, Version,
+    By, Layer, Link, Observed, Output, OutputKind, Reads, Recipe, Record, Run, RunStep, RunVerdict, SeedRules, Seeding,
+    StepResult, StepVerdict, Strict, Version,
 };
 pub use journal::Journal;
 pub use sets::{ABSENT, Aspect, KnownResult, Name, ReadSet, ReadSets, sum};

@@ -276,6 +276,7 @@ mod tests {
             outputs: Vec::new(),
             home: None,
             strict: None,
+            seeding: None,
         };
         let by = By { who: "Ada".to_owned(), host: "h".to_owned(), platform: "p".to_owned(), pv: "0".to_owned() };
         let observed = Some(Observed { rung, ..Observed::default() });

@@ -8,7 +8,7 @@ use crate::exec::{Obstacle, Rung};
 use crate::hash::Digest;
 use crate::object::{BlobId, StepKey, TaskKey};
 use crate::path::ProjectPath;
-use crate::record::{Output, StepVerdict};
+use crate::record::{Output, Seeding, StepVerdict};
 
 /// What an observer is told while a run goes on; called from several threads.
 #[derive(Debug)]
@@ -119,6 +119,8 @@ pub struct StepDone {
     pub isolated: bool,
     /// Whether it went on from what an attempt before had left in the paths that it keeps.
     pub resumed: bool,
+    /// How its seed reached it, if it has one and was executed.
+    pub seeding: Option<Seeding>,
     /// What it wrote.
     pub outputs: Vec<Output>,
     /// What it printed, in the store.
@@ -146,6 +148,7 @@ impl StepDone {
             rung: None,
             isolated: false,
             resumed: false,
+            seeding: None,
             talked: Vec::new(),
             outputs: Vec::new(),
             log: None,

@@ -177,6 +177,11 @@ fn differing(store: &dyn Store, old: &Recipe, new: &Recipe) -> Vec<Change> {
     for (path, old, new) in pairs(&old.reads, &new.reads).filter(|(_, old, new)| old != new) {
         files(store, path, old, new, &mut found);
     }
+    let hook = |recipe: &Recipe| recipe.seeding.map(|rules| rules.hook.to_string());
+    if !is_explained && found.is_empty() && hook(old) != hook(new) {
+        let name = "the rules by which a seed reaches a step".to_owned();
+        found.push(Change { kind: ChangeKind::Environment, name, old: hook(old), new: hook(new) });
+    }
     if !is_explained && found.is_empty() && old.recipe != new.recipe {
         let number = |recipe: &Recipe| Some(recipe.recipe.to_string());
         found.push(Change {

@@ -182,6 +182,7 @@ mod tests {
             outputs: Vec::new(),
             home: None,
             strict: None,
+            seeding: None,
         }
     }
 

@@ -36,6 +36,7 @@ mod resolve;
 mod restore;
 mod runtime;
 mod schedule;
+mod seeding;
 mod select;
 mod settle;
 mod shown;
@@ -50,7 +51,7 @@ mod tests;
 use std::path::PathBuf;
 
 use crate::disk::DiskError;
-use crate::exec::{ExecError, Obstacle};
+use crate::exec::{ExecError, Obstacle, Unpinned};
 use crate::path::ProjectPath;
 use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
@@ -137,6 +138,15 @@ pub enum RunError {
         step: String,
         /// Why not.
         why: Obstacle,
+    },
+    /// A step's entropy must come from its seed, and nothing here can see to that.
+    #[error("step `{step}` is pinned, but entropy cannot be pinned here")]
+    NotPinned {
+        /// The step.
+        step: String,
+        /// Why not.
+        #[source]
+        why: Unpinned,
     },
     /// What a step is to run in cannot be provided here.
     #[error("step `{step}` cannot have its environment: {why}")]

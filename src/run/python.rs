@@ -1,4 +1,5 @@
-//! What every Python of an isolated step is given: a module that lets it probe the project's directories for other modules.
+//! What every Python of an isolated step is given: a module that lets it probe the project's directories for other modules,
+//! and that seeds the global generators of modules if the step has a seed.
 //!
 //! Python lists a directory to find a module in it, so a step would depend on every name beside its script. With this it
 //! asks for each module by name, and depends on the names that it asked for, found or not. It reaches Python and
@@ -64,6 +65,16 @@ pub(super) fn is_as_laid(room: &Path) -> bool {
 /// Returns where the module lies, as a step sees it.
 pub(super) fn directory() -> PathBuf {
     Path::new(PLACE).join(DIRECTORY)
+}
+
+/// Returns the path that the module looks at, as a step sees it, once it is to seed the modules that are loaded.
+pub(super) fn seeded() -> PathBuf {
+    directory().join("seeded")
+}
+
+/// Returns the directory of the paths that it looks at when it could not seed a module; the last name is the module's.
+pub(super) fn unseeded() -> PathBuf {
+    directory().join("unseeded")
 }
 
 /// Returns the search path of Python that has the module first, and then what the step's definition says.

@@ -107,6 +107,7 @@ pub(super) fn seen(
         rung: observation.rung,
         isolated: observation.isolated,
         resumed: false,
+        seeding: None,
         gaps: observation.gaps.clone(),
         readers,
         unread,

@@ -201,7 +201,11 @@ pub(super) fn sights(old: &Recipe, new: &Recipe) -> impl Iterator<Item = (&'stat
         (Some(Strict { network: true, .. }), Some(_)) => "true",
         _ => "false",
     };
+    let determinism = |recipe: &Recipe| {
+        if recipe.seeding.is_some_and(|rules| rules.entropy.is_some()) { "pinned" } else { "free" }
+    };
     let all = [
+        ("determinism", determinism(old), determinism(new)),
         ("home", home(old), home(new)),
         ("isolate", isolate(old), isolate(new)),
         ("network", network(old, new), network(new, old)),

@@ -12,8 +12,10 @@ use crate::hash::Digest;
 use crate::host;
 use crate::object::{Entry, canonical_value};
 use crate::path::ProjectPath;
-use crate::pipeline::{Home, Isolate, Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE};
-use crate::record::{Reads, Recipe, Strict};
+use crate::pipeline::{
+    Determinism, Home, Isolate, Params, ParamsSource, Pipeline, Run as Command, Step, VERSION_VARIABLE,
+};
+use crate::record::{Reads, Recipe, SeedRules, Strict};
 use crate::snapshot::View;
 
 /// Stands for the whole tree in what a step reads.
@@ -53,6 +55,7 @@ pub(super) fn asked(
         outputs: outputs_of(step).cloned().collect::<BTreeSet<_>>().into_iter().collect(),
         home: (step.home == Home::Host).then(|| "host".to_owned()),
         strict: strict(step),
+        seeding: seed(pipeline.seed, step).map(|_| SeedRules::present(step.determinism == Determinism::Pinned)),
     })
 }
 

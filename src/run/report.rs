@@ -197,6 +197,7 @@ fn step_record(done: &StepDone) -> RunStep {
         rung: done.rung,
         isolated: done.isolated,
         resumed: done.resumed,
+        seeding: done.seeding.clone(),
         elapsed_ms: milliseconds(done.elapsed),
         outputs: done.outputs.clone(),
         log: done.log,

@@ -10,6 +10,7 @@ use super::known::compose;
 use super::order::too_early;
 use super::reads::{Seen, Standing, seen};
 use super::recipe::outputs_of;
+use super::seeding::seeding;
 use crate::exec::{Observation, Rung};
 use crate::path::ProjectPath;
 use crate::pipeline::ParamsSource;
@@ -66,7 +67,7 @@ pub(super) fn settle(
         vouched: vouches(step),
         in_image: image_of(work.pipeline, step).is_some(),
     };
-    let Seen { names, looked, observed } = seen(&before.world, &before.machine, &standing, observation)?;
+    let Seen { names, looked, mut observed } = seen(&before.world, &before.machine, &standing, observation)?;
     let is_whole = observation.is_complete();
     let is_outside = |path: &&String| path.starts_with('/');
     for path in observed.readers.keys().filter(is_outside).filter(|path| !observed.writes.contains(*path)) {
@@ -81,6 +82,7 @@ pub(super) fn settle(
     // Later steps find what this one wrote.
     observed.writes.iter().filter(is_outside).for_each(|path| before.machine.forget(path));
     let too_early = too_early(work, index, &looked);
+    observed.seeding = seeding(&before.asked, observation);
     Ok(Settled { recipe, observed: Some(observed), too_early })
 }
 

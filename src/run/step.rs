@@ -96,12 +96,14 @@ pub(super) fn execute(
         world: world.as_ref(),
         observe: room.elsewhere.is_none(),
         permission,
+        entropy: recipe.seed.filter(|_| recipe.seeding.is_some_and(|rules| rules.entropy.is_some())),
     };
     let outcome = match exec::run(&job, on_line, stop) {
         Err(ExecError::NoDirectory { .. }) if step.workdir.is_some() => {
             let workdir = step.workdir.clone().expect("it has just been asked");
             return Err(RunError::NoWorkdir { step: step.name.clone(), workdir });
         }
+        Err(ExecError::NotPinned(why)) => return Err(RunError::NotPinned { step: step.name.clone(), why }),
         Err(error) if is_the_commands_own(&error) => return Ok(not_started(&error, written.clone())),
         outcome => outcome?,
     };
@@ -191,9 +193,14 @@ pub(super) fn variables(recipe: &Recipe, grant: &Grant, room: &Room) -> BTreeMap
     variables.insert("PYTHONHASHSEED".to_owned(), hash_seed.to_string());
     if let Some(seed) = recipe.seed {
         variables.insert("PV_SEED".to_owned(), seed.to_string());
+        variables.extend(environment::SEEDED.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
     variables.extend(grant.variables());
     variables.extend(recipe.env.clone());
+    if recipe.seed.is_some() {
+        let given = variables.get(environment::XLA_FLAGS).map(String::as_str);
+        variables.insert(environment::XLA_FLAGS.to_owned(), environment::seeded_xla_flags(given));
+    }
     if temporary.parent() == Some(Path::new(PLACE)) {
         let given = recipe.env.get(python::VARIABLE).map(String::as_str);
         variables.insert(python::VARIABLE.to_owned(), python::search_path(given));

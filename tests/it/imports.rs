@@ -16,11 +16,13 @@ const NAMES: [&str; 2] = ["encodings.py", "sitecustomize.py"];
 /// A place as that of a step, with modules in a project and others outside of it.
 struct Tree {
     top: tempfile::TempDir,
+    /// Whether programs have a seed, so that the module seeds what they import.
+    is_seeded: bool,
 }
 
 impl Tree {
     fn new() -> Self {
-        let tree = Self { top: tempfile::tempdir().unwrap() };
+        let tree = Self { top: tempfile::tempdir().unwrap(), is_seeded: false };
         tree.lay(MODULE, &NAMES);
         for (path, text) in [
             ("steps/helper.py", "NAME = 'helper'\n"),
@@ -81,6 +83,9 @@ impl Tree {
         command.args(arguments).current_dir(self.path("work")).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.top.path());
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONHASHSEED", "0").env("LC_ALL", "C.UTF-8");
+        if self.is_seeded {
+            command.env("PV_SEED", "42");
+        }
         let own = with.then(|| self.path("python").display().to_string());
         let parts: Vec<String> = own.into_iter().chain(given.map(str::to_owned)).collect();
         if !parts.is_empty() {
@@ -216,16 +221,40 @@ const PROGRAMS: [(&str, &str); 24] = [
 
 #[test]
 fn a_program_does_the_same_with_our_module_as_without() {
-    let tree = Tree::new();
+    let mut tree = Tree::new();
     // Where what Python loads first is built into it, the other one has to do.
-    for names in [&NAMES[..], &NAMES[1..]] {
+    for (names, is_seeded) in [(&NAMES[..], false), (&NAMES[1..], false), (&NAMES[..], true)] {
         tree.lay(MODULE, names);
+        tree.is_seeded = is_seeded;
         for (about, program) in PROGRAMS {
             let told = tree.script(program);
             assert!(told.contains("--- stderr\n--- Some(0)"), "{about}: {told}");
             assert!(!told.starts_with("---"), "{about}: it says nothing");
         }
     }
+}
+
+#[test]
+fn a_program_that_has_a_seed_finds_nothing_but_generators_that_are_seeded() {
+    let mut tree = Tree::new();
+    tree.is_seeded = true;
+    let told = tree.script(
+        "import random, multiprocessing, multiprocessing.process as process, inspect, sys, os\n\
+         print(sorted(sys.modules), sys.meta_path, inspect.signature(process.BaseProcess._bootstrap))\n\
+         print(process.BaseProcess._bootstrap.__qualname__, process.BaseProcess._bootstrap.__module__)\n\
+         def fails(): raise ValueError('in a worker')\n\
+         for way in ['fork', 'spawn']:\n    \
+             worker = multiprocessing.get_context(way).Process(target=len if way == 'spawn' else fails)\n    \
+             if __name__ == '__main__': worker.start(); worker.join(); print(worker.exitcode)\n\
+         import importlib; print(importlib.reload(random))\n\
+         import broken\n",
+    );
+    assert!(told.contains("in a worker") && told.contains("SyntaxError"), "{told}");
+    let seeded = "import random, os; one = random.random()\nif not os.fork(): print(one, random.random(), flush=True); os._exit(0)\nos.wait()";
+    tree.write("work/steps/main.py", seeded);
+    let [one, two] = [(); 2].map(|()| String::from_utf8(tree.python(true, None, &["steps/main.py"]).stdout).unwrap());
+    assert!(one.starts_with("0.6394267984578837 ") && one == two, "{one}, {two}");
+    assert_ne!(String::from_utf8(tree.python(false, None, &["steps/main.py"]).stdout).unwrap(), one);
 }
 
 #[test]

@@ -40,6 +40,7 @@ mod run;
 mod run_together;
 mod sandbox;
 mod schedule;
+mod seeds;
 mod shell;
 mod ssh;
 mod stat_cache;

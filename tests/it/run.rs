@@ -81,6 +81,7 @@ fn a_step_gets_exactly_the_variables_that_are_promised() {
     }
     let lines: Vec<String> = given.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
+    CUBLAS_WORKSPACE_CONFIG=:4096:8
     FIXED=a b
     GIT_CEILING_DIRECTORIES=/
     LANG=C.UTF-8
@@ -97,8 +98,11 @@ fn a_step_gets_exactly_the_variables_that_are_promised() {
     PYTHONHASHSEED=983085955
     PYTHONPATH=/pv/python
     PYTHONUNBUFFERED=1
+    TF_CUDNN_DETERMINISTIC=1
+    TF_DETERMINISTIC_OPS=1
     TZ=UTC
     VIRTUAL_ENV=/venv
+    XLA_FLAGS=--xla_gpu_deterministic_ops=true
     ");
 }
 

@@ -8,6 +8,10 @@ It lies in the first directory on the path, under the name of the first module t
 Python loads when it starts, before it has listed anything else, and under that of one that it
 loads before it runs a program, should the first be built into it. Executed under
 either name it takes its directory off the path, and loads the module that it hides.
+
+Of a step with a seed it also seeds the global generators of modules, when a program
+loads them; it loads none itself. A worker process begins anew with a seed that follows from
+which worker it is. What was seeded is told by a look at a path that is not there.
 """
 
 import sys
@@ -63,11 +67,111 @@ def _install(work):
             finder.invalidate_caches()
 
 
+def _seed(directory):
+    if sys.version_info < (3, 8) or sys.version_info >= (3, 15) or sys.implementation.name != "cpython":
+        return
+    external = sys.modules["_frozen_importlib_external"]
+    basics, system = external._LoaderBasics, external._os
+    text = system.environ.get(b"PV_SEED")
+    if text is None:
+        return
+    first = int(text)
+    # The seed of this process, and how many others it has forked.
+    state = [first, 0]
+    seeders = {
+        "random": lambda module, seed: module.seed(seed),
+        "numpy.random": lambda module, seed: module.seed(seed % 2**32),
+        "torch": lambda module, seed: module.manual_seed(seed),
+        "tensorflow": lambda module, seed: module.random.set_seed(seed),
+    }
+    seeded = []
+
+    def tell(path):
+        try:
+            system.stat(directory + path)
+        except OSError:
+            pass
+
+    def seed(name):
+        try:
+            seeders[name](sys.modules[name], state[0])
+        except Exception:
+            tell("/unseeded/" + name)
+        else:
+            tell("/seeded/" + name)
+
+    def derived(seed, place):
+        bits = 2**64 - 1
+        seed = seed + 0x9E3779B97F4A7C15 * (place + 1) & bits
+        seed = (seed ^ seed >> 30) * 0xBF58476D1CE4E5B9 & bits
+        seed = (seed ^ seed >> 27) * 0x94D049BB133111EB & bits
+        return (seed ^ seed >> 31) >> 1
+
+    def before_fork():
+        state[1] += 1
+
+    def after_fork():
+        # No worker of multiprocessing has such a number.
+        state[:] = derived(state[0], 2**32 + state[1]), 0
+
+    def bootstrap(process):
+        begin = process._bootstrap
+
+        def _bootstrap(self, parent_sentinel=None):
+            try:
+                state[:] = first, 0
+                for place in self._identity:
+                    state[0] = derived(state[0], place)
+            except Exception:
+                tell("/unseeded/multiprocessing")
+            for name in seeded:
+                seed(name)
+            return begin(self, parent_sentinel)
+
+        process._bootstrap = disguised(_bootstrap, begin)
+
+    def loaded(name):
+        if name == "multiprocessing.process":
+            bootstrap(sys.modules[name].BaseProcess)
+        elif name in seeders:
+            if name not in seeded:
+                seeded.append(name)
+                # A module may have told Python to seed it otherwise in a child; this comes after.
+                system.register_at_fork(after_in_child=lambda: seed(name))
+            seed(name)
+
+    load = basics.exec_module
+
+    def exec_module(self, module):
+        load(self, module)
+        try:
+            loaded(module.__name__)
+        except Exception:
+            pass
+
+    def disguised(function, original):
+        # What goes wrong in a module is shown without the lines of whoever loads it.
+        function.__code__ = function.__code__.replace(co_filename=original.__code__.co_filename)
+        function.__doc__ = original.__doc__
+        function.__module__ = original.__module__
+        function.__qualname__ = original.__qualname__
+        return function
+
+    system.register_at_fork(before=before_fork, after_in_child=after_fork)
+    basics.exec_module = disguised(exec_module, load)
+    tell("/seeded")
+
+
 _directory = __file__.rpartition("/")[0]
 try:
     _install(_directory.rpartition("/")[0] + "/work")
 except Exception:
     # Python's own way is as good, only coarser.
+    pass
+try:
+    _seed(_directory)
+except Exception:
+    # Nothing was told, so nobody takes it for seeded.
     pass
 
 if _directory in sys.path:
