@@ -75,6 +75,7 @@ impl Place {
             world: is_isolated.then_some(&world),
             observe: is_observed,
             permission: None,
+            entropy: None,
         };
         let mut outcome = None;
         let cost = Cost::of(|| outcome = Some(run(&job, &mut |_| {}, &Stop::new()).unwrap()));

@@ -6,18 +6,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::RunError;
 use super::base;
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::environment;
 use crate::exec::{self, Stop};
 use crate::host::Time;
-use crate::object::{Entry, Kind, Sized, Snapshot, TreeId};
+use crate::object::{Entry, Kind, Pin, PinConfig, Snapshot, pins_of_environment};
 use crate::path::ProjectPath;
 use crate::pipeline::{Environment, Isolate, Pipeline, Runtime, Step};
-use crate::snapshot::place_entry;
+use crate::snapshot::{SnapshotError, place_entry};
 use crate::store::Store;
 
 const PREFIX: &str = "image-";
@@ -35,45 +33,18 @@ pub(super) fn short(digest: &str) -> &str {
     digest.get(..7 + 12).unwrap_or(digest)
 }
 
-/// What a snapshot knows of an image.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Pinned {
-    /// Its files.
-    pub tree: TreeId,
-    /// What it says of how programs are run in it.
-    #[serde(default)]
-    pub config: Config,
-}
-
-/// What an image says of how programs are run in it.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
-pub struct Config {
-    /// Its variables.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// The user, as text.
-    #[serde(default)]
-    pub user: String,
-    /// The directory that programs start in.
-    #[serde(default)]
-    pub workdir: String,
-}
-
-/// The images of a snapshot, by the digests of their manifests.
-pub type Images = BTreeMap<String, Pinned>;
+/// What a snapshot knows of the images that its pipeline names, by the digests of their manifests.
+pub type Images = BTreeMap<String, Pin>;
 
 /// Returns what a snapshot knows of the images that its pipeline names.
 ///
 /// # Errors
 ///
-/// [`RunError::Store`] if its environment cannot be read.
+/// [`RunError::Store`] if its environment cannot be read, [`RunError::Snapshot`] if it is not understood.
 pub fn images(store: &dyn Store, snapshot: &Snapshot) -> Result<Images, RunError> {
-    #[derive(Deserialize)]
-    struct Environment {
-        images: Images,
-    }
     let bytes = store.get(Kind::Environment, snapshot.environment.digest())?;
-    Ok(serde_json::from_slice(&bytes).map(|Environment { images }| images).unwrap_or_default())
+    let not_understood = |source| SnapshotError::NotUnderstood { kind: Kind::Environment, source: Box::new(source) };
+    Ok(pins_of_environment(&bytes).map_err(not_understood)?)
 }
 
 /// Returns the digest of the image whose files a step finds in place of the machine's; `None` for one that runs elsewhere.
@@ -105,7 +76,7 @@ pub(super) struct Ready {
     /// Where they are.
     pub(super) files: PathBuf,
     /// What the image says of how programs are run in it.
-    pub(super) config: Config,
+    pub(super) config: PinConfig,
     /// The numbers of the user and the group that it wants.
     pub(super) user: (u32, u32),
     name: String,
@@ -164,7 +135,7 @@ impl Ready {
     pub(super) fn lay(
         store: &dyn Store,
         digest: &str,
-        pinned: &Pinned,
+        pinned: &Pin,
         step: &str,
         places: &Path,
         stop: &Stop,
@@ -182,7 +153,7 @@ impl Ready {
             if !directory.join(WHOLE).is_file() {
                 let files = directory.join(FILES);
                 disk::remove_tree(&files)?;
-                let entry = Entry::Directory { id: pinned.tree, sized: Sized::default() };
+                let entry = Entry::Directory { id: pinned.tree, sized: pinned.sized() };
                 let path = ProjectPath::new(FILES).expect("a name");
                 place_entry(store, &directory, &path, &entry, &|_, _| !stop.is_requested())?;
                 disk::write_whole(&directory.join(WHOLE), hex.as_bytes(), Durability::Deferred)?;

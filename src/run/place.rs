@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use super::RunError;
 use super::base::{self, Base};
 use super::earlier::Finished;
-use super::image::{self, Layer, Pinned, Ready};
+use super::image::{self, Layer, Ready};
 use super::keep::{self, Keep};
 use super::kept;
 use super::layer;
@@ -30,6 +30,7 @@ use crate::disk::{self, DiskError, Durability, Lock};
 use crate::environment::VENV;
 use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
 use crate::host::Time;
+use crate::object::Pin;
 use crate::path::ProjectPath;
 use crate::pipeline::{Runtime, Step};
 use crate::record::Output;
@@ -63,7 +64,7 @@ pub(super) struct Place<'a> {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Provided<'a> {
     /// The image whose files it sees.
-    pub(super) image: Option<(&'a String, &'a Pinned)>,
+    pub(super) image: Option<(&'a String, &'a Pin)>,
     /// What runs it in the image.
     pub(super) runtime: Option<Runtime>,
     /// Where the Python environment lies that it finds.

@@ -406,6 +406,7 @@ pub(super) fn run(
         world: None,
         observe: false,
         permission: None,
+        entropy: None,
     };
     let mut tail: Vec<String> = Vec::new();
     let mut on_line = |line: &[u8]| {

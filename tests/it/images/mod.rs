@@ -3,6 +3,7 @@
 mod hostile;
 mod make;
 mod registry;
+mod run;
 mod stranger;
 
 use std::fs;

@@ -1,0 +1,210 @@
+//! Steps that run in an image, by `pv` itself and by podman.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::make::{Layer, Layout, Member, directory, file, program, symlink};
+use super::{beside, told};
+use crate::sandbox::Sandbox;
+
+const DEFINITION: &str = "\
+steps:
+  fit:
+    run: cat /model factor in.txt > out.txt; id -u >> out.txt; echo \"$KIND $HOME\" >> out.txt
+    outputs: [out.txt]
+  report:
+    run: wc -c < out.txt > report.txt; test ! -e /model
+    outputs: [report.txt]
+    environment: host
+";
+
+/// Returns a system with a static busybox and a model; `None` where there is no busybox.
+fn system(model: &str, test: &str) -> Option<Vec<Member>> {
+    let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file());
+    let Some(busybox) = found else {
+        assert!(std::env::var_os("CI").is_none(), "busybox is not installed");
+        eprintln!("NOT TESTED: {test}: busybox is not installed");
+        return None;
+    };
+    let mut members = vec![
+        directory("usr/bin"),
+        program("usr/bin/busybox", std::fs::read(busybox).unwrap()),
+        symlink("bin", "usr/bin"),
+        file("etc/passwd", "root:x:0:0::/:/bin/sh\nada:x:1000:1000::/:/bin/sh\n"),
+        file("model", model),
+    ];
+    members.extend(["sh", "cat", "id", "wc"].map(|name| symlink(&format!("usr/bin/{name}"), "/bin/busybox")));
+    Some(members)
+}
+
+fn project(definition: &str) -> Sandbox {
+    let sandbox = Sandbox::with_pipeline(definition);
+    sandbox.write("in.txt", "in\n");
+    sandbox.write("factor", "3\n");
+    sandbox.write(".gitignore", "/out.txt\n/report.txt\n");
+    sandbox
+}
+
+/// Takes in an image with this model for the step that fits.
+fn add(sandbox: &Sandbox, model: &str, test: &str) -> Option<String> {
+    let name = format!("tools-{}", model.trim());
+    let (_, image) = Layout::with(sandbox.beside(&name), &[Layer::gzip(&system(model, test)?)]);
+    told(sandbox, &["env", "add", &beside(sandbox, &name), "--step", "fit"]);
+    Some(image)
+}
+
+fn verdicts(run: &Value) -> Vec<(String, String)> {
+    let text = |step: &Value, key: &str| step[key].as_str().unwrap_or_default().to_owned();
+    run["steps"].as_array().unwrap().iter().map(|step| (text(step, "step"), text(step, "verdict"))).collect()
+}
+
+fn of(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, verdict)| ((*name).to_owned(), (*verdict).to_owned())).collect()
+}
+
+#[test]
+fn a_step_finds_the_files_of_its_image_and_depends_on_it_and_on_what_it_read_of_the_project() {
+    let test = "a_step_finds_the_files_of_its_image_and_depends_on_it_and_on_what_it_read_of_the_project";
+    let sandbox = project(DEFINITION);
+    let Some(first) = add(&sandbox, "one\n", test) else { return };
+    sandbox.commit("image");
+    let run = told(&sandbox, &["run"]);
+    assert_eq!(verdicts(&run), of(&[("fit", "ran"), ("report", "ran")]));
+    assert_eq!(sandbox.read("out.txt"), "one\n3\nin\n1000\nimage /pv/home\n");
+    assert_eq!(verdicts(&told(&sandbox, &["run"])), of(&[("fit", "reused"), ("report", "reused")]));
+    // What is another on this machine is nothing to it.
+    sandbox.write("unread", "x\n");
+    assert_eq!(verdicts(&told(&sandbox, &["run"])), of(&[("fit", "reused"), ("report", "reused")]));
+    sandbox.write("factor", "4\n");
+    assert_eq!(verdicts(&told(&sandbox, &["run"])), of(&[("fit", "ran"), ("report", "ran")]));
+
+    let second = add(&sandbox, "two\n", test).unwrap();
+    let why = sandbox.pv(&["why", "fit"]);
+    let (first, second) = (&first[..19], &second[..19]);
+    assert!(why.contains(first) && why.contains(second), "{why}");
+    let status = sandbox.pv(&["status"]);
+    assert!(status.contains(&format!("the environment {first} -> {second}")), "{status}");
+    let run = told(&sandbox, &["run"]);
+    assert_eq!(verdicts(&run)[0], ("fit".to_owned(), "ran".to_owned()));
+    assert!(sandbox.read("out.txt").starts_with("two\n"));
+}
+
+#[test]
+fn what_a_step_writes_in_its_image_is_gone_when_it_ends() {
+    let test = "what_a_step_writes_in_its_image_is_gone_when_it_ends";
+    let definition = "steps:\n  fit:\n    run: test ! -e /model.new && echo x > /model.new && cat /model /model.new > out.txt\n    \
+                      outputs: [out.txt]\n    isolate: strict\n    inputs: []\n    cache: false\n";
+    let sandbox = project(definition);
+    if add(&sandbox, "one\n", test).is_none() {
+        return;
+    }
+    for _ in 0..2 {
+        let run = told(&sandbox, &["run"]);
+        assert_eq!(verdicts(&run), of(&[("fit", "ran")]));
+        assert_eq!(sandbox.read("out.txt"), "one\nx\n");
+    }
+}
+
+#[test]
+fn a_step_that_failed_in_an_image_can_be_entered_there() {
+    let test = "a_step_that_failed_in_an_image_can_be_entered_there";
+    let definition =
+        "steps:\n  fit:\n    run: echo half > out.txt; echo note > /note; exit 3\n    outputs: [out.txt]\n";
+    let sandbox = project(definition);
+    if add(&sandbox, "one\n", test).is_none() {
+        return;
+    }
+    assert_eq!(sandbox.json(&["run"]).1, 3);
+    let told = sandbox.pv(&["shell", "fit", "--", "cat", "/model", "/note", "out.txt"]);
+    assert!(told.contains("one\nnote\nhalf\n"), "{told}");
+}
+
+#[test]
+fn the_same_files_come_out_on_another_machine_when_nothing_is_left_of_where_the_image_came_from() {
+    let test = "the_same_files_come_out_on_another_machine_when_nothing_is_left_of_where_the_image_came_from";
+    let sandbox = project(DEFINITION);
+    if add(&sandbox, "one\n", test).is_none() {
+        return;
+    }
+    told(&sandbox, &["remote", "add", "share", &beside(&sandbox, "share")]);
+    sandbox.commit("image");
+    let run = told(&sandbox, &["run"]);
+    told(&sandbox, &["push"]);
+    let snapshot = run["snapshot"].as_str().unwrap();
+    std::fs::remove_dir_all(sandbox.beside("tools-one")).unwrap();
+    sandbox.git(&["clone", "--quiet", sandbox.path("").to_str().unwrap(), &beside(&sandbox, "clone")]);
+    std::fs::remove_dir_all(sandbox.path(".git/pv")).unwrap();
+    let clone = beside(&sandbox, "clone");
+    // Another user's cache: nothing is laid out yet.
+    let mut command = sandbox.pv_command(&["-C", &clone, "--json", "run", snapshot, "--restore"]);
+    let output = command.env("XDG_CACHE_HOME", sandbox.beside("other-cache")).output().unwrap();
+    assert!(output.status.success(), "{}", sandbox.tell(&output));
+    let again: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdicts(&again)[0], ("fit".to_owned(), "ran".to_owned()));
+    assert_eq!(again["steps"][0]["outputs"], run["steps"][0]["outputs"]);
+}
+
+#[test]
+fn an_image_that_is_not_pinned_is_told_with_the_way_to_pin_it() {
+    let definition =
+        format!("environment: {{image: \"tools@sha256:{}\"}}\nsteps: {{fit: {{run: 'true'}}}}\n", "0".repeat(64));
+    let sandbox = project(&definition);
+    let (answer, code) = sandbox.json(&["run"]);
+    assert_ne!(code, 0, "{answer}");
+    assert!(answer["hint"].as_str().unwrap().contains("pv env add"), "{answer}");
+}
+
+/// Podman needs to be told that it may not do here what it does elsewhere.
+const PODMAN: &str = "\
+[containers]
+default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
+[engine]
+runtime = \"runc\"
+cgroup_manager = \"cgroupfs\"
+events_logger = \"file\"
+";
+
+#[test]
+fn podman_makes_the_same_of_the_same_image() {
+    let test = "podman_makes_the_same_of_the_same_image";
+    let definition = "steps:\n  fit:\n    run: cat /model in.txt > out.txt; echo \"$KIND $HOME $PWD\" >> out.txt\n    \
+                      inputs: [in.txt]\n    outputs: [out.txt]\n  next: {run: cat out.txt > report.txt, outputs: [report.txt]}\n";
+    let sandbox = project(definition);
+    if add(&sandbox, "one\n", test).is_none() {
+        return;
+    }
+    let own = told(&sandbox, &["run"]);
+    let pipeline = sandbox.read(".pipeline/pipeline.yaml");
+    assert!(pipeline.contains("\"}"), "{pipeline}");
+    sandbox.write(".pipeline/pipeline.yaml", &pipeline.replacen("\"}", "\", runtime: podman}", 1));
+    std::fs::write(sandbox.beside("containers.conf"), PODMAN).unwrap();
+    // Where it cannot run anything at all, as in some containers, nothing can be said of what it would make.
+    let probe = sandbox
+        .command_in(&sandbox.path("."), "sh")
+        .args(["-ec", "tar -cf - -C / etc/hostname | podman import - localhost/pv/probe; podman run --rm --network none localhost/pv/probe /nothing"])
+        .env("CONTAINERS_CONF", sandbox.beside("containers.conf"))
+        .env("STORAGE_DRIVER", "overlay")
+        .output()
+        .unwrap();
+    let said = sandbox.tell(&probe);
+    // That nothing of this name is in it is what a runtime says that works.
+    if !said.contains("/nothing") {
+        eprintln!("NOT TESTED: {test}: podman cannot run anything here: {said}");
+        return;
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = sandbox.pv_command(&[&["--json"], arguments].concat());
+        command.env("CONTAINERS_CONF", sandbox.beside("containers.conf")).env("STORAGE_DRIVER", "overlay");
+        let output = command.output().unwrap();
+        (serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default(), sandbox.tell(&output))
+    };
+    let (theirs, said) = run(&["run", "--again"]);
+    assert_eq!(verdicts(&theirs), of(&[("fit", "ran"), ("next", "ran")]), "{said}");
+    for step in 0..2 {
+        assert_eq!(theirs["steps"][step]["outputs"], own["steps"][step]["outputs"], "{said}");
+    }
+    // Nothing is claimed of what was done in there.
+    let shown = sandbox.pv(&["show", theirs["run"].as_str().unwrap()]);
+    assert!(shown.contains("observed: none"), "{shown}");
+}
