@@ -6,26 +6,26 @@ use serde::Serialize;
 
 use super::Global;
 use super::answer::{bytes, count, short};
-use super::fail::{CliError, DIFFERENCE, STORE, USAGE};
+use super::fail::{CliError, DIFFERENCE, ENVIRONMENT, STORE, USAGE};
 use super::open;
 use super::reach::Remote;
 use super::ui::{BAD, GOOD, NAME, Ui, paint};
 use crate::git::CommitId;
-use crate::object::{Entry, Kind, SnapshotId};
+use crate::object::{Entry, Kind, SnapshotId, pins_of_environment};
 use crate::project::Project;
 use crate::record::{Output, Run, RunVerdict};
 use crate::remote::{Connection, Fetching};
 use crate::retention::{self, Roots};
 use crate::snapshot::{SnapshotError, capture_commit, data_entry};
-use crate::store::{DryStore, Live};
+use crate::store::{DryStore, Live, Store};
 
 /// Check that a commit can be replayed by somebody who has nothing but a clone and the remote
 ///
 /// Needs no data here, and reads none: the definition is valid, each root of data has a pointer, a good run of the
-/// commit is on record, and its data and results are in the remote. Made for CI: fetch `refs/pv/meta` before.
+/// commit is on record, and its data, its results and the images that its steps run in are in the remote. Made for CI: fetch `refs/pv/meta` before.
 ///
-/// Exit codes: 0 all is well, 1 no good run of the commit is on record, 2 the definition or a pointer is wrong, 4 data
-/// or results are not in the remote, or it cannot be reached.
+/// Exit codes: 0 all is well, 1 no good run of the commit is on record, 2 the definition or a pointer is wrong, 4 data,
+/// results or images are not in the remote, or it cannot be reached, 5 an image has no pin.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The commit
@@ -135,19 +135,23 @@ fn check(project: &Project, commit: &CommitId, args: &Args, answer: &mut Answer)
     let data: Vec<Entry> = captured.snapshot.data.iter().map(|(_, root)| data_entry(root)).collect();
     let outputs: Vec<Entry> =
         run.iter().flat_map(|run| &run.steps).flat_map(|step| step.outputs.iter().map(Output::entry)).collect();
+    let environment = dry.get(Kind::Environment, captured.snapshot.environment.digest())?;
+    let pins = pins_of_environment(&environment)
+        .map_err(|source| SnapshotError::NotUnderstood { kind: Kind::Environment, source: Box::new(source) })?;
+    let images: Vec<Entry> = pins.values().map(|pin| Entry::Directory { sized: pin.sized(), id: pin.tree }).collect();
     let remote = match args.remote.as_deref() {
         None => Remote::usual(project)?,
         Some(name) => Some(Remote::choose(project, Some(name))?),
     };
     let Some(remote) = remote else {
-        if data.is_empty() && outputs.is_empty() {
+        if data.is_empty() && outputs.is_empty() && images.is_empty() {
             return Ok(());
         }
         let hint = "`pv remote add NAME ADDRESS`, then commit `.pipeline/config.yaml`".to_owned();
         answer.checks.push(Check::bad(
             "remote",
             STORE,
-            "there is none, so data and results are on one machine only",
+            "there is none, so data, results and images are on one machine only",
             hint,
         ));
         return Ok(());
@@ -158,14 +162,21 @@ fn check(project: &Project, commit: &CommitId, args: &Args, answer: &mut Answer)
     for (what, entries) in [("data", data), ("outputs", outputs)] {
         answer.checks.push(in_remote(what, entries, &store, &remote)?);
     }
+    if !images.is_empty() {
+        answer.checks.push(in_remote("images", images, &store, &remote)?);
+    }
     Ok(())
 }
 
 fn refused(error: SnapshotError) -> Check {
-    let check = if matches!(error, SnapshotError::NoData { .. }) { "pointers" } else { "definition" };
+    let (check, code) = match error {
+        SnapshotError::NoData { .. } => ("pointers", USAGE),
+        SnapshotError::NoPin { .. } | SnapshotError::BadPin { .. } => ("pins", ENVIRONMENT),
+        _ => ("definition", USAGE),
+    };
     let error = CliError::from(error);
     let text = error.text(false).unwrap_or_default();
-    Check::bad(check, USAGE, text.trim_start_matches("error: ").to_owned(), None)
+    Check::bad(check, code, text.trim_start_matches("error: ").to_owned(), None)
 }
 
 fn newest_good(project: &Project, snapshot: SnapshotId) -> Result<Option<Run>, CliError> {

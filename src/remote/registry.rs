@@ -19,7 +19,9 @@ use tokio::runtime::Runtime;
 use self::credentials::Credentials;
 use super::cloud::{provide_encryption, root};
 use super::surroundings::{Patience, Surroundings};
-use crate::environment::image::{Blobs, Descriptor, ImageDigest, ImageError, MANIFEST_TYPES, Repository, Trouble};
+use crate::environment::image::{
+    Blob, Blobs, Descriptor, ImageDigest, ImageError, MANIFEST_TYPES, Repository, Trouble,
+};
 
 /// A manifest is not larger than this.
 const MANIFEST_MAX_BYTES: usize = 4 << 20;
@@ -218,7 +220,7 @@ impl Blobs for Registry {
         answer.map_err(|failure| failure.of_what(format!("`{}` from `{}`", asked, self.repository.name)))
     }
 
-    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>, ImageError> {
+    fn blob(&self, descriptor: &Descriptor) -> Result<Blob<'_>, ImageError> {
         // Only a digest that is one becomes a part of an address.
         let digest = descriptor.digest()?;
         let url = self.url("blobs", &digest.to_string());
@@ -226,7 +228,9 @@ impl Blobs for Registry {
         let answer = self.runtime.block_on(self.ask(&url, None, 0));
         let answer = answer.map_err(|failure| failure.of_what(what.clone()))?;
         let left = self.patience.tries;
-        Ok(Box::new(Reading { registry: self, url, what, answer, piece: Vec::new(), at: 0, received: 0, left }))
+        let bytes = answer.content_length();
+        let reading = Reading { registry: self, url, what, answer, piece: Vec::new(), at: 0, received: 0, left };
+        Ok(Blob { reader: Box::new(reading), bytes })
     }
 }
 

@@ -139,8 +139,8 @@ impl Machine {
         let mut live = Live::new();
         for number in 0..200_u32 {
             let kind = Kind::ALL[number as usize % Kind::ALL.len()];
-            // Directories and snapshots that mean nothing would be looked into.
-            let kind = if matches!(kind, Kind::Tree | Kind::Snapshot) { Kind::Blob } else { kind };
+            // Directories, environments and snapshots that mean nothing would be looked into.
+            let kind = if matches!(kind, Kind::Tree | Kind::Environment | Kind::Snapshot) { Kind::Blob } else { kind };
             let put = machine.store.put_bytes(kind, &number.to_le_bytes().repeat(number as usize)).unwrap();
             live.insert((kind, put.digest));
         }

@@ -462,6 +462,7 @@ Commands:
   pull         Get code, data, results and logs of a version from a remote, as far as they are
                missing here
   remote       Say where else objects are: add, list, look at, try and remove remotes
+  env          Manage what steps run in: take in images, list and show environments, export one
   check        Check that a commit can be replayed by somebody who has nothing but a clone and the
                remote
   fsck         Check that everything in the store is what was written, and repair what is not

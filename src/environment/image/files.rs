@@ -13,7 +13,7 @@ use super::manifest::{
 };
 use super::reference::{LAYOUT_MARK, Reference, Repository};
 use super::tar::{EntryKind, Seekable, Tar};
-use super::{Blobs, ImageError, Trouble, fetch_failed, unreadable};
+use super::{Blob, Blobs, ImageError, Trouble, fetch_failed, unreadable};
 use crate::disk::DiskError;
 use crate::object::canonical;
 
@@ -116,7 +116,7 @@ impl Files {
     }
 
     /// Opens a file, which is below the directory or in the archive whatever its name.
-    fn open(&self, name: &str) -> Result<Box<dyn Read + Send>, ImageError> {
+    fn open(&self, name: &str) -> Result<Blob<'static>, ImageError> {
         let missing = || ImageError::Fetch {
             what: format!("`{name}`"),
             trouble: Trouble::Missing,
@@ -127,7 +127,10 @@ impl Files {
                 // Names of blobs are made here; the others are constants.
                 let path = path.join(name);
                 match File::open(&path) {
-                    Ok(file) => Ok(Box::new(file)),
+                    Ok(file) => {
+                        let bytes = file.metadata().map_err(unreadable(&path))?.len();
+                        Ok(Blob { reader: Box::new(file), bytes: Some(bytes) })
+                    }
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing()),
                     Err(error) => Err(DiskError::on("read", &path)(error).into()),
                 }
@@ -136,7 +139,7 @@ impl Files {
                 let (offset, size) = self.member(name).ok_or_else(missing)?;
                 let mut file = File::open(path).map_err(unreadable(path))?;
                 file.seek(SeekFrom::Start(offset)).map_err(unreadable(path))?;
-                Ok(Box::new(file.take(size)))
+                Ok(Blob { reader: Box::new(file.take(size)), bytes: Some(size) })
             }
         }
     }
@@ -144,7 +147,7 @@ impl Files {
     fn read(&self, name: &str, most: u64) -> Result<Vec<u8>, ImageError> {
         let mut bytes = Vec::new();
         let what = format!("`{name}`");
-        self.open(name)?.take(most + 1).read_to_end(&mut bytes).map_err(|source| fetch_failed(&what, source))?;
+        self.open(name)?.reader.take(most + 1).read_to_end(&mut bytes).map_err(|source| fetch_failed(&what, source))?;
         if bytes.len() as u64 > most {
             return Err(ImageError::NotUnderstood { what, why: format!("it has more than {most} bytes") });
         }
@@ -249,8 +252,9 @@ impl Image {
         let mut layers = Vec::new();
         for name in &image.layers {
             let what = format!("`{name}`");
-            let whole =
-                Hashing::new(files.open(name)?).finish(u64::MAX).map_err(|source| fetch_failed(&what, source))?;
+            let whole = Hashing::new(files.open(name)?.reader)
+                .finish(u64::MAX)
+                .map_err(|source| fetch_failed(&what, source))?;
             let (digest, size) = whole.expect("there is no limit");
             place(digest, name);
             layers.push(Descriptor::of(LAYER_TYPE, digest, size));
@@ -278,7 +282,7 @@ impl Blobs for Image {
         }
     }
 
-    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>, ImageError> {
+    fn blob(&self, descriptor: &Descriptor) -> Result<Blob<'_>, ImageError> {
         let digest = descriptor.digest()?;
         match self.places.get(&descriptor.digest) {
             Some(name) => self.files.open(name),

@@ -89,17 +89,24 @@ struct Unpacking<'a> {
 struct Layer<'a> {
     name: String,
     descriptor: &'a Descriptor,
+    /// How many bytes it takes, as far as that is no mere claim.
+    stored_bytes: u64,
     /// The bytes of its files so far.
     bytes: u64,
 }
 
 impl Unpacking<'_> {
     fn layer(&mut self, blobs: &dyn Blobs, descriptor: &Descriptor, diff_id: &str) -> Result<(), ImageError> {
-        let mut layer = Layer { name: shortened(&descriptor.digest), descriptor, bytes: 0 };
-        let what = format!("layer `{}`", layer.name);
-        descriptor.digest()?;
+        let name = shortened(&descriptor.digest);
+        let what = format!("layer `{name}`");
+        let blob = blobs.blob(descriptor)?;
+        // A claim that it is huge would allow it to become huge.
+        if let Some(bytes) = blob.bytes.filter(|bytes| *bytes != descriptor.size) {
+            return Err(ImageError::Size { what, expected: descriptor.size, is_longer: bytes > descriptor.size });
+        }
+        let mut layer = Layer { name, descriptor, stored_bytes: blob.bytes.unwrap_or_default(), bytes: 0 };
         // One byte more than there should be, to see that there are more.
-        let stored = Hashing::new(blobs.blob(descriptor)?.take(descriptor.size.saturating_add(1)));
+        let stored = Hashing::new(blob.reader.take(descriptor.size.saturating_add(1)));
         let mut stored = BufReader::with_capacity(BUFFER_BYTES, stored);
         let begin = stored.fill_buf().map_err(|source| fetch_failed(&what, source))?;
         let (is_gzip, is_zstd) = (begin.starts_with(&[0x1f, 0x8b]), begin.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
@@ -200,7 +207,7 @@ impl Unpacking<'_> {
         self.total_bytes = self.total_bytes.saturating_add(entry.size);
         layer.bytes = layer.bytes.saturating_add(entry.size);
         let limit_bytes = self.limits.unpacked_bytes;
-        let allowed = layer.descriptor.size.saturating_mul(self.limits.ratio).max(self.limits.free_bytes);
+        let allowed = layer.stored_bytes.saturating_mul(self.limits.ratio).max(self.limits.free_bytes);
         if layer.bytes > allowed {
             return Err(refused(layer, &entry.path, self.bomb(layer, layer.bytes)));
         }

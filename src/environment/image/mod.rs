@@ -52,7 +52,15 @@ pub trait Blobs {
     /// # Errors
     ///
     /// As [`Blobs::manifest`].
-    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>, ImageError>;
+    fn blob(&self, descriptor: &Descriptor) -> Result<Blob<'_>, ImageError>;
+}
+
+/// The bytes of a configuration or layer.
+pub struct Blob<'a> {
+    /// Yields them.
+    pub reader: Box<dyn Read + Send + 'a>,
+    /// How many there are by what whoever has them says, not by what the manifest says.
+    pub bytes: Option<u64>,
 }
 
 /// Why an image could not be fetched: what whoever asks for it can do about it depends on that.
@@ -252,7 +260,7 @@ fn read_small(blobs: &dyn Blobs, descriptor: &Descriptor, what: &str, most: u64)
         return Err(ImageError::NotUnderstood { what: what.to_owned(), why });
     }
     let mut bytes = Vec::new();
-    let mut reader = blobs.blob(descriptor)?.take(expected + 1);
+    let mut reader = blobs.blob(descriptor)?.reader.take(expected + 1);
     reader.read_to_end(&mut bytes).map_err(|source| fetch_failed(what, source))?;
     check(what, descriptor, ImageDigest::of(&bytes), bytes.len() as u64)?;
     Ok(bytes)

@@ -203,6 +203,19 @@ fn what_has_another_digest_or_size_than_declared_is_refused() {
     assert!(told.starts_with("error: the manifest has the digest `sha256:"), "{told}");
 }
 
+/// A layer that is said to be huge would be allowed to become huge.
+#[test]
+fn a_bomb_that_claims_to_be_large_is_refused_too() {
+    let told = tampered(|layout, _| {
+        let bomb = sparse("bomb", 10 << 30);
+        let layers = [Layer { stored: gzip(&bomb), unpacked: bomb }];
+        let mut manifest = layout.manifest(&layers, &config(&layers));
+        manifest["layers"][0]["size"] = (1_u64 << 40).into();
+        layout.point(&[("latest", &manifest)]);
+    });
+    assert!(told.contains("is shorter than the 1099511627776 bytes that were declared"), "{told}");
+}
+
 #[test]
 fn a_layer_that_unpacks_to_something_else_than_the_configuration_says_is_refused() {
     let told = tampered(|layout, _| {

@@ -364,6 +364,8 @@ fn an_image_without_a_pin_is_an_error_with_the_command_that_makes_one() {
         );
         assert_eq!(told, expected, "{command}");
     }
+    let (answer, code) = sandbox.json(&["check"]);
+    assert_eq!((code, &answer["checks"][0]["check"]), (5, &"pins".into()), "{answer}");
     sandbox.write(&format!(".pipeline/environments/{}.json", "a".repeat(64)), "<<<<<<< ours\n");
     let told = sandbox.pv(&["snapshot"]);
     assert!(told.contains("cannot be understood\nhint: after a merge conflict"), "{told}");

@@ -90,8 +90,18 @@ fn without_the_registry_a_clone_gets_the_environment_from_a_remote() {
     let exported = fs::read(sandbox.beside("files-of-v1.tar")).unwrap();
     let remote = beside(&sandbox, "remote");
     told(&sandbox, &["remote", "add", "share", &remote]);
-    told(&sandbox, &["push", "v1"]);
+    told(&sandbox, &["remote", "check"]);
+    let of_images = || {
+        let (answer, _) = sandbox.json(&["check"]);
+        let checks = answer["checks"].as_array().unwrap().clone();
+        let check = checks.into_iter().find(|check| check["check"] == "images").unwrap_or_else(|| panic!("{answer}"));
+        check["found"].as_str().unwrap().to_owned()
+    };
     sandbox.commit("remote");
+    assert_eq!(of_images(), "4 of 4 files not in remote `share`");
+    told(&sandbox, &["push", "HEAD"]);
+    told(&sandbox, &["push", "v1"]);
+    assert_eq!(of_images(), "all 4 files in remote `share`");
 
     let clone = sandbox.beside("clone");
     sandbox.git(&["clone", "--quiet", ".", clone.to_str().unwrap()]);
