@@ -1,7 +1,7 @@
 //! Entropy that comes from a seed, in place of the system's.
 //!
-//! Each thread of a job has a stream of its own. It is keyed by the seed and by the thread's lineage, which says as the how
-//! manieth child of whom it was started, and each time that the thread asks it gets the next part. So what it is
+//! Each thread of a job has a stream of its own. It is keyed by the seed and by the thread's lineage, its number among the
+//! children of its parent and the parent's own lineage, and each time that the thread asks it gets the next part. So what it is
 //! given depends on what it did itself and on nothing that happens beside. A thread is a child like a process; a program
 //! goes on with the stream of the thread that executed it.
 //!

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::isolated_tests::{Bench, compile, not_tested, say_untested};
+use super::isolated_tests::{Bench, compile, compiled, not_tested, say_untested};
 use super::*;
 
 /// Everything by which a program in C comes to entropy, each on a line: what it is, and what came of it.
@@ -36,6 +36,8 @@ static void *ask(void *into) { if (getrandom(into, 8, 0) != 8) abort(); return 0
 
 int main(int count, char **words) {
     unsigned char bytes[64] = {0};
+    /* The kernel's library, which may know an answer without asking. */
+    if (getenv("PINNED") && getauxval(AT_SYSINFO_EHDR)) abort();
     tell("at random", (unsigned char *)getauxval(AT_RANDOM), 16);
     tell("getrandom", bytes, getrandom(bytes, 16, 0));
     tell("getrandom without waiting", bytes, getrandom(bytes, 16, GRND_NONBLOCK | GRND_RANDOM));
@@ -151,6 +153,33 @@ fn every_way_of_a_program_to_entropy_repeats_with_the_seed_and_only_with_it() {
         }
         let different: std::collections::BTreeSet<_> = first.iter().map(|line| line.rsplit(' ').next()).collect();
         assert_eq!(different.len(), first.len(), "nobody is given anything twice: {first:?}");
+    }
+}
+
+#[test]
+fn what_only_the_system_can_give_is_given_by_it_and_the_job_is_not_said_to_be_pinned() {
+    if !is_pinned_here() {
+        return;
+    }
+    let head = "#define _GNU_SOURCE\n#include <sched.h>\n#include <signal.h>\n#include <stdlib.h>\n#include <sys/random.h>\n\
+                #include <sys/wait.h>\n#include <unistd.h>\n";
+    // Room on the stack that not even a call of the library has touched, and a child that nobody is told of.
+    let stack = "int main() { unsigned char room[600000]; long asked = 318;
+        __asm__ volatile(\"syscall\" : \"+a\"(asked) : \"D\"(room), \"S\"(5000L), \"d\"(0L) : \"rcx\", \"r11\", \"memory\");
+        return asked != 5000; }";
+    let untraced = "static char stack[65536];
+        static int child(void *none) { char byte[8]; return getrandom(byte, 8, 0) != 8; }
+        int main() { int status; clone(child, stack + 65536, CLONE_UNTRACED | SIGCHLD, 0); wait(&status); return status; }";
+    for (name, text) in [("stack", stack), ("untraced", untraced)] {
+        if name == "stack" && cfg!(not(target_arch = "x86_64")) {
+            say_untested("entropy on a stack that grows", "another architecture");
+            continue;
+        }
+        let bench = bench(Some(1));
+        let flags = ["-O0", "-fno-stack-clash-protection", "-fno-stack-protector"];
+        let Some(program) = compiled(&bench, name, &flags, &format!("{head}{text}")) else { return };
+        let ran = bench.run(&format!("exec {program}"));
+        assert_eq!((ran.outcome.end, ran.outcome.observation.pinned), (End::Exited(0), false), "{name}");
     }
 }
 

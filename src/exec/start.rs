@@ -253,6 +253,9 @@ fn processes<'scope>(
     if job.world.is_some() {
         return Err(ExecError::World(Obstacle::new(Stopped::Namespaces, &io::ErrorKind::Unsupported.into())));
     }
+    if job.entropy.is_some() {
+        return Err(ExecError::NotPinned(super::Unpinned::InTheOpen));
+    }
     #[expect(clippy::disallowed_methods, reason = "the one place that starts the commands of users")]
     let mut command = std::process::Command::new(path);
     command

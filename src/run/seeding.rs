@@ -12,7 +12,7 @@ pub(super) fn seeding(recipe: &Recipe, observation: &Observation) -> Option<Seed
     recipe.seed?;
     let is_seen = |path: &Path| observation.touched.get(path).is_some_and(|touch| touch.examined);
     let hook = python::seeded();
-    // Two of them are asked for here, and the rest is what the variables do.
+    // What it was given is known; what it made of that was seen.
     let layers = [(Layer::Variables, true), (Layer::ImportHook, is_seen(&hook)), (Layer::Entropy, observation.pinned)];
     Some(Seeding {
         layers: layers.into_iter().filter(|(_, is_active)| *is_active).map(|(layer, _)| layer).collect(),

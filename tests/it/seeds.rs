@@ -176,7 +176,7 @@ fn table() -> BTreeMap<(String, String), [String; 3]> {
         .filter(|line| line.starts_with('|'))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
-    let head = rows.iter().position(|row| row.iter().any(|cell| *cell == "`uuid4()`")).expect("the page has the table");
+    let head = rows.iter().position(|row| row.contains(&"`uuid4()`")).expect("the page has the table");
     let mut found = BTreeMap::new();
     for (row, (step, ..)) in rows[head + 2..].iter().zip(STEPS) {
         for (cell, name) in row[1..].iter().zip(&rows[head][1..]) {
