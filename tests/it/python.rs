@@ -264,6 +264,10 @@ fn results_hold_whether_steps_are_isolated_or_find_the_environment_where_it_lies
     let place = bench.made()[0].join("1").canonicalize().unwrap();
     assert_eq!(bench.project.read("out/foo"), format!("one {}\n", place.display()));
     assert_eq!(bench.run(), "foo reused, bar reused, baz reused, plain reused");
+    // What they loaded of it counts as well.
+    let [bar, baz] = ["bar", "baz"].map(|name| bench.wheel(name, "1.0", "one"));
+    bench.lock(&[&bench.wheel("foo", "2.0", "two"), &bar, &baz]);
+    assert_eq!(bench.run(), "foo ran, bar reused, baz reused, plain reused");
 }
 
 #[test]
