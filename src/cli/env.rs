@@ -11,7 +11,7 @@ use super::Global;
 use super::fail::CliError;
 use super::ui::Ui;
 
-/// Manage what steps run in: take in images, make locks, list, show, compare and export environments
+/// Add, lock, list, show, compare and export what steps run in
 ///
 /// An image is a part of a snapshot like its files: it is in the store, goes to remotes with `pv push`, and is
 /// there when the registry that it came from is not.

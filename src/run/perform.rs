@@ -328,8 +328,7 @@ impl Running<'_> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
-        let shown = shown(step);
-        let provided = self.provided(index);
+        let (shown, provided) = (shown(step), self.provided(index));
         let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), provided)?;
         if let Some(why) = self.place.untold_reason() {
             (self.observer)(Event::NotIsolated { why: &why });

@@ -456,13 +456,12 @@ Commands:
   diff         Show what changed between two versions, and what that did to the results
   log          List snapshots and runs, newest first
   show         Show a snapshot, a run, a step's log, or an object
-  env          Make and compare the environments that steps run in
+  env          Add, lock, list, show, compare and export what steps run in
   checkout     Bring files, data or outputs of a version into the working tree
   push         Send code, data, results and logs of a version to a remote, as far as it lacks them
   pull         Get code, data, results and logs of a version from a remote, as far as they are
                missing here
   remote       Say where else objects are: add, list, look at, try and remove remotes
-  env          Manage what steps run in: take in images, list and show environments, export one
   check        Check that a commit can be replayed by somebody who has nothing but a clone and the
                remote
   fsck         Check that everything in the store is what was written, and repair what is not

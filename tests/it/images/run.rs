@@ -1,11 +1,11 @@
 //! Steps that run in an image, by `pv` itself and by podman.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use super::make::{Layer, Layout, Member, directory, file, program, symlink};
 use super::{beside, told};
+use crate::cloud::servers;
+use crate::fault::needs;
 use crate::sandbox::Sandbox;
 
 const DEFINITION: &str = "\
@@ -21,12 +21,7 @@ steps:
 
 /// Returns a system with a static busybox and a model; `None` where there is no busybox.
 fn system(model: &str, test: &str) -> Option<Vec<Member>> {
-    let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file());
-    let Some(busybox) = found else {
-        assert!(std::env::var_os("CI").is_none(), "busybox is not installed");
-        eprintln!("NOT TESTED: {test}: busybox is not installed");
-        return None;
-    };
+    let busybox = needs(test, "a static busybox", servers::program("busybox"))?;
     let mut members = vec![
         directory("usr/bin"),
         program("usr/bin/busybox", std::fs::read(busybox).unwrap()),
@@ -177,7 +172,7 @@ fn podman_makes_the_same_of_the_same_image() {
     let own = told(&sandbox, &["run"]);
     let pipeline = sandbox.read(".pipeline/pipeline.yaml");
     assert!(pipeline.contains("\"}"), "{pipeline}");
-    sandbox.write(".pipeline/pipeline.yaml", &pipeline.replacen("\"}", "\", runtime: podman}", 1));
+    sandbox.write(".pipeline/pipeline.yaml", pipeline.replacen("\"}", "\", runtime: podman}", 1));
     std::fs::write(sandbox.beside("containers.conf"), PODMAN).unwrap();
     // Where it cannot run anything at all, as in some containers, nothing can be said of what it would make.
     let probe = sandbox
