@@ -140,6 +140,40 @@ fn the_same_files_come_out_on_another_machine_when_nothing_is_left_of_where_the_
     assert_eq!(again["steps"][0]["outputs"], run["steps"][0]["outputs"]);
 }
 
+/// A user that nobody else is.
+const USER: &str = "61010";
+
+#[test]
+fn an_ordinary_user_is_in_the_image_who_it_asks_for_and_makes_the_same() {
+    let test = "an_ordinary_user_is_in_the_image_who_it_asks_for_and_makes_the_same";
+    let sandbox = project(DEFINITION);
+    if add(&sandbox, "one\n", test).is_none() {
+        return;
+    }
+    sandbox.commit("image");
+    let own = told(&sandbox, &["run"]);
+    let all = beside(&sandbox, "");
+    let give = format!("cp \"$0\" '{all}/pv' && chown -R {USER}:{USER} '{all}' && chmod 755 '{all}'");
+    let as_user = |words: &[&str]| {
+        let mut command = sandbox.command_in(&sandbox.path("."), "setpriv");
+        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]).args(words);
+        command.env("XDG_CACHE_HOME", sandbox.beside("cache-of-user")).output()
+    };
+    let given = sandbox.command_in(&sandbox.path("."), "sh").args(["-ec", &give, env!("CARGO_BIN_EXE_pv")]).output();
+    let given = given.map_err(|error| error.to_string()).and_then(|done| {
+        let tried = as_user(&["git", "status"]).map_err(|error| error.to_string())?;
+        let why = [sandbox.tell(&done), sandbox.tell(&tried)].concat();
+        if done.status.success() && tried.status.success() { Ok(()) } else { Err(why) }
+    });
+    let Some(()) = needs(test, "root, and another user", given) else { return };
+    let output = as_user(&[&beside(&sandbox, "pv"), "--json", "run", "--again"]).unwrap();
+    assert!(output.status.success(), "{}", sandbox.tell(&output));
+    let run: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdicts(&run), of(&[("fit", "ran"), ("report", "ran")]));
+    assert_eq!(sandbox.read("out.txt"), "one\n3\nin\n1000\nimage /pv/home\n");
+    assert_eq!(run["steps"][0]["outputs"][0]["digest"], own["steps"][0]["outputs"][0]["digest"]);
+}
+
 #[test]
 fn an_image_that_is_not_pinned_is_told_with_the_way_to_pin_it() {
     let definition =
@@ -199,6 +233,15 @@ fn podman_makes_the_same_of_the_same_image() {
     for step in 0..2 {
         assert_eq!(theirs["steps"][step]["outputs"], own["steps"][step]["outputs"], "{said}");
     }
+    // What is given out is an image to it as well.
+    let archive = beside(&sandbox, "out.tar");
+    sandbox.commit("image");
+    told(&sandbox, &["env", "export", "HEAD", &archive]);
+    let load = "name=$(podman load --quiet --input \"$0\" | sed 's/.*: //'); podman run --rm --network none \"$name\" cat /model";
+    let mut command = sandbox.command_in(&sandbox.path("."), "sh");
+    let command = command.args(["-ec", load, &archive]).env("STORAGE_DRIVER", "overlay");
+    let loaded = command.env("CONTAINERS_CONF", sandbox.beside("containers.conf")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&loaded.stdout), "one\n", "{}", sandbox.tell(&loaded));
     // Nothing is claimed of what was done in there.
     let shown = sandbox.pv(&["show", theirs["run"].as_str().unwrap()]);
     assert!(shown.contains("observed: none"), "{shown}");
