@@ -162,7 +162,7 @@ impl Ready {
         };
         lock.note(base::now().as_bytes())?;
         let files = directory.join(FILES);
-        let list = |name: &str| fs::read_to_string(files.join("etc").join(name)).unwrap_or_default();
+        let list = |name: &str| list_in(&files, name);
         let user = environment::user_of(&pinned.config.user, &list("passwd"), &list("group"));
         let user = user.map_err(|name| RunError::NoEnvironment {
             step: step.to_owned(),
@@ -211,6 +211,18 @@ impl Ready {
     }
 }
 
+/// Returns a list of an image in `etc`; empty if there is none. A link may lead out of the image and is not followed.
+fn list_in(files: &Path, name: &str) -> String {
+    let etc = files.join("etc");
+    let list = etc.join(name);
+    let is_there =
+        |path: &Path, is: fn(&fs::Metadata) -> bool| fs::symlink_metadata(path).is_ok_and(|found| is(&found));
+    if is_there(&etc, fs::Metadata::is_dir) && is_there(&list, fs::Metadata::is_file) {
+        return fs::read_to_string(list).unwrap_or_default();
+    }
+    String::new()
+}
+
 /// Returns the laid out images that nobody uses, each with the lock that keeps it so and the time when somebody last began to.
 ///
 /// The caller holds the lock under which places are made.
@@ -230,4 +242,23 @@ pub(super) fn idle(places: &Path) -> Result<Vec<(PathBuf, Lock, Time)>, RunError
         }
     }
     Ok(idle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_of_an_image_are_its_own_and_never_those_of_the_machine() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(list_in(root.path(), "passwd"), "");
+        std::os::unix::fs::symlink("/etc", root.path().join("etc")).unwrap();
+        assert_eq!(list_in(root.path(), "passwd"), "");
+        disk::remove_tree(&root.path().join("etc")).unwrap();
+        disk::make_directory(&root.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", root.path().join("etc/passwd")).unwrap();
+        assert_eq!(list_in(root.path(), "passwd"), "");
+        disk::write_whole(&root.path().join("etc/group"), b"own:x:1:\n", Durability::Deferred).unwrap();
+        assert_eq!(list_in(root.path(), "group"), "own:x:1:\n");
+    }
 }
