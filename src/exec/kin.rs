@@ -16,7 +16,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use super::entropy::Streams;
 use super::memory::Memory;
-use super::tracer::{EVENT_STOP, ask, is_stop};
+use super::tracer::{EVENT_STOP, ask, is_stop, next_traced};
 
 /// Those who are started are traced too; nobody outlives the tracer.
 const OPTIONS: c_int = libc::PTRACE_O_TRACEFORK
@@ -82,16 +82,7 @@ struct Follow<'f> {
 
 impl Follow<'_> {
     fn follow(mut self) {
-        loop {
-            let mut status: c_int = 0;
-            // SAFETY: the status is written into a variable of this function.
-            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-            if pid == -1 {
-                if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
-                    continue;
-                }
-                return;
-            }
+        while let Some((pid, status)) = next_traced() {
             if libc::WIFSTOPPED(status) {
                 self.stopped(pid, libc::WSTOPSIG(status), status >> 16);
             } else {

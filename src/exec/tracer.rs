@@ -95,18 +95,25 @@ struct Trace<'t, 'w> {
     calls: BTreeMap<i32, (Call, Seen)>,
 }
 
+/// Waits until something is to be said of a thread that this one traces; returns its number and its status, or `None` if
+/// there is none left.
+pub(super) fn next_traced() -> Option<(i32, c_int)> {
+    loop {
+        let mut status: c_int = 0;
+        // SAFETY: the status is written into a variable of this function.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        if pid != -1 {
+            return Some((pid, status));
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
 impl Trace<'_, '_> {
     fn follow(mut self) {
-        loop {
-            let mut status: c_int = 0;
-            // SAFETY: the status is written into a variable of this function.
-            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-            if pid == -1 {
-                if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
-                    continue;
-                }
-                return;
-            }
+        while let Some((pid, status)) = next_traced() {
             if libc::WIFSTOPPED(status) {
                 self.stopped(pid, libc::WSTOPSIG(status), status >> 16);
             } else {

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::object::is_image_digest;
 use crate::path::ProjectPath;
 use crate::yaml::{Node, Value};
 
@@ -67,7 +68,6 @@ const RUNTIMES: [(&str, Runtime); 4] =
     [("pv", Runtime::Pv), ("podman", Runtime::Podman), ("docker", Runtime::Docker), ("apptainer", Runtime::Apptainer)];
 
 const EXPECTED: &str = "`host`, or a map with `image` or `python`";
-const DIGEST: &str = "sha256:";
 
 impl Environment {
     pub(super) fn is_host(&self) -> bool {
@@ -157,9 +157,8 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<E
 fn image_of(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<(String, String)> {
     let text = reader.text(node, what, "text such as `name@sha256:...`")?;
     let pinned = text.split_once('@').filter(|(name, digest)| {
-        let hex = digest.strip_prefix(DIGEST).unwrap_or_default();
         let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@');
-        is_name && hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        is_name && is_image_digest(digest)
     });
     if let Some((name, digest)) = pinned {
         return Some((name.to_owned(), digest.to_owned()));
