@@ -31,7 +31,7 @@ pub fn enter(job: &Job<'_>) -> Result<End, ExecError> {
     let program = job.command.program();
     let told = Told::listen().map_err(|source| ExecError::Start { program: program.to_owned(), source })?;
     let terminal = Terminal::own();
-    let job = Job { observe: false, time_limit: None, memory: None, permission: None, entropy: None, ..*job };
+    let job = Job { observe: false, time_limit: None, memory: None, permission: None, pins: None, ..*job };
     std::thread::scope(|scope| {
         let members = start::start_attended(&job, &terminal, scope)?;
         let forced = attend(&members, &terminal, &told);

@@ -1,26 +1,24 @@
 //! Entropy that comes from a seed, in place of the system's.
 //!
-//! Each thread of a job has a stream of its own. It is keyed by the seed and by the thread's lineage, its number among the
-//! children of its parent and the parent's own lineage, and each time that the thread asks it gets the next part. So what it is
-//! given depends on what it did itself and on nothing that happens beside. A thread is a child like a process; a program
-//! goes on with the stream of the thread that executed it.
+//! Each thread of a job has a stream of its own. It is keyed by the seed and by the thread's lineage, and each time that the
+//! thread asks it gets the next part. So what it is given depends on what it did itself and on nothing that happens beside.
 //!
 //! Whoever opens `/dev/urandom` or `/dev/random` gets the device itself, and what is read from it is answered here. A file
 //! in its place would have an end, and a pipe would give as much as happens to be in it: a program that reads a
 //! megabyte, seeks, or asks what it has open finds what it finds elsewhere.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use rustix::fs::{FileType, MemfdFlags};
+use rustix::fs::FileType;
 
+use super::answers::file_of;
 use super::filter::Draw;
 use super::memory::Memory;
-use crate::hash::{Digest, Stream};
+use super::threads::Threads;
+use crate::hash::Stream;
 
 /// What a file of this name says is another in each reading.
 pub(super) const UUID: &[u8] = b"/proc/sys/kernel/random/uuid";
@@ -40,76 +38,20 @@ const RANDOM_DEVICES: [u32; 2] = [8, 9];
 /// The streams of a job's threads.
 pub(super) struct Streams {
     seed: u64,
-    threads: Mutex<BTreeMap<i32, Thread>>,
-    /// Whether somebody got what is the system's own.
-    escaped: AtomicBool,
-}
-
-struct Thread {
-    lineage: Digest,
-    children: u64,
-    draws: u64,
-}
-
-impl Thread {
-    fn new(lineage: Digest) -> Self {
-        Self { lineage, children: 0, draws: 0 }
-    }
+    threads: Arc<Threads>,
 }
 
 impl Streams {
-    /// Returns the streams of a job that begins as the thread `first`.
-    pub(super) fn new(seed: u64, first: i32) -> Self {
-        let first = (first, Thread::new(Digest::derived("pv lineage v1", b"")));
-        Self { seed, threads: Mutex::new(BTreeMap::from([first])), escaped: AtomicBool::new(false) }
-    }
-
-    /// Takes note that `parent` has started `child`, which has not begun.
-    pub(super) fn born(&self, parent: i32, child: i32) {
-        let mut threads = self.threads();
-        if let Some(parent) = threads.get_mut(&parent) {
-            let place = [parent.lineage.as_bytes().as_slice(), &parent.children.to_le_bytes()].concat();
-            parent.children += 1;
-            threads.insert(child, Thread::new(Digest::derived("pv lineage v1", &place)));
-        }
-    }
-
-    /// Returns whether it is known who started a thread.
-    pub(super) fn knows(&self, thread: i32) -> bool {
-        self.threads().contains_key(&thread)
-    }
-
-    /// Takes note that the thread `former` executes a program, and has become the only one of its process under this number.
-    pub(super) fn executed(&self, former: i32, process: i32) {
-        let mut threads = self.threads();
-        if let Some(thread) = threads.remove(&former) {
-            threads.insert(process, thread);
-        }
-    }
-
-    /// Takes note that a thread has ended.
-    pub(super) fn ended(&self, thread: i32) {
-        self.threads().remove(&thread);
+    /// Returns the streams of these threads.
+    pub(super) fn new(seed: u64, threads: Arc<Threads>) -> Self {
+        Self { seed, threads }
     }
 
     /// Returns what a thread is given next; `None` if nobody knows who started it.
     pub(super) fn draw(&self, thread: i32) -> Option<Stream> {
-        let mut threads = self.threads();
-        let thread = threads.get_mut(&thread)?;
-        let seed = self.seed.to_le_bytes();
-        let key = [seed.as_slice(), thread.lineage.as_bytes(), &thread.draws.to_le_bytes()].concat();
-        thread.draws += 1;
+        let (lineage, draws) = self.threads.draw(thread)?;
+        let key = [self.seed.to_le_bytes().as_slice(), lineage.as_bytes(), &draws.to_le_bytes()].concat();
         Some(Stream::derived("pv entropy v1", &key))
-    }
-
-    /// Takes note that somebody got what is the system's own.
-    pub(super) fn escapes(&self) {
-        self.escaped.store(true, Ordering::Release);
-    }
-
-    /// Returns whether nobody got what is the system's own.
-    pub(super) fn is_whole(&self) -> bool {
-        !self.escaped.load(Ordering::Acquire)
     }
 
     /// Answers a call of a thread that waits, with a number or an error; `None` if the system is to answer it.
@@ -132,13 +74,13 @@ impl Streams {
         };
         let Some(stream) = self.draw(thread) else {
             // Somebody who took care that nobody follows it.
-            self.escapes();
+            self.threads.escapes();
             return None;
         };
         match fill(memory, &buffers, stream) {
             None if buffers.iter().any(|(address, _)| is_below_the_stack(thread, *address)) => {
                 // The system alone makes a stack longer.
-                self.escapes();
+                self.threads.escapes();
                 None
             }
             given => Some(given.ok_or(libc::EFAULT)),
@@ -153,15 +95,7 @@ impl Streams {
     pub(super) fn uuid(&self, thread: i32) -> io::Result<OwnedFd> {
         let mut bytes = [0; 16];
         self.draw(thread).ok_or(io::ErrorKind::NotFound)?.fill(&mut bytes);
-        let file = rustix::fs::memfd_create("uuid", MemfdFlags::CLOEXEC)?;
-        let text = uuid(bytes);
-        let written = rustix::io::pwrite(&file, text.as_bytes(), 0)?;
-        if written == text.len() { Ok(file) } else { Err(io::ErrorKind::WriteZero.into()) }
-    }
-
-    fn threads(&self) -> MutexGuard<'_, BTreeMap<i32, Thread>> {
-        // The map is whole after every change, so a panic elsewhere does not make it wrong.
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+        file_of(uuid(bytes).as_bytes())
     }
 }
 
@@ -251,11 +185,11 @@ mod tests {
     #[test]
     fn what_a_thread_is_given_depends_on_its_lineage_and_not_on_its_number_or_on_others() {
         let [one, other] = [10, 500].map(|first| {
-            let streams = Streams::new(7, first);
-            streams.born(first, first + 3);
-            streams.born(first, first + 1);
-            streams.born(first + 1, first + 2);
-            streams
+            let threads = Arc::new(Threads::new(first));
+            threads.born(first, first + 3);
+            threads.born(first, first + 1);
+            threads.born(first + 1, first + 2);
+            Streams::new(7, threads)
         });
         let family = |streams: &Streams, order: [i32; 4]| {
             let mut all: Vec<_> = order.iter().map(|thread| (*thread, next(streams, *thread))).collect();
@@ -267,13 +201,14 @@ mod tests {
         let different: std::collections::BTreeSet<_> =
             first.iter().chain(&family(&one, [10, 11, 12, 13])).copied().collect();
         assert_eq!(different.len(), 8, "nobody is given anything twice");
-        assert_ne!(next(&Streams::new(8, 10), 10), first[0], "another seed");
+        assert_ne!(next(&Streams::new(8, Arc::new(Threads::new(10))), 10), first[0], "another seed");
     }
 
     #[test]
     fn these_are_the_bytes_that_the_format_promises() {
-        let streams = Streams::new(42, 1);
-        streams.born(1, 2);
+        let threads = Arc::new(Threads::new(1));
+        threads.born(1, 2);
+        let streams = Streams::new(42, threads);
         assert_eq!(
             [next(&streams, 1), next(&streams, 1), next(&streams, 2)].map(u64::from_be_bytes),
             [2_847_233_932_965_511_447, 11_398_026_394_465_044_264, 4_481_843_959_959_786_298]
@@ -283,14 +218,14 @@ mod tests {
     #[test]
     fn a_program_goes_on_with_the_stream_of_the_thread_that_executed_it() {
         let [plain, executing] = [(); 2].map(|()| {
-            let streams = Streams::new(7, 1);
-            streams.born(1, 2);
-            streams
+            let threads = Arc::new(Threads::new(1));
+            threads.born(1, 2);
+            Streams::new(7, threads)
         });
-        executing.executed(2, 1);
+        executing.threads.executed(2, 1);
         assert_eq!(next(&executing, 1), next(&plain, 2));
-        assert!(!executing.knows(2));
-        executing.ended(1);
+        assert!(!executing.threads.knows(2));
+        executing.threads.ended(1);
         assert!(executing.draw(1).is_none());
     }
 

@@ -96,7 +96,7 @@ int main(int count, char **words) {
 
 fn bench(entropy: Option<u64>) -> Bench {
     let mut bench = Bench::new();
-    bench.entropy = entropy;
+    bench.pins = entropy.map(|seed| Pins { entropy: Some(seed), ..Pins::default() });
     bench
 }
 
@@ -243,7 +243,7 @@ fn what_is_observed_of_a_pinned_job_is_what_is_observed_of_any() {
         let mut touched = observation.touched;
         // Who ends at once may be gone before it is asked for its name.
         touched.values_mut().for_each(|touch| touch.by.clear());
-        Observation { pinned: false, touched, ..observation }
+        Observation { pinned: false, started: None, touched, ..observation }
     });
     assert_eq!(pinned, free);
 }
@@ -274,7 +274,7 @@ fn a_job_without_a_world_is_not_pinned_and_not_begun() {
         world: None,
         observe: true,
         permission: None,
-        entropy: Some(1),
+        pins: Some(&Pins { entropy: Some(1), ..Pins::default() }),
     };
     let refused = run(&job, &mut |_| {}, &Stop::new());
     assert!(matches!(refused, Err(ExecError::NotPinned(Unpinned::InTheOpen))), "{refused:?}");

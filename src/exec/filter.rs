@@ -7,7 +7,7 @@
 //! on x86-64, 32-bit ones have numbers of their own.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use libc::{c_long, sock_filter};
 
@@ -67,14 +67,54 @@ pub(super) enum Draw {
     Carry { from: u8 },
 }
 
+/// What a call has to do with time, where that is not the system's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Time {
+    /// `clock_gettime(clock, into)`.
+    Clock,
+    /// `gettimeofday(into, zone)`.
+    Day,
+    /// `time(into)`.
+    Seconds,
+    /// `times(into)`.
+    Used,
+    /// `getrusage(who, into)`.
+    Usage,
+    /// `nanosleep(length, rest)`.
+    Sleep,
+    /// `clock_nanosleep(clock, flags, time, rest)`.
+    SleepOn,
+    /// `futex(word, operation, value, time)`, waiting until a point in time.
+    Wait,
+    /// `timerfd_settime(timer, flags, time, former)`.
+    Alarm,
+    /// Waits for descriptors at most so many milliseconds.
+    Poll { milliseconds: u8 },
+    /// The same, as long as a `struct timeval` says.
+    Select { timeval: u8 },
+    /// The same, as long as a `struct timespec` says.
+    PollFor { timespec: u8 },
+}
+
+/// What a call asks for that may be answered in place of the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    /// Entropy.
+    Entropy(Draw),
+    /// What time it is, or to wait for some.
+    Time(Time),
+    /// On which processors a thread may run.
+    Processors,
+}
+
 /// One way of calling the kernel, and what is done with its calls.
 pub(super) struct Calls {
     /// As `AUDIT_ARCH_*` in `linux/audit.h`.
     architecture: u32,
     /// Calls that are reported.
     reported: Vec<(c_long, Deed)>,
-    /// Calls that are reported besides where entropy is pinned.
-    draws: Vec<(c_long, Draw)>,
+    /// Calls that are reported besides where something is pinned.
+    asked: Vec<(c_long, Asked)>,
     /// Calls that are said not to exist.
     absent: Vec<c_long>,
     /// Calls that only count if one argument has none of these bits, or no descriptor is given: `(call, argument, bits)`.
@@ -107,6 +147,11 @@ const OPEN_TREE_WITH_ATTRIBUTES: c_long = 467;
 /// `file_getattr` and `file_setattr`, of Linux 6.17.
 const GET_FILE_ATTRIBUTES: c_long = 468;
 const SET_FILE_ATTRIBUTES: c_long = 469;
+/// `epoll_pwait2`, of Linux 5.11.
+const EPOLL_WAIT_2: c_long = 441;
+/// What a `futex` is asked to do is in these bits, and this is to wait until a point in time: `FUTEX_WAIT_BITSET`.
+const OPERATION: u32 = 0x7f;
+const WAIT_UNTIL: u32 = 9;
 
 const ALLOW: u32 = 0x7fff_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
@@ -207,22 +252,48 @@ fn native() -> Calls {
     Calls {
         architecture: if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 },
         reported,
-        draws: vec![
-            (libc::SYS_getrandom, Draw::Ask),
-            (libc::SYS_read, Draw::Read),
-            (libc::SYS_pread64, Draw::Read),
-            (libc::SYS_readv, Draw::ReadInto),
-            (libc::SYS_preadv, Draw::ReadInto),
-            (libc::SYS_preadv2, Draw::ReadInto),
-            (libc::SYS_sendfile, Draw::Carry { from: 1 }),
-            (libc::SYS_splice, Draw::Carry { from: 0 }),
-        ],
+        asked: native_asked(),
         absent: vec![libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register],
         // Asking about what is open already tells nothing new. Whoever has nothing open asks about a path, whatever the bits say.
         unless_bits: vec![(libc::SYS_newfstatat, 3, AT_EMPTY_PATH), (libc::SYS_statx, 2, AT_EMPTY_PATH)],
         if_given: vec![(libc::SYS_sendto, 4)],
         numbers_end: cfg!(target_arch = "x86_64").then_some(X32_CALLS),
     }
+}
+
+/// The machine's own calls that are answered in place of the kernel where something is pinned.
+fn native_asked() -> Vec<(c_long, Asked)> {
+    let mut asked = vec![
+        (libc::SYS_getrandom, Asked::Entropy(Draw::Ask)),
+        (libc::SYS_read, Asked::Entropy(Draw::Read)),
+        (libc::SYS_pread64, Asked::Entropy(Draw::Read)),
+        (libc::SYS_readv, Asked::Entropy(Draw::ReadInto)),
+        (libc::SYS_preadv, Asked::Entropy(Draw::ReadInto)),
+        (libc::SYS_preadv2, Asked::Entropy(Draw::ReadInto)),
+        (libc::SYS_sendfile, Asked::Entropy(Draw::Carry { from: 1 })),
+        (libc::SYS_splice, Asked::Entropy(Draw::Carry { from: 0 })),
+        (libc::SYS_clock_gettime, Asked::Time(Time::Clock)),
+        (libc::SYS_gettimeofday, Asked::Time(Time::Day)),
+        (libc::SYS_times, Asked::Time(Time::Used)),
+        (libc::SYS_getrusage, Asked::Time(Time::Usage)),
+        (libc::SYS_nanosleep, Asked::Time(Time::Sleep)),
+        (libc::SYS_clock_nanosleep, Asked::Time(Time::SleepOn)),
+        (libc::SYS_futex, Asked::Time(Time::Wait)),
+        (libc::SYS_timerfd_settime, Asked::Time(Time::Alarm)),
+        (libc::SYS_ppoll, Asked::Time(Time::PollFor { timespec: 2 })),
+        (libc::SYS_pselect6, Asked::Time(Time::PollFor { timespec: 4 })),
+        (libc::SYS_epoll_pwait, Asked::Time(Time::Poll { milliseconds: 3 })),
+        (EPOLL_WAIT_2, Asked::Time(Time::PollFor { timespec: 3 })),
+        (libc::SYS_sched_getaffinity, Asked::Processors),
+    ];
+    #[cfg(target_arch = "x86_64")]
+    asked.extend([
+        (libc::SYS_time, Asked::Time(Time::Seconds)),
+        (libc::SYS_poll, Asked::Time(Time::Poll { milliseconds: 2 })),
+        (libc::SYS_select, Asked::Time(Time::Select { timeval: 4 })),
+        (libc::SYS_epoll_wait, Asked::Time(Time::Poll { milliseconds: 3 })),
+    ]);
+    asked
 }
 
 /// Calls that came since every way of calling gives a call the same number; kernels that lack one are asked in vain.
@@ -341,8 +412,8 @@ fn i386() -> Calls {
     // 102 is `socketcall`, which hides the address behind one more pointer; libraries have had calls of their own since 2015.
     let absent = vec![102, 425, 426, 427];
     let (unless_bits, if_given) = (vec![(300, 3, AT_EMPTY_PATH), (383, 2, AT_EMPTY_PATH)], vec![(369, 4)]);
-    let draws = i386_draws();
-    Calls { architecture: AUDIT_ARCH_I386, reported, draws, absent, unless_bits, if_given, numbers_end: None }
+    let asked = i386_draws().into_iter().map(|(number, draw)| (number, Asked::Entropy(draw))).collect();
+    Calls { architecture: AUDIT_ARCH_I386, reported, asked, absent, unless_bits, if_given, numbers_end: None }
 }
 
 /// The calls of 32-bit programs on x86-64 by which entropy may come.
@@ -372,9 +443,9 @@ impl Calls {
         self.reported.iter().find(|(other, _)| *other == number).map(|(_, deed)| *deed)
     }
 
-    /// Returns what the call with this number does with entropy that is pinned.
-    pub(super) fn draw(&self, number: c_long) -> Option<Draw> {
-        self.draws.iter().find(|(other, _)| *other == number).map(|(_, draw)| *draw)
+    /// Returns what the call with this number asks for that may be pinned.
+    pub(super) fn asked(&self, number: c_long) -> Option<Asked> {
+        self.asked.iter().find(|(other, _)| *other == number).map(|(_, asked)| *asked)
     }
 
     /// Returns what a call does, with the same exceptions as the filter makes.
@@ -395,22 +466,38 @@ impl Calls {
     }
 }
 
-/// How much a filter reports.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Reports {
-    /// Nothing: it only refuses.
-    Nothing,
+/// What a filter reports; nothing of it refuses alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Reports {
     /// What names a path or an address.
-    Deeds,
-    /// That, and what may ask for entropy.
-    Draws,
+    pub(super) deeds: bool,
+    /// What may ask for entropy.
+    pub(super) entropy: bool,
+    /// What has to do with time.
+    pub(super) time: bool,
+    /// What asks for processors.
+    pub(super) processors: bool,
+}
+
+impl Reports {
+    /// Nothing: it only refuses.
+    pub(super) const NOTHING: Self = Self { deeds: false, entropy: false, time: false, processors: false };
+
+    fn has(self, asked: Asked) -> bool {
+        match asked {
+            Asked::Entropy(_) => self.entropy,
+            Asked::Time(_) => self.time,
+            Asked::Processors => self.processors,
+        }
+    }
 }
 
 /// Returns the filter that reports so much, made once.
 pub(super) fn of(reports: Reports) -> &'static [sock_filter] {
-    static PROGRAMS: LazyLock<[Vec<sock_filter>; 3]> =
-        LazyLock::new(|| [Reports::Nothing, Reports::Deeds, Reports::Draws].map(|reports| program(&ways(), reports)));
-    &PROGRAMS[reports as usize]
+    static PROGRAMS: [OnceLock<Vec<sock_filter>>; 16] = [const { OnceLock::new() }; 16];
+    let bits = [reports.deeds, reports.entropy, reports.time, reports.processors];
+    let index = bits.iter().fold(0, |index, bit| 2 * index + usize::from(*bit));
+    PROGRAMS[index].get_or_init(|| program(&ways(), reports))
 }
 
 /// Returns the filter that reports so much.
@@ -439,15 +526,17 @@ enum Say {
     Unless(u8, u32),
     /// Reported if the argument is no null pointer.
     IfGiven(u8),
+    /// Reported if it waits until a point in time.
+    IfWaits,
 }
 
 /// Asks for the number by halves: the kernel goes through the whole for each number that there is whenever a filter is put on.
 fn body(way: &Calls, reports: Reports) -> Vec<sock_filter> {
     let mut say = BTreeMap::new();
-    for (number, _) in way.draws.iter().filter(|_| reports >= Reports::Draws) {
-        say.insert(low(*number), Say::Report);
+    for (number, asked) in way.asked.iter().filter(|(_, asked)| reports.has(*asked)) {
+        say.insert(low(*number), if *asked == Asked::Time(Time::Wait) { Say::IfWaits } else { Say::Report });
     }
-    for (number, _) in way.reported.iter().filter(|_| reports >= Reports::Deeds) {
+    for (number, _) in way.reported.iter().filter(|_| reports.deeds) {
         let unless = way.unless_bits.iter().find(|(other, ..)| other == number);
         let given = way.if_given.iter().find(|(other, _)| other == number);
         let told = match (unless, given) {
@@ -496,6 +585,10 @@ fn leaf(say: Say) -> Vec<sock_filter> {
             let (bits, first) = ([load(argument_at(argument)), any_bit(bits, 0, 3)], load(argument_at(0)));
             [&bits[..], &[first, compare(AT_FDCWD, 1, 0), answer(ALLOW), answer(NOTIFY)]].concat()
         }
+        Say::IfWaits => {
+            let operation = [load(argument_at(1)), and(OPERATION), compare(WAIT_UNTIL, 1, 0), answer(ALLOW)];
+            [&operation[..], &leaf(Say::IfGiven(3))].concat()
+        }
         Say::IfGiven(argument) => {
             let (half, other) = (load(argument_at(argument)), load(argument_at(argument) + 4));
             vec![half, compare(0, 0, 2), other, compare(0, 1, 0), answer(NOTIFY), answer(ALLOW)]
@@ -536,6 +629,10 @@ const fn any_bit(bits: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: 0x45, jt, jf, k: bits }
 }
 
+const fn and(bits: u32) -> sock_filter {
+    sock_filter { code: 0x54, jt: 0, jf: 0, k: bits }
+}
+
 const fn jump(over: u32) -> sock_filter {
     sock_filter { code: 0x05, jt: 0, jf: 0, k: over }
 }
@@ -569,6 +666,7 @@ mod tests {
                 0x15 => at += jump(accumulator == line.k),
                 0x35 => at += jump(accumulator >= line.k),
                 0x45 => at += jump(accumulator & line.k != 0),
+                0x54 => accumulator &= line.k,
                 0x05 => at += line.k as usize,
                 0x06 => return line.k,
                 code => panic!("{code:#x} is no instruction of this filter"),
@@ -579,12 +677,14 @@ mod tests {
     #[test]
     fn every_call_with_a_path_is_reported_in_each_way_of_calling_and_the_rest_goes_through() {
         let ways = ways();
-        let all = [Reports::Nothing, Reports::Deeds, Reports::Draws];
-        let [quiet, reporting, pinning] = all.map(|reports| program(&ways, reports));
+        let deeds = Reports { deeds: true, ..Reports::NOTHING };
+        let all = Reports { deeds: true, entropy: true, time: true, processors: true };
+        let [quiet, reporting, pinning] = [Reports::NOTHING, deeds, all].map(|reports| program(&ways, reports));
         for way in &ways {
             for number in 0..600 {
                 let told = way.deed(number).is_some();
-                let arguments = [1, 1, 1, 1, 1, 1];
+                // A wait until a point in time, if it is a call that may be one.
+                let arguments = [1, u64::from(WAIT_UNTIL | 128), 1, 1, 1, 1];
                 let refused = way.absent.contains(&number);
                 let expected = if refused {
                     refuse(libc::ENOSYS)
@@ -594,9 +694,9 @@ mod tests {
                     ALLOW
                 };
                 assert_eq!(run(&reporting, way.architecture, low(number), arguments), expected, "call {number}");
-                let expected = if way.draw(number).is_some() { NOTIFY } else { expected };
+                let expected = if way.asked(number).is_some() { NOTIFY } else { expected };
                 assert_eq!(run(&pinning, way.architecture, low(number), arguments), expected, "call {number}");
-                assert!(!(told && way.draw(number).is_some()), "call {number} does one thing");
+                assert!(!(told && way.asked(number).is_some()), "call {number} does one thing");
                 let expected = if refused { refuse(libc::ENOSYS) } else { ALLOW };
                 assert_eq!(run(&quiet, way.architecture, low(number), arguments), expected, "call {number}");
             }
@@ -605,8 +705,23 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_pinned_is_reported_besides() {
+        let time = program(&ways(), Reports { time: true, ..Reports::NOTHING });
+        let architecture = native().architecture;
+        let say = |number, arguments| run(&time, architecture, low(number), arguments);
+        assert_eq!(say(libc::SYS_clock_gettime, [0; 6]), NOTIFY);
+        assert_eq!((say(libc::SYS_getrandom, [0; 6]), say(libc::SYS_openat, [0; 6])), (ALLOW, ALLOW));
+        // Waking, waiting for a length of time, for good, and until a point in time.
+        let futex = |operation, time| say(libc::SYS_futex, [1, operation, 1, time, 0, 0]);
+        assert_eq!(
+            [futex(129, 9), futex(128, 9), futex(137, 0), futex(137, 9), futex(393, 9)].map(|said| said == NOTIFY),
+            [false, false, false, true, true]
+        );
+    }
+
+    #[test]
     fn asking_about_an_open_file_and_sending_without_an_address_are_not_reported() {
-        let code = program(&ways(), Reports::Deeds);
+        let code = program(&ways(), Reports { deeds: true, ..Reports::NOTHING });
         let architecture = native().architecture;
         let stat = |flags: u64| run(&code, architecture, low(libc::SYS_newfstatat), [3, 9, 9, flags, 0, 0]);
         assert_eq!((stat(0), stat(0x100), stat(0x1000)), (NOTIFY, NOTIFY, ALLOW));
@@ -618,7 +733,7 @@ mod tests {
 
     #[test]
     fn a_way_of_calling_that_is_not_understood_is_refused() {
-        let code = program(&ways(), Reports::Deeds);
+        let code = program(&ways(), Reports { deeds: true, ..Reports::NOTHING });
         assert_eq!(run(&code, 0xc000_0016, 5, [0; 6]), refuse(libc::ENOSYS));
         if cfg!(target_arch = "x86_64") {
             assert_eq!(run(&code, AUDIT_ARCH_X86_64, X32_CALLS | 2, [0; 6]), refuse(libc::ENOSYS));

@@ -15,7 +15,7 @@ pub(super) struct Bench {
     root: tempfile::TempDir,
     pub(super) environment: BTreeMap<String, OsString>,
     pub(super) offline: bool,
-    pub(super) entropy: Option<u64>,
+    pub(super) pins: Option<Pins>,
     /// How many jobs have run; an overlay takes no scratch directory that another has used.
     jobs: AtomicU32,
 }
@@ -37,7 +37,7 @@ impl Bench {
             ("TMPDIR".to_owned(), "/pv/tmp".into()),
             ("LC_ALL".to_owned(), "C.UTF-8".into()),
         ]);
-        Self { root, environment, offline: false, entropy: None, jobs: AtomicU32::new(0) }
+        Self { root, environment, offline: false, pins: None, jobs: AtomicU32::new(0) }
     }
 
     pub(super) fn file(&self, path: &str, text: &str) {
@@ -85,7 +85,7 @@ impl Bench {
             world: Some(world),
             observe: true,
             permission: None,
-            entropy: self.entropy,
+            pins: self.pins.as_ref(),
         };
         run(&job, &mut |_| {}, &Stop::new())
     }
@@ -118,7 +118,7 @@ impl Bench {
             world,
             observe,
             permission: None,
-            entropy: self.entropy,
+            pins: self.pins.as_ref(),
         };
         let mut printed = String::new();
         let outcome = run(&job, &mut |line| printed += &(String::from_utf8_lossy(line) + "\n"), stop).unwrap();
@@ -521,7 +521,7 @@ fn a_directory_that_is_not_in_the_world_and_a_variable_with_a_zero_byte_are_erro
         world: Some(&world),
         observe: true,
         permission: None,
-        entropy: None,
+        pins: None,
     };
     let none = Path::new("/pv/work/none");
     let error = run(&job(none, &bench.environment), &mut |_| {}, &Stop::new()).unwrap_err();
@@ -558,7 +558,7 @@ fn what_is_not_permitted_looks_as_if_it_were_not_there() {
         world: Some(&world),
         observe: true,
         permission: Some(&may),
-        entropy: None,
+        pins: None,
     };
     let mut printed = String::new();
     run(&job, &mut |line| printed += &(String::from_utf8_lossy(line) + "\n"), &Stop::new()).unwrap();

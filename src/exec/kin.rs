@@ -1,9 +1,10 @@
-//! Who starts whom among a job's threads, where entropy is pinned.
+//! Who starts whom among a job's threads, where something is pinned that depends on it.
 //!
 //! A thread of its own traces the job and stops it when somebody starts a process or a thread, and when a program is
-//! executed; in between everything goes at its own speed. A new thread does not begin before its lineage is known. A program
-//! that begins is given 16 bytes of entropy by the kernel itself, which are replaced before it can look at them; and the
-//! kernel's library, where that answers calls for entropy within the process, is hidden from it. Source: ptrace(2), getauxval(3), vdso(7).
+//! executed; in between everything goes at its own speed, unless the schedule says otherwise. A new thread does not begin before
+//! its lineage is known. A program that begins is given 16 bytes of entropy by the kernel itself, which are replaced before it can
+//! look at them; and the kernel's library, where that answers calls within the process, is hidden from it.
+//! Source: ptrace(2), getauxval(3), vdso(7).
 
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
@@ -16,7 +17,10 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use super::entropy::Streams;
 use super::memory::Memory;
-use super::tracer::{EVENT_STOP, ask, is_stop, next_traced};
+use super::pins::Pins;
+use super::schedule::{Held, delays};
+use super::threads::Threads;
+use super::tracer::{EVENT_STOP, ask, is_stop, next_traced, traced_now};
 
 /// Those who are started are traced too; nobody outlives the tracer.
 const OPTIONS: c_int = libc::PTRACE_O_TRACEFORK
@@ -36,60 +40,98 @@ const WORDS_MAX: u64 = 1 << 22;
 
 /// A thread that follows who starts whom.
 pub(super) struct Kin<'scope> {
-    thread: ScopedJoinHandle<'scope, ()>,
-    streams: Arc<Streams>,
+    thread: ScopedJoinHandle<'scope, u64>,
+    threads: Arc<Threads>,
+}
+
+/// What is known of a job that was followed to its end.
+pub(super) struct Followed {
+    /// Whether nobody got what is the system's own.
+    pub(super) is_whole: bool,
+    /// How many processes and threads it started after its first.
+    pub(super) started: u64,
 }
 
 impl<'scope> Kin<'scope> {
-    /// Follows the process `command`, which has not executed its program, and gives entropy from `seed`.
+    /// Follows the process `command`, the first of `threads`, which has not executed its program.
     ///
     /// # Errors
     ///
     /// What the system says if it may not be traced.
-    pub(super) fn attach(command: i32, seed: u64, scope: &'scope Scope<'scope, '_>) -> io::Result<Self> {
-        let streams = Arc::new(Streams::new(seed, command));
+    pub(super) fn attach(
+        command: i32,
+        pins: &Pins,
+        threads: &Arc<Threads>,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> io::Result<Self> {
         let (attached, is_attached) = mpsc::sync_channel(1);
-        let theirs = Arc::clone(&streams);
+        let theirs = Arc::clone(threads);
+        let pins = pins.clone();
         let follow = move || {
             let seized = ask(libc::PTRACE_SEIZE, command, 0, OPTIONS as usize);
             let go_on = seized.is_ok();
             let _ = attached.send(seized);
-            if go_on {
-                Follow { streams: &theirs, unborn: BTreeSet::new() }.follow();
+            if !go_on {
+                return 0;
             }
+            let streams = pins.entropy.map(|seed| Streams::new(seed, Arc::clone(&theirs)));
+            let mut follow = Follow {
+                threads: &theirs,
+                streams,
+                pins: &pins,
+                unborn: BTreeSet::new(),
+                held: Held::default(),
+                started: 0,
+            };
+            follow.follow();
+            follow.started
         };
         let thread = Builder::new().name("kin".to_owned()).spawn_scoped(scope, follow)?;
         is_attached.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
-        Ok(Self { thread, streams })
+        Ok(Self { thread, threads: Arc::clone(threads) })
     }
 
-    /// Returns the streams that the job's threads are given.
-    pub(super) fn streams(&self) -> Arc<Streams> {
-        Arc::clone(&self.streams)
-    }
-
-    /// Waits until the job is gone; returns whether all entropy that it was given came from the seed.
-    pub(super) fn finish(self) -> bool {
-        self.thread.join().is_ok() && self.streams.is_whole()
+    /// Waits until the job is gone; returns what is known of it.
+    pub(super) fn finish(self) -> Followed {
+        let started = self.thread.join();
+        Followed { is_whole: started.is_ok() && self.threads.is_whole(), started: started.unwrap_or_default() }
     }
 }
 
 struct Follow<'f> {
-    streams: &'f Streams,
+    threads: &'f Threads,
+    streams: Option<Streams>,
+    pins: &'f Pins,
     /// New threads of which we have not been told yet who started them.
     unborn: BTreeSet<i32>,
+    /// Those that do not go on yet.
+    held: Held,
+    started: u64,
 }
 
 impl Follow<'_> {
-    fn follow(mut self) {
-        while let Some((pid, status)) = next_traced() {
+    fn follow(&mut self) {
+        while let Some((pid, status)) = self.next() {
             if libc::WIFSTOPPED(status) {
                 self.stopped(pid, libc::WSTOPSIG(status), status >> 16);
             } else {
-                self.streams.ended(pid);
+                self.threads.ended(pid);
                 self.unborn.remove(&pid);
+                self.held.ended(pid).into_iter().for_each(|thread| go_on(thread, 0));
             }
         }
+    }
+
+    /// Waits until something is to be said of a thread; meanwhile lets those go on whose time has come.
+    fn next(&mut self) -> Option<(i32, c_int)> {
+        while !self.held.is_empty() {
+            match traced_now() {
+                Ok(None) => self.held.due().into_iter().for_each(|thread| go_on(thread, 0)),
+                Ok(next) => return next,
+                Err(_) => return None,
+            }
+        }
+        next_traced()
     }
 
     /// Lets a stopped thread go on. A failure means that it has been killed, which the next wait tells.
@@ -102,32 +144,52 @@ impl Follow<'_> {
                 let _ = ask(libc::PTRACE_LISTEN, pid, 0, 0);
                 return;
             }
-            EVENT_STOP if !self.streams.knows(pid) => {
+            EVENT_STOP if !self.threads.knows(pid) => {
                 self.unborn.insert(pid);
                 return;
             }
-            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => self.started(pid),
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+                self.started(pid);
+                return;
+            }
             libc::PTRACE_EVENT_EXEC => self.executed(pid),
             _ => {}
         }
-        go_on(pid, pass_on);
+        // Whoever was held back before it began is let go by the clock and by nothing else.
+        if !self.held.has(pid) {
+            go_on(pid, pass_on);
+        }
     }
 
+    /// Lets a thread and the one that it has started go on, each when its time has come.
     fn started(&mut self, parent: i32) {
-        if let Some(child) = message(parent) {
-            self.streams.born(parent, child);
-            if self.unborn.remove(&child) {
-                go_on(child, 0);
-            }
+        let Some(child) = message(parent) else {
+            go_on(parent, 0);
+            return;
+        };
+        self.started += 1;
+        self.threads.born(parent, child);
+        let has_stopped = self.unborn.remove(&child);
+        let lineage = self.threads.lineage(child);
+        let (first, then) = delays(self.pins.schedule, lineage, child);
+        match then {
+            Some(until) => self.held.hold(parent, until),
+            None => go_on(parent, 0),
+        }
+        match first {
+            Some(until) => self.held.hold(child, until),
+            None if has_stopped => go_on(child, 0),
+            None => {}
         }
     }
 
     fn executed(&mut self, process: i32) {
         if let Some(former) = message(process) {
-            self.streams.executed(former, process);
+            self.threads.executed(former, process);
+            self.held.executed(former, process);
         }
         if self.prepare(process).is_none() {
-            self.streams.escapes();
+            self.threads.escapes();
         }
     }
 
@@ -147,11 +209,13 @@ impl Follow<'_> {
             match word(place)? {
                 AT_NULL => return Some(()),
                 AT_RANDOM => {
-                    let mut bytes = [0; 16];
-                    self.streams.draw(process)?.fill(&mut bytes);
-                    memory.write(word(place + 1)?, &bytes).filter(|written| *written == bytes.len())?;
+                    if let Some(streams) = &self.streams {
+                        let mut bytes = [0; 16];
+                        streams.draw(process)?.fill(&mut bytes);
+                        memory.write(word(place + 1)?, &bytes).filter(|written| *written == bytes.len())?;
+                    }
                 }
-                AT_SYSINFO_EHDR => {
+                AT_SYSINFO_EHDR if self.pins.entropy.is_some() || self.pins.tells_time() => {
                     // Its key is a small number in either width.
                     let key = AT_IGNORE.to_ne_bytes();
                     let key = if cfg!(target_endian = "big") { &key[8 - bytes_each..] } else { &key[..bytes_each] };

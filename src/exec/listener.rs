@@ -11,13 +11,12 @@
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
-use std::sync::Arc;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::entropy::{Streams, UUID};
+use super::answers::Answers;
 use super::filter::{Calls, Deed, ways};
 use super::memory::Memory;
 use super::observation::{Observation, Rung};
@@ -62,6 +61,14 @@ struct Response {
     flags: u32,
 }
 
+impl Response {
+    /// Returns an answer in place of the kernel's: a number, or an error.
+    fn new(id: u64, answer: Result<i64, i32>) -> Self {
+        let (value, error) = answer.map_or_else(|error| (0, -error), |value| (value, 0));
+        Self { id, value, error, flags: 0 }
+    }
+}
+
 /// As `struct seccomp_notif_addfd`.
 #[repr(C)]
 struct Added {
@@ -82,7 +89,7 @@ pub(super) struct Reporter<'scope> {
 impl<'scope> Reporter<'scope> {
     /// Lets a thread answer what is reported at `descriptor`, and `witness` see it.
     ///
-    /// `ends_surely` says that no process of the job outlives it; with `streams` it is given entropy from them.
+    /// `ends_surely` says that no process of the job outlives it; with `answers` it is given what is pinned.
     ///
     /// # Errors
     ///
@@ -91,7 +98,7 @@ impl<'scope> Reporter<'scope> {
         descriptor: OwnedFd,
         mut witness: Witness<'scope>,
         ends_surely: bool,
-        streams: Option<Arc<Streams>>,
+        answers: Option<Answers>,
         scope: &'scope Scope<'scope, '_>,
     ) -> io::Result<Self> {
         // SAFETY: the call takes its argument by value. Kernels before 6.6 refuse it, which only costs time.
@@ -99,7 +106,7 @@ impl<'scope> Reporter<'scope> {
         let (stopped, going) = io::pipe()?;
         // Polling costs one more call for each report.
         let polled = (!ends_surely || kernel_version() < WAKES_AT_THE_END).then_some(stopped);
-        let listener = Listener { descriptor, polled, ways: ways(), streams };
+        let listener = Listener { descriptor, polled, ways: ways(), answers };
         let answer = move || {
             listener.serve(&mut witness);
             witness
@@ -139,8 +146,8 @@ struct Listener {
     /// What is closed when nothing is to be waited for any more; `None` if the kernel tells that by itself.
     polled: Option<PipeReader>,
     ways: Vec<Calls>,
-    /// Where entropy comes from if not from the system.
-    streams: Option<Arc<Streams>>,
+    /// What answers in place of the kernel, if something does.
+    answers: Option<Answers>,
 }
 
 impl Listener {
@@ -190,17 +197,22 @@ impl Listener {
 
     /// Lets `witness` see a report, and answers it.
     fn answer(&self, report: &Report, witness: &mut Witness<'_>) {
-        if let Some(answer) = self.draw(report) {
-            let (value, error) = answer.map_or_else(|error| (0, -error), |value| (value, 0));
+        if let Some(answer) = self.asked(report) {
             // A failure means that whoever waited for it has been killed.
-            self.send(&Response { id: report.id, value, error, flags: 0 });
+            self.send(&Response::new(report.id, answer));
             return;
         }
         let (mut seen, mut answer) = (None, Answer::Go);
         if let Some((call, memory)) = self.understand(report) {
             let what = witness.look(&call, &memory);
-            if self.give_uuid(report, &call, &memory, &what) {
+            if self.give_file(report, &call, &memory, &what) {
                 witness.note(&call, what);
+                return;
+            }
+            if let Some(listed) = self.list(report, &call, &memory, &what) {
+                if self.send(&Response::new(report.id, listed)) {
+                    witness.note(&call, what);
+                }
                 return;
             }
             answer = what.answer;
@@ -208,7 +220,7 @@ impl Listener {
         }
         let response = match answer {
             Answer::Go => Response { id: report.id, value: 0, error: 0, flags: CONTINUE },
-            Answer::Refuse(error) => Response { id: report.id, value: 0, error: -error, flags: 0 },
+            Answer::Refuse(error) => Response::new(report.id, Err(error)),
         };
         let sent = self.send(&response);
         if let Some((call, what)) = seen.filter(|_| sent) {
@@ -221,18 +233,26 @@ impl Listener {
         unsafe { libc::ioctl(self.descriptor.as_raw_fd(), SEND, ptr::from_ref(response)) == 0 }
     }
 
-    /// Returns the answer to a call for entropy, if it is not the system's to give.
-    fn draw(&self, report: &Report) -> Option<Result<i64, i32>> {
-        let streams = self.streams.as_ref()?;
+    /// Returns the answer to what a call asks for, if it is not the system's to give.
+    fn asked(&self, report: &Report) -> Option<Result<i64, i32>> {
+        let answers = self.answers.as_ref()?;
         let way = self.ways.iter().find(|way| way.is(report.architecture))?;
-        let draw = way.draw(report.number.into())?;
+        let asked = way.asked(report.number.into())?;
         let pid = i32::try_from(report.pid).ok()?;
-        streams.answer(draw, pid, &report.arguments, &Memory::new(pid, way.is_short()))
+        answers.answer(asked, pid, &report.arguments, &Memory::new(pid, way.is_short()))
     }
 
-    /// Answers the opening of the file that makes up identifiers with one of our own. Returns whether that was done.
-    fn give_uuid(&self, report: &Report, call: &Call, memory: &Memory, what: &Seen) -> bool {
-        let Some(streams) = self.streams.as_ref().filter(|_| what.answer == Answer::Go && what.reads(UUID)) else {
+    /// Returns the answer to the listing of a directory, if it is not the system's to give.
+    fn list(&self, report: &Report, call: &Call, memory: &Memory, what: &Seen) -> Option<Result<i64, i32>> {
+        let is_ours = call.deed == Deed::List && what.answer == Answer::Go && !memory.is_short();
+        let answers = self.answers.as_ref().filter(|_| is_ours && i64::from(report.number) == libc::SYS_getdents64)?;
+        answers.list(call.pid, &call.arguments, memory)
+    }
+
+    /// Answers the opening of a file in whose place the job gets another. Returns whether that was done.
+    fn give_file(&self, report: &Report, call: &Call, memory: &Memory, what: &Seen) -> bool {
+        let given = self.answers.as_ref().filter(|_| what.answer == Answer::Go);
+        let Some((answers, given)) = given.and_then(|answers| Some((answers, answers.file(call.pid, what)?))) else {
             return false;
         };
         let flags = match call.deed {
@@ -240,9 +260,9 @@ impl Listener {
             Deed::OpenHow => memory.long(call.arguments[2]).unwrap_or_default(),
             _ => return false,
         };
-        let given = streams.uuid(call.pid).is_ok_and(|file| self.add(report.id, &file, flags));
+        let given = given.is_ok_and(|file| self.add(report.id, &file, flags));
         if !given {
-            streams.escapes();
+            answers.escapes();
         }
         given
     }

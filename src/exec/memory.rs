@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
 use std::ffi::c_void;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The longest path that the kernel takes, in bytes, with the zero at its end.
 const PATH_MAX: usize = 4096;
@@ -11,17 +11,25 @@ const PAGE: usize = 4096;
 /// So much of a path is read at first, in bytes: most are shorter.
 const SHORT: usize = 256;
 
-/// Returns whether a socket of a process is one for a stream; also if that cannot be found out.
+/// Returns the process that a thread belongs to.
+pub(super) fn leader(thread: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// Returns a copy of a descriptor of a process.
 #[expect(clippy::cast_possible_truncation, reason = "a descriptor is an int, whatever fills the register")]
+pub(super) fn descriptor(process: i32, number: u64) -> Option<OwnedFd> {
+    let process = rustix::process::Pid::from_raw(process)?;
+    let handle = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).ok()?;
+    rustix::process::pidfd_getfd(handle, number as i32, rustix::process::PidfdGetfdFlags::empty()).ok()
+}
+
+/// Returns whether a socket of a process is one for a stream; also if that cannot be found out.
 pub(super) fn is_stream(pid: i32, socket: u64) -> bool {
     let kind = || -> Option<i32> {
         // Only a leader of threads has a handle, and all of them have the same descriptors.
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let leader: i32 = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
-        let handle =
-            rustix::process::pidfd_open(rustix::process::Pid::from_raw(leader)?, rustix::process::PidfdFlags::empty());
-        let flags = rustix::process::PidfdGetfdFlags::empty();
-        let copy = rustix::process::pidfd_getfd(handle.ok()?, socket as i32, flags).ok()?;
+        let copy = descriptor(leader(pid)?, socket)?;
         let (mut kind, mut length) = (0_i32, 4_u32);
         // SAFETY: the answer is an int, and there is room for one.
         let asked = unsafe {

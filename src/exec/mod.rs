@@ -17,7 +17,11 @@
 //!   (and is then stopped by the system until its time limit).
 //! - Processes that took on another user's rights may refuse to be ended.
 
+#[cfg(target_os = "linux")]
+mod answers;
 mod cgroup;
+#[cfg(target_os = "linux")]
+mod clocks;
 #[cfg(target_os = "linux")]
 mod directories;
 mod enter;
@@ -32,6 +36,8 @@ mod filter;
 mod kin;
 #[cfg(target_os = "linux")]
 mod listener;
+#[cfg(target_os = "linux")]
+mod listings;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;
@@ -43,14 +49,19 @@ mod obstacle;
 mod output;
 #[cfg(target_os = "linux")]
 mod peers;
+mod pins;
 #[cfg(target_os = "linux")]
 mod raw;
+#[cfg(target_os = "linux")]
+mod schedule;
 #[cfg(target_os = "linux")]
 mod spawn;
 mod start;
 mod stop;
 mod table;
 mod terminal;
+#[cfg(target_os = "linux")]
+mod threads;
 #[cfg(target_os = "linux")]
 mod tracer;
 #[cfg(target_os = "linux")]
@@ -81,6 +92,9 @@ mod isolated_tests;
 mod network_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
+mod pins_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod strace_tests;
 #[cfg(test)]
 mod tests;
@@ -103,6 +117,7 @@ pub use enter::enter;
 pub use observation::{Gap, Observation, Rung, Touch};
 pub use obstacle::{Cause, Obstacle};
 pub use output::MAX_LINE_BYTES;
+pub use pins::{Listing, Pins, Schedule};
 pub use stop::Stop;
 pub use watch::GRACE;
 pub use words::{Word, words};
@@ -141,8 +156,8 @@ pub struct Job<'a> {
     pub observe: bool,
     /// What it may read, if not everything; the rest looks as if it were not there. Holds only where it is observed.
     pub permission: Option<&'a Permission<'a>>,
-    /// The seed of the entropy that it is given, if not the system's own.
-    pub entropy: Option<u64>,
+    /// What it is given in place of what the system happens to give; `None` gives it the system's own.
+    pub pins: Option<&'a Pins>,
 }
 
 /// Says whether a path may be read.
@@ -207,8 +222,8 @@ pub enum ExecError {
     /// The system does not let us make the view of the file system that it was to get.
     #[error("cannot isolate a command here: {0}")]
     World(Obstacle),
-    /// The system does not let us give it entropy from a seed.
-    #[error("cannot pin the entropy of a command here: {0}")]
+    /// The system does not let us give it something in place of its own.
+    #[error("cannot pin what a command is given here: {0}")]
     NotPinned(Unpinned),
     /// It was started, but the system lost its end or its output.
     #[error("cannot follow `{program}`")]
@@ -223,7 +238,7 @@ pub enum ExecError {
     Log(#[from] DiskError),
 }
 
-/// Why a job cannot be given entropy from a seed.
+/// Why a job cannot be given something in place of what the system gives.
 #[derive(Debug, thiserror::Error)]
 pub enum Unpinned {
     /// It has no world of its own.
@@ -239,7 +254,7 @@ pub enum Unpinned {
 
 /// Runs `job` to its end and returns how it ended; nothing that it started is alive afterwards (see the limits above).
 ///
-/// Its standard input is empty, its umask 022, its process group its own.
+/// Its standard input is empty, its umask 022 if that is not pinned, its process group its own.
 /// `on_line` gets what it prints, line by line without the newline; a line
 /// longer than [`MAX_LINE_BYTES`] comes in pieces. It is called on this thread:
 /// while it works, the command waits. When the time limit is over or `stop` is

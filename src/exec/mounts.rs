@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::slice;
 
+use super::pins::Pins;
 use super::raw;
 use super::world::{Image, PLACE, WORKPLACE, World};
 
@@ -60,6 +61,8 @@ pub(super) enum Op {
     Name(CString),
     /// Starts the loopback device.
     Loopback,
+    /// Writes into a file of the system's.
+    Write(CString, CString),
 }
 
 impl Op {
@@ -106,12 +109,13 @@ pub(super) fn tops() -> io::Result<Vec<Top>> {
     Ok(tops)
 }
 
-/// Returns the calls that make `world`, in order; `tops` is what lies at the top of the machine's tree.
+/// Returns the calls that make `world`, in order; `tops` is what lies at the top of the machine's tree, and of `pins` those
+/// are followed that are the world's.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::InvalidInput`] if a path has a zero byte.
-pub(super) fn plan(world: &World, tops: &[Top]) -> io::Result<Vec<Op>> {
+pub(super) fn plan(world: &World, tops: &[Top], pins: Option<&Pins>) -> io::Result<Vec<Op>> {
     let base = &world.base;
     // Nothing that is mounted here shows outside.
     let mut ops = vec![mount("", "/", "", libc::MS_REC | libc::MS_SLAVE, "")?];
@@ -136,10 +140,14 @@ pub(super) fn plan(world: &World, tops: &[Top]) -> io::Result<Vec<Op>> {
         Op::Enter(literal("/")),
         Op::Unmount(literal(OLD)),
         Op::Remove(literal(OLD)),
-        Op::Name(literal(HOSTNAME)),
+        Op::Name(text(OsStr::new(pins.and_then(|pins| pins.hostname.as_deref()).unwrap_or(HOSTNAME)))?),
     ]);
     if world.offline {
         ops.push(Op::Loopback);
+    }
+    if let Some(first) = pins.and_then(|pins| pins.first_pid) {
+        let last = text(OsStr::new(&first.saturating_sub(1).to_string()))?;
+        ops.push(Op::Write(literal("/proc/sys/kernel/ns_last_pid"), last));
     }
     Ok(ops)
 }
@@ -291,6 +299,13 @@ unsafe fn one(op: &Op) -> Result<(), i32> {
             }
             Op::Name(name) => raw::call(libc::SYS_sethostname, [at(name), name.to_bytes().len(), 0, 0, 0, 0]).map(drop),
             Op::Loopback => loopback(),
+            Op::Write(path, text) => {
+                let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as usize;
+                let file = raw::call(libc::SYS_openat, [here, at(path), flags, 0, 0, 0])?;
+                let written = raw::call(libc::SYS_write, [file, at(text), text.to_bytes().len(), 0, 0, 0]);
+                let _ = raw::call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
+                written.map(drop)
+            }
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Observation {
     pub isolated: bool,
     /// Whether all entropy that it was given came from its seed.
     pub pinned: bool,
+    /// How many processes and threads it started after its first, if somebody followed that.
+    pub started: Option<u64>,
     /// Every path that it touched.
     pub touched: BTreeMap<PathBuf, Touch>,
     /// Whom it talked to, as `host:port`, with the program that did so first. What the job itself listens on is left out.

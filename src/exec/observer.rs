@@ -3,13 +3,19 @@
 #[cfg(target_os = "linux")]
 use std::os::fd::OwnedFd;
 #[cfg(target_os = "linux")]
+use std::sync::Arc;
+#[cfg(target_os = "linux")]
 use std::thread::Scope;
 
+#[cfg(target_os = "linux")]
+use super::answers::Answers;
 #[cfg(target_os = "linux")]
 use super::kin::Kin;
 #[cfg(target_os = "linux")]
 use super::listener::Reporter;
 use super::observation::{Observation, Rung};
+#[cfg(target_os = "linux")]
+use super::threads::Threads;
 #[cfg(target_os = "linux")]
 use super::tracer::Tracer;
 #[cfg(target_os = "linux")]
@@ -21,9 +27,12 @@ use super::{ExecError, Job, Unpinned};
 pub(super) struct Observer<'scope> {
     isolated: bool,
     means: Means<'scope>,
-    /// Who pins its entropy, if it is pinned.
+    /// Who follows who starts whom, if that is needed.
     #[cfg(target_os = "linux")]
     kin: Option<Kin<'scope>>,
+    /// Whether its entropy is pinned.
+    #[cfg(target_os = "linux")]
+    pinned: bool,
 }
 
 enum Means<'scope> {
@@ -51,7 +60,7 @@ impl<'scope> Observer<'scope> {
     ///
     /// # Errors
     ///
-    /// [`ExecError::Start`] if the job's reports cannot be taken, [`ExecError::NotPinned`] if its entropy was to be
+    /// [`ExecError::Start`] if the job's reports cannot be taken, [`ExecError::NotPinned`] if something was to be
     /// pinned and cannot be. It must not go on then.
     #[cfg(target_os = "linux")]
     pub(super) fn new(
@@ -61,22 +70,28 @@ impl<'scope> Observer<'scope> {
         scope: &'scope Scope<'scope, '_>,
     ) -> Result<Self, ExecError> {
         let isolated = job.world.is_some();
-        let kin = match job.entropy {
-            None => None,
-            Some(_) if !isolated => return Err(ExecError::NotPinned(Unpinned::InTheOpen)),
-            Some(_) if listener.is_err() => return Err(ExecError::NotPinned(Unpinned::Unreported)),
-            Some(seed) => {
-                let untraced = |error| ExecError::NotPinned(Unpinned::Untraced(error));
-                Some(Kin::attach(command, seed, scope).map_err(untraced)?)
+        let mut kin = None;
+        let mut answers = None;
+        if let Some(pins) = job.pins {
+            if !isolated {
+                return Err(ExecError::NotPinned(Unpinned::InTheOpen));
             }
-        };
+            if pins.needs_reports() && listener.is_err() {
+                return Err(ExecError::NotPinned(Unpinned::Unreported));
+            }
+            let threads = Arc::new(Threads::new(command));
+            if pins.needs_kin() {
+                let untraced = |error| ExecError::NotPinned(Unpinned::Untraced(error));
+                kin = Some(Kin::attach(command, pins, &threads, scope).map_err(untraced)?);
+            }
+            answers = Some(Answers::new(pins, &threads)).filter(|_| pins.needs_reports());
+        }
         let witness = || Witness::new(isolated, job.permission);
         let means = match (choose(job.observe, listener.is_ok(), isolated), listener) {
             (Rung::Notify, Ok(descriptor)) => {
                 // A world ends with its init; elsewhere somebody may get away, and does not end.
-                let streams = kin.as_ref().map(Kin::streams);
                 let failed = |source| ExecError::Start { program: job.command.program().to_owned(), source };
-                Means::Notify(Reporter::start(descriptor, witness(), isolated, streams, scope).map_err(failed)?)
+                Means::Notify(Reporter::start(descriptor, witness(), isolated, answers, scope).map_err(failed)?)
             }
             // Whoever is traced already, or may not be, is not observed.
             (Rung::Ptrace, _) => {
@@ -84,7 +99,7 @@ impl<'scope> Observer<'scope> {
             }
             _ => Means::None(std::marker::PhantomData),
         };
-        Ok(Self { isolated, means, kin })
+        Ok(Self { isolated, means, kin, pinned: job.pins.is_some_and(|pins| pins.entropy.is_some()) })
     }
 
     /// Returns one that sees nothing.
@@ -104,7 +119,12 @@ impl<'scope> Observer<'scope> {
         };
         let seen = seen.unwrap_or_else(|| Observation { isolated: self.isolated, ..Observation::default() });
         #[cfg(target_os = "linux")]
-        let seen = Observation { pinned: self.kin.is_some_and(Kin::finish), ..seen };
+        let seen = match self.kin.map(Kin::finish) {
+            None => seen,
+            Some(followed) => {
+                Observation { pinned: self.pinned && followed.is_whole, started: Some(followed.started), ..seen }
+            }
+        };
         seen
     }
 }

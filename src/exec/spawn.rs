@@ -78,8 +78,11 @@ pub(super) struct Order {
     pub(super) output: OwnedFd,
     /// Where errors go if somebody sits before the job: then it stays in the session of the terminal. Else they go to the output.
     pub(super) attended: Option<OwnedFd>,
-    /// How many calls are to be reported, if the kernel does that.
+    /// Which calls are to be reported, if the kernel does that.
     pub(super) reports: Reports,
+    pub(super) umask: u32,
+    /// Whether programs lie at the same addresses each time.
+    pub(super) fixed_layout: bool,
 }
 
 /// A job that was started.
@@ -126,13 +129,13 @@ struct Plan {
 pub(super) fn start(mut order: Order) -> Result<Started, (Stage, io::Error)> {
     // Whoever cannot take the listener must not make one: a command would wait for good.
     if !can_take_listeners() {
-        order.reports = Reports::Nothing;
+        order.reports = Reports::NOTHING;
     }
     let process = |error| (Stage::Process, error);
     let (mut ours, theirs) = UnixStream::pair().map_err(process)?;
     pass_credentials(&ours).map_err(process)?;
     let (gate, gate_end) = io::pipe().map_err(process)?;
-    let (filter, quiet) = (filter::of(order.reports), filter::of(Reports::Nothing));
+    let (filter, quiet) = (filter::of(order.reports), filter::of(Reports::NOTHING));
     let pointers = |texts: &[CString]| -> Vec<*const c_char> {
         texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
     };
@@ -508,7 +511,10 @@ extern "C" fn command(plan: *mut c_void) -> c_int {
             }
         }
         close_all(plan, SOCKET + 1, libc::CLOSE_RANGE_CLOEXEC as usize);
-        let _ = raw::call(libc::SYS_umask, [0o022, 0, 0, 0, 0, 0]);
+        let _ = raw::call(libc::SYS_umask, [plan.order.umask as usize, 0, 0, 0, 0, 0]);
+        if plan.order.fixed_layout {
+            let _ = raw::call(libc::SYS_personality, [libc::ADDR_NO_RANDOMIZE as usize, 0, 0, 0, 0, 0]);
+        }
         forget_handlers();
         let none = 0_u64;
         let set = libc::SIG_SETMASK as usize;
@@ -612,7 +618,7 @@ unsafe fn listen(plan: &Plan) -> Result<usize, i32> {
             raw::call(libc::SYS_seccomp, [SECCOMP_SET_MODE_FILTER, flags, ptr::from_ref(program) as usize, 0, 0, 0])
         };
         let mut listener = Err(libc::ENOSYS);
-        if plan.order.reports != Reports::Nothing {
+        if plan.order.reports != Reports::NOTHING {
             // Without the second flag a signal makes a call start anew; kernels before 5.19 do not know it.
             listener = set(&reporting, NEW_LISTENER | WAIT_KILLABLE);
             if listener == Err(libc::EINVAL) {

@@ -14,12 +14,17 @@ use super::family::{Family, First, Identity};
 use super::members::Members;
 use super::observer::Observer;
 use super::obstacle::{Obstacle, Stopped};
+#[cfg(target_os = "linux")]
+use super::pins::Pins;
 use super::terminal::Terminal;
 use super::world::{PLACE, World};
 use super::{Command, ExecError, Job};
 
 /// The shell that every system with a POSIX shell has at this place.
 pub(super) const SHELL: &str = "/bin/sh";
+/// The mask of file modes of a job that has no other.
+#[cfg(target_os = "linux")]
+const UMASK: u32 = 0o022;
 
 /// Makes a world once and executes nothing in it.
 ///
@@ -40,7 +45,7 @@ pub(super) fn try_world(world: &World) -> Result<(), ExecError> {
         world: Some(world),
         observe: false,
         permission: None,
-        entropy: None,
+        pins: None,
     };
     std::thread::scope(|scope| match start(&job, scope)?.members.end() {
         Ok(_) => Ok(()),
@@ -155,6 +160,7 @@ fn processes<'scope>(
     use super::spawn::{self, Order, Stage};
 
     let program = job.command.program();
+    let pins = job.pins;
     let failed = |source| ExecError::Start { program: program.to_owned(), source };
     let text = |value: &OsStr| mounts::text(value).map_err(failed);
     let world = match job.world {
@@ -162,7 +168,7 @@ fn processes<'scope>(
         Some(wanted) => {
             let failed = |error| ExecError::World(Obstacle::new(Stopped::Elsewhere, &error));
             let tops = if wanted.image.is_some() { Vec::new() } else { mounts::tops().map_err(failed)? };
-            let ops = mounts::plan(wanted, &tops).map_err(failed)?;
+            let ops = mounts::plan(wanted, &tops, job.pins).map_err(failed)?;
             Some((ops, wanted.offline))
         }
     };
@@ -177,7 +183,9 @@ fn processes<'scope>(
     let (attended, terminal) = streams.attended.unzip();
     let order = Order {
         world,
-        user: job.world.and_then(|world| world.image.as_ref()).map(|image| image.user),
+        user: pins
+            .and_then(|pins| pins.user)
+            .or_else(|| job.world.and_then(|world| world.image.as_ref()).map(|image| image.user)),
         directory: text(directory.as_os_str())?,
         program: text(path.as_os_str())?,
         arguments: words.map(|word| text(OsStr::new(word))).collect::<Result<_, _>>()?,
@@ -185,11 +193,14 @@ fn processes<'scope>(
         input: streams.input,
         output: streams.output,
         attended,
-        reports: match (job.observe, job.entropy) {
-            (false, _) => Reports::Nothing,
-            (true, None) => Reports::Deeds,
-            (true, Some(_)) => Reports::Draws,
+        reports: Reports {
+            deeds: job.observe,
+            entropy: job.observe && pins.is_some_and(|pins| pins.entropy.is_some()),
+            time: job.observe && pins.is_some_and(Pins::tells_time),
+            processors: job.observe && pins.is_some_and(|pins| pins.processors.is_some()),
         },
+        umask: pins.and_then(|pins| pins.umask).unwrap_or(UMASK),
+        fixed_layout: pins.is_some_and(|pins| pins.fixed_layout),
     };
     let identity = Identity::new(job.environment, printed);
     let refused = |(stage, source): (Stage, io::Error)| match stage {
@@ -253,7 +264,7 @@ fn processes<'scope>(
     if job.world.is_some() {
         return Err(ExecError::World(Obstacle::new(Stopped::Namespaces, &io::ErrorKind::Unsupported.into())));
     }
-    if job.entropy.is_some() {
+    if job.pins.is_some() {
         return Err(ExecError::NotPinned(super::Unpinned::InTheOpen));
     }
     #[expect(clippy::disallowed_methods, reason = "the one place that starts the commands of users")]

@@ -540,7 +540,7 @@ fn a_traced_job_does_not_find_what_it_may_not_read() {
             world: Some(&world),
             observe: true,
             permission: Some(&may),
-            entropy: None,
+            pins: None,
         };
         let mut printed = String::new();
         let outcome = run(&job, &mut |line| printed += &(String::from_utf8_lossy(line) + "\n"), &Stop::new()).unwrap();

@@ -46,7 +46,7 @@ impl Bench {
             world: None,
             observe: true,
             permission: None,
-            entropy: None,
+            pins: None,
         };
         run(&job, on_line, &self.stop)
     }
@@ -164,7 +164,7 @@ fn a_missing_directory_is_named() {
         world: None,
         observe: false,
         permission: None,
-        entropy: None,
+        pins: None,
     };
     let error = run(&job, &mut |_| {}, &Stop::new()).unwrap_err();
     assert!(matches!(error, ExecError::NoDirectory { path } if path == missing));
@@ -185,7 +185,7 @@ fn a_log_that_cannot_be_made_is_an_error() {
         world: None,
         observe: false,
         permission: None,
-        entropy: None,
+        pins: None,
     };
     assert!(matches!(run(&job, &mut |_| {}, &Stop::new()), Err(ExecError::Log(_))));
     assert_eq!(bench.file("started"), None);
@@ -207,7 +207,7 @@ fn a_log_that_cannot_be_written_ends_the_command() {
         world: None,
         observe: false,
         permission: None,
-        entropy: None,
+        pins: None,
     };
     assert!(matches!(run(&job, &mut |_| {}, &Stop::new()), Err(ExecError::Log(_))));
     assert!(!bench.is_there("pid"));

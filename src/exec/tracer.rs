@@ -111,6 +111,21 @@ pub(super) fn next_traced() -> Option<(i32, c_int)> {
     }
 }
 
+/// Returns what is to be said of a thread that this one traces; `None` if that is nothing yet.
+///
+/// # Errors
+///
+/// What the system says if there is no such thread left.
+pub(super) fn traced_now() -> io::Result<Option<(i32, c_int)>> {
+    let mut status: c_int = 0;
+    // SAFETY: the status is written into a variable of this function.
+    match unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD | libc::WNOHANG) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some((pid, status))),
+    }
+}
+
 impl Trace<'_, '_> {
     fn follow(mut self) {
         while let Some((pid, status)) = next_traced() {

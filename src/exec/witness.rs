@@ -93,6 +93,7 @@ impl<'a> Witness<'a> {
             rung,
             isolated: self.isolated,
             pinned: false,
+            started: None,
             touched: self.touched.into_iter().map(path).collect(),
             peers,
             gaps: self.gaps,

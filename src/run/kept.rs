@@ -335,7 +335,7 @@ impl Entered<'_> {
             world: self.world.as_ref(),
             observe: false,
             permission: None,
-            entropy: None,
+            pins: None,
         })?)
     }
 }

@@ -134,7 +134,7 @@ impl Elsewhere {
             world: None,
             observe: false,
             permission: None,
-            entropy: None,
+            pins: None,
         };
         let outcome =
             exec::run(&job, &mut |line| said = String::from_utf8_lossy(line).chars().take(SAID_CHARS).collect(), stop);

@@ -14,7 +14,7 @@ use super::python;
 use super::recipe::outputs_of;
 use crate::disk::DiskError;
 use crate::environment;
-use crate::exec::{self, Command, End, ExecError, Job, Observation, PLACE, Permission, Stop};
+use crate::exec::{self, Command, End, ExecError, Job, Observation, PLACE, Permission, Pins, Stop};
 use crate::host;
 use crate::object::BlobId;
 use crate::path::ProjectPath;
@@ -86,6 +86,8 @@ pub(super) fn execute(
         Some(elsewhere) => elsewhere.command(step, &environment, grant.gpus()),
         None => (command, environment),
     };
+    let seed = recipe.seed.filter(|_| recipe.seeding.is_some_and(|rules| rules.entropy.is_some()));
+    let pins = seed.map(|seed| Pins { entropy: Some(seed), ..Pins::default() });
     let job = Job {
         command: &command,
         directory: &directory,
@@ -96,7 +98,7 @@ pub(super) fn execute(
         world: world.as_ref(),
         observe: room.elsewhere.is_none(),
         permission,
-        entropy: recipe.seed.filter(|_| recipe.seeding.is_some_and(|rules| rules.entropy.is_some())),
+        pins: pins.as_ref(),
     };
     let outcome = match exec::run(&job, on_line, stop) {
         Err(ExecError::NoDirectory { .. }) if step.workdir.is_some() => {

@@ -406,7 +406,7 @@ pub(super) fn run(
         world: None,
         observe: false,
         permission: None,
-        entropy: None,
+        pins: None,
     };
     let mut tail: Vec<String> = Vec::new();
     let mut on_line = |line: &[u8]| {
