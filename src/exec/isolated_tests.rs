@@ -53,6 +53,7 @@ impl Bench {
             upper: ("upper".into(), scratch.into()),
             room: "room".into(),
             root: "root".into(),
+            workplace: WORKPLACE.into(),
             offline: self.offline,
             image: None,
         }

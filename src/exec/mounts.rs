@@ -18,7 +18,7 @@ use std::slice;
 
 use super::pins::Pins;
 use super::raw;
-use super::world::{Image, PLACE, WORKPLACE, World};
+use super::world::{Image, PLACE, World};
 
 /// Where the machine's tree hangs while the new one is made.
 const OLD: &str = "/.old";
@@ -135,7 +135,8 @@ pub(super) fn plan(world: &World, tops: &[Top], pins: Option<&Pins>) -> io::Resu
     ops.push(bind(old(&base.join(&world.room))?, literal(PLACE), libc::MS_BIND));
     // From inside, so that names relative to it need no escaping and stay short.
     ops.push(Op::Enter(old(base)?));
-    ops.extend(overlay(&world.lower, &world.upper, literal(WORKPLACE), libc::MS_NODEV)?);
+    let workplace = text(world.workplace.as_os_str())?;
+    ops.extend(overlay(&world.lower, &world.upper, workplace, libc::MS_NODEV)?);
     ops.extend([
         Op::Enter(literal("/")),
         Op::Unmount(literal(OLD)),

@@ -25,6 +25,8 @@ pub struct World {
     pub room: PathBuf,
     /// A directory, empty, in which the new tree is begun, relative to `base`.
     pub root: PathBuf,
+    /// Where the overlay lies, as the job sees it: a directory that is in `room`, most often [`WORKPLACE`].
+    pub workplace: PathBuf,
     /// Whether the network is cut off but for the job's own loopback.
     pub offline: bool,
     /// The files that lie where the machine's would be otherwise.

@@ -372,6 +372,7 @@ impl Kept {
             upper: (inside(upper), inside(scratch)),
             room: inside(self.place.join(room)),
             root: inside(self.place.join("root")),
+            workplace: WORKPLACE.into(),
             offline,
             image: None,
         })

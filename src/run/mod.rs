@@ -41,6 +41,7 @@ mod select;
 mod settle;
 mod shown;
 mod step;
+mod trial;
 mod turns;
 mod wanted;
 mod world;
@@ -77,6 +78,7 @@ pub use restore::{Placing, Restored, Restoring, edited_outputs, remembered_paths
 pub use schedule::{Capacity, Shortage};
 pub use select::{Role, Selection, UnknownStep, Wish, refuse_unknown};
 pub use step::Failure;
+pub use trial::{Conditions, Laboratory, Trial};
 pub use wanted::{pythons, wanted};
 
 /// Why a run could not be carried out. A step that fails is no such error.

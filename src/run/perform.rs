@@ -328,7 +328,7 @@ impl Running<'_> {
         let step = &self.work.pipeline.steps[index];
         (self.observer)(Event::Started { step: &step.name, reason: &reason });
         let earlier: BTreeSet<usize> = self.work.ancestors(index).iter().collect();
-        let (shown, provided) = (shown(step), self.provided(index));
+        let (shown, provided) = (shown(step), provided(self.work, index));
         let room = self.place.prepare(index, step, &earlier, finished, shown.as_ref(), provided)?;
         if let Some(why) = self.place.untold_reason() {
             (self.observer)(Event::NotIsolated { why: &why });
@@ -353,6 +353,7 @@ impl Running<'_> {
             &strip,
             &mut on_line,
             self.request.stop,
+            None,
         )?;
         room.keep.iter().try_for_each(Keep::move_out)?;
         if interrupted {
@@ -428,14 +429,6 @@ impl Running<'_> {
             done.recorded = self.keep(before, result, claim)?;
         }
         Ok(Outcome::done(done))
-    }
-
-    /// Returns the environment that is provided for a step.
-    fn provided(&self, index: usize) -> Provided<'_> {
-        let Work { pipeline, images, .. } = self.work;
-        let step = &pipeline.steps[index];
-        let image = image_of(pipeline, step).and_then(|digest| images.get_key_value(digest));
-        Provided { image, runtime: runtime_of(pipeline, step), venv: self.work.tools_of(index).venv() }
     }
 
     /// Notes how to come back to a step that has failed.
@@ -549,6 +542,14 @@ fn refuse_impossible(work: &Work<'_>, request: &Request<'_>) -> Result<(), RunEr
 pub(super) fn memory_text(bytes: u64) -> String {
     let unit = [("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift);
     unit.map_or_else(|| format!("{bytes} bytes"), |(unit, shift)| format!("{} {unit}", bytes >> shift))
+}
+
+/// Returns the environment that is provided for the step at `index`.
+pub(super) fn provided<'a>(work: &Work<'a>, index: usize) -> Provided<'a> {
+    let Work { pipeline, images, .. } = work;
+    let step = &pipeline.steps[index];
+    let image = image_of(pipeline, step).and_then(|digest| images.get_key_value(digest));
+    Provided { image, runtime: runtime_of(pipeline, step), venv: work.tools_of(index).venv() }
 }
 
 enum Claimed {

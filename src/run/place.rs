@@ -260,6 +260,24 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Returns the directory below which places are made.
+    pub(super) fn base(&self) -> &Path {
+        self.base
+    }
+
+    /// Returns the directory of this place, made if it is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it cannot be made.
+    pub(super) fn directory(&self) -> Result<PathBuf, RunError> {
+        let mut slot = self.made.lock().expect("no holder panics");
+        if slot.is_none() {
+            *slot = Some(self.make()?);
+        }
+        Ok(slot.as_ref().expect("it has just been made").directory.clone())
+    }
+
     /// Returns what a step has that works over the layers `lower`.
     fn layered(
         &self,
@@ -291,6 +309,7 @@ impl<'a> Place<'a> {
             upper: (inside(&upper), inside(&scratch)),
             room: inside(&own.room),
             root: inside(&place.join("root")),
+            workplace: WORKPLACE.into(),
             offline,
             image: seen,
         };
@@ -557,6 +576,7 @@ impl<'a> Place<'a> {
             upper: (inside(trial.join("upper")), inside(trial.join("overlay"))),
             room: inside(trial.join("room")),
             root: inside(directory.join("root")),
+            workplace: WORKPLACE.into(),
             offline: false,
             image: None,
         };
@@ -592,6 +612,40 @@ pub(super) fn idle(base: &Path) -> Result<Vec<(PathBuf, Lock, Option<Time>)>, Ru
         }
     }
     Ok(idle)
+}
+
+impl Room {
+    /// Returns where a directory of its own lies.
+    pub(super) fn own_directory(&self, name: &str) -> PathBuf {
+        self.own.join(name)
+    }
+
+    /// Gives the step a workplace, a home and a place for temporary files of other names, where they are given. Only an
+    /// isolated one can work in a directory of another name.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Disk`] if they cannot be made.
+    pub(super) fn rename(
+        &mut self,
+        workplace: Option<&str>,
+        home: Option<&str>,
+        temporary: Option<&str>,
+    ) -> Result<(), RunError> {
+        let inside = if self.world.is_some() { PathBuf::from(PLACE) } else { self.own.clone() };
+        if let (Some(name), Some(world)) = (workplace, &mut self.world) {
+            disk::make_directory(&self.own.join(name))?;
+            self.tree = inside.join(name);
+            world.workplace.clone_from(&self.tree);
+        }
+        for (name, path) in [(home, &mut self.home), (temporary, &mut self.temporary)] {
+            if let Some(name) = name {
+                disk::make_directory(&self.own.join(name))?;
+                *path = inside.join(name);
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Own {

@@ -12,6 +12,7 @@ use super::missing::Hint;
 use super::place::Room;
 use super::python;
 use super::recipe::outputs_of;
+use super::trial::Conditions;
 use crate::disk::DiskError;
 use crate::environment;
 use crate::exec::{self, Command, End, ExecError, Job, Observation, PLACE, Permission, Pins, Stop};
@@ -56,7 +57,7 @@ pub(super) struct Executed {
 
 /// Executes `step` in its `room` and puts its outputs and its log into the store.
 ///
-/// `strip` takes away what it wrote besides its outputs, and tells.
+/// `strip` takes away what it wrote besides its outputs, and tells. With `conditions` it is a trial and no ordinary execution.
 ///
 /// # Errors
 ///
@@ -72,6 +73,7 @@ pub(super) fn execute(
     strip: &dyn Fn() -> Result<BTreeSet<ProjectPath>, RunError>,
     on_line: &mut (dyn FnMut(&[u8]) + Send),
     stop: &Stop,
+    conditions: Option<&Conditions>,
 ) -> Result<Executed, RunError> {
     let Room { tree, written, log, world, .. } = room;
     let directory = if room.elsewhere.is_some() { tree.clone() } else { directory(step, tree) };
@@ -79,7 +81,13 @@ pub(super) fn execute(
         Run::Shell(line) => Command::Shell(line.clone()),
         Run::Program(words) => Command::Direct(words.clone()),
     };
-    let environment = variables(recipe, grant, room);
+    let mut environment = variables(recipe, grant, room);
+    for (name, value) in conditions.into_iter().flat_map(|conditions| &conditions.variables) {
+        match value {
+            Some(value) => drop(environment.insert(name.clone(), value.clone())),
+            None => drop(environment.remove(name)),
+        }
+    }
     let environment: BTreeMap<_, OsString> =
         environment.into_iter().map(|(name, value)| (name, value.into())).collect();
     let (command, environment) = match &room.elsewhere {
@@ -87,12 +95,17 @@ pub(super) fn execute(
         None => (command, environment),
     };
     let seed = recipe.seed.filter(|_| recipe.seeding.is_some_and(|rules| rules.entropy.is_some()));
-    let pins = seed.map(|seed| Pins { entropy: Some(seed), ..Pins::default() });
+    let pins = match conditions {
+        Some(conditions) => conditions.pins.clone(),
+        None => seed.map(|seed| Pins { entropy: Some(seed), ..Pins::default() }),
+    };
+    let own_limit = step.timeout_s.map(Duration::from_secs);
+    let time_limit = conditions.map_or(own_limit, |conditions| conditions.time_limit);
     let job = Job {
         command: &command,
         directory: &directory,
         environment: &environment,
-        time_limit: step.timeout_s.map(Duration::from_secs),
+        time_limit,
         memory: grant.memory(),
         log,
         world: world.as_ref(),
@@ -117,7 +130,7 @@ pub(super) fn execute(
         End::Exited(0) | End::Interrupted => None,
         End::Exited(code) => Some(format!("it exited with code {code}")),
         End::Signalled(signal) => Some(format!("it was killed by signal {signal}")),
-        End::TimedOut => Some(format!("it took longer than {} s", step.timeout_s.unwrap_or_default())),
+        End::TimedOut => Some(format!("it took longer than {} s", time_limit.unwrap_or_default().as_secs())),
     };
     let interrupted = outcome.end == End::Interrupted;
     // Also if it ended well: what a part of it would have done is not in the result.

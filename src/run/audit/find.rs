@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Seen;
 use crate::path::ProjectPath;
 use crate::pipeline::{Run as Command, Step};
-use crate::record::{Journal, Observed, RecordError, StepResult, StepVerdict};
+use crate::record::{Journal, Observed, Reads, Recipe, RecordError, StepResult, StepVerdict};
 
 /// How many runs are searched, the newest first.
 const RUNS_SEARCHED: usize = 50;
@@ -66,22 +66,24 @@ pub fn newest<'s>(
 impl Found {
     fn of(result: StepResult) -> Self {
         let observed = result.observed.unwrap_or_default();
+        let Recipe { reads, environment, command, .. } = result.recipe;
+        Self { seen: Self::seen_by(reads, &environment, observed), command }
+    }
+
+    /// Returns what a step was seen to do that read this in this environment.
+    pub(in crate::run) fn seen_by(reads: Reads, environment: &BTreeMap<String, String>, observed: Observed) -> Seen {
         let variable = |name: &String| name.strip_prefix(VARIABLE).map(str::to_owned);
-        let Observed { rung, readers, unread, writes, network, .. } = &observed;
-        let recipe = result.recipe;
-        let reads = recipe.reads.into_iter().filter(|(path, _)| readers.contains_key(path));
-        Self {
-            seen: Seen {
-                rung: *rung,
-                is_complete: observed.is_complete(),
-                reads: reads.collect(),
-                readers: readers.clone(),
-                unread: unread.iter().map(ProjectPath::to_string).collect(),
-                writes: writes.clone(),
-                network: network.keys().cloned().collect(),
-                variables: recipe.environment.keys().filter_map(variable).collect(),
-            },
-            command: recipe.command,
+        let is_complete = observed.is_complete();
+        let Observed { rung, readers, unread, writes, network, .. } = observed;
+        Seen {
+            rung,
+            is_complete,
+            reads: reads.into_iter().filter(|(path, _)| readers.contains_key(path)).collect(),
+            readers,
+            unread: unread.iter().map(ProjectPath::to_string).collect(),
+            writes,
+            network: network.into_keys().collect(),
+            variables: environment.keys().filter_map(variable).collect(),
         }
     }
 }
