@@ -36,6 +36,7 @@ pub mod run;
 // Floor 5
 pub mod project;
 pub mod remote;
+pub mod verify;
 
 // Floor 6
 pub mod cli;

@@ -32,6 +32,7 @@ mod status;
 mod store;
 mod travel;
 mod ui;
+mod verify;
 mod why;
 
 use std::path::PathBuf;
@@ -92,6 +93,7 @@ enum Verb {
     Status(status::Args),
     Audit(audit::Args),
     Why(why::Args),
+    Verify(verify::Args),
     Shell(shell::Args),
     Diff(diff::Args),
     Log(log::Args),
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&mut ui, &cli.global, args),
         Verb::Status(args) => status::run(&mut ui, &cli.global, args),
         Verb::Audit(args) => audit::run(&mut ui, &cli.global, args),
+        Verb::Verify(args) => verify::run(&mut ui, &cli.global, args),
         Verb::Why(args) => why::run(&mut ui, &cli.global, args),
         Verb::Shell(args) => shell::run(&mut ui, &cli.global, args),
         Verb::Diff(args) => diff::run(&mut ui, &cli.global, args),

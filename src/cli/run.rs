@@ -1,7 +1,7 @@
 //! `pv run`: bring results up to date, or execute a snapshot again.
 
 pub(super) mod provide;
-mod target;
+pub(super) mod target;
 mod tell;
 
 use std::collections::BTreeSet;
@@ -101,12 +101,28 @@ impl std::str::FromStr for Percent {
 }
 
 /// What is to be run.
-struct Subject {
-    opened: open::Opened,
-    snapshot: SnapshotId,
-    version: Option<String>,
-    commit: Option<String>,
-    dirty: bool,
+pub(super) struct Subject {
+    pub(super) opened: open::Opened,
+    pub(super) snapshot: SnapshotId,
+    pub(super) version: Option<String>,
+    pub(super) commit: Option<String>,
+    pub(super) dirty: bool,
+}
+
+impl Subject {
+    /// Returns the snapshot of `revision` with everything that belongs to it, or if there is none, of the working tree.
+    pub(super) fn of(
+        ui: &Ui,
+        project: &Project,
+        reach: &Reach<'_>,
+        store: &dyn Store,
+        revision: Option<&str>,
+    ) -> Result<Self, CliError> {
+        match revision {
+            Some(revision) => named(project, reach, revision),
+            None => working(ui, project, store),
+        }
+    }
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
@@ -126,15 +142,10 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     let dry = DryStore::over(reach.store());
     let store: &dyn Store = if args.dry_run { &dry } else { reach.store() };
     let target = Target::of(project, args)?;
-    let subject = match &target.revision {
-        Some(revision) => named(project, reach, revision)?,
-        None => {
-            if !args.dry_run {
-                project.seen.learn();
-            }
-            working(ui, project, store)?
-        }
-    };
+    if target.revision.is_none() && !args.dry_run {
+        project.seen.learn();
+    }
+    let subject = Subject::of(ui, project, reach, store, target.revision.as_deref())?;
     let pipeline = &subject.opened.pipeline;
     let mut steps = open::Steps::new(project, pipeline, &subject.opened.params, subject.version.as_deref())?;
     let mut selection = target.selection(pipeline, steps.graph(), args)?;
@@ -285,11 +296,7 @@ fn perform_and_show(
     let mut gone = if ui.json { None } else { ui.out(&format!("Running pipeline version: {title}\n")).err() };
     let (started, watch) = (Time::now(), Stopwatch::start());
     let (places, locks) = (project.places(), project.locks());
-    let capacity = Capacity {
-        cpus: args.jobs.map_or_else(|| u32::try_from(host::processors()).unwrap_or(u32::MAX), u32::from),
-        memory_bytes: host::memory_bytes(),
-        gpus: host::gpus(),
-    };
+    let capacity = capacity(args.jobs);
     let request = Request {
         mode: if replay { Mode::Replay } else { Mode::Reuse },
         selection,
@@ -352,6 +359,15 @@ fn perform_and_show(
         RunVerdict::Differs => DIFFERENCE,
         RunVerdict::Done | RunVerdict::Reproduced => 0,
     })
+}
+
+/// Returns what there is for steps, with so many processors if that is given.
+pub(super) fn capacity(jobs: Option<u16>) -> Capacity {
+    Capacity {
+        cpus: jobs.map_or_else(|| u32::try_from(host::processors()).unwrap_or(u32::MAX), u32::from),
+        memory_bytes: host::memory_bytes(),
+        gpus: host::gpus(),
+    }
 }
 
 fn succeeded(performed: &Performed) -> Vec<crate::record::Output> {

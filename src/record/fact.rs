@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::verification::Verification;
 use crate::exec::{Gap, Rung};
 use crate::hash::Digest;
 use crate::host::{self, Time};
@@ -27,6 +28,8 @@ pub enum Record {
     Run(Run),
     /// A step had a result.
     Step(StepResult),
+    /// A snapshot was verified.
+    Verification(Verification),
 }
 
 impl Record {
@@ -52,6 +55,7 @@ impl Record {
             "version" => Self::Version(read(bytes)?),
             "run" => Self::Run(read(bytes)?),
             "step" => Self::Step(read(bytes)?),
+            "verification" => Self::Verification(read(bytes)?),
             _ => return Ok(None),
         }))
     }

@@ -6,6 +6,7 @@ use super::error::RecordError;
 use super::fact::{Link, Record, Run, StepResult, Version};
 use super::journal::Journal;
 use super::place::{UNCOMMITTED, link_shard, list, step_place, task_place};
+use super::verification::Verification;
 use crate::disk;
 use crate::object::{RecordId, StepKey, TaskKey};
 
@@ -65,6 +66,23 @@ impl Journal {
         names.reverse();
         Ok(names.into_iter().filter_map(|name| match self.read(&format!("run/{name}")) {
             Ok(Some((id, Record::Run(run)))) => Some(Ok((id, run))),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        }))
+    }
+
+    /// Returns all verifications, newest first; each is read when it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] if the list, and each item if the record, cannot be read.
+    pub fn verifications(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(RecordId, Verification), RecordError>> + '_, RecordError> {
+        let mut names = list(&self.directory.join("verification"))?;
+        names.reverse();
+        Ok(names.into_iter().filter_map(|name| match self.read(&format!("verification/{name}")) {
+            Ok(Some((id, Record::Verification(verified)))) => Some(Ok((id, verified))),
             Ok(_) => None,
             Err(error) => Some(Err(error)),
         }))

@@ -15,6 +15,7 @@ mod place;
 mod sets;
 mod sets_format;
 mod travel;
+mod verification;
 
 pub use check::{CheckedRecords, DamagedRecord, LostRecord, RecordCopy, RecordFlaw};
 pub use error::RecordError;
@@ -26,3 +27,4 @@ pub use fact::{
 pub use journal::Journal;
 pub use sets::{ABSENT, Aspect, KnownResult, Name, ReadSet, ReadSets, sum};
 pub use travel::{META_BRANCH, Sent, carries_records};
+pub use verification::{Verification, VerifiedCause, VerifiedStep};

@@ -9,7 +9,7 @@ use crate::disk::DiskError;
 use crate::object::{RecordId, StepKey, TaskKey};
 
 /// The kinds of records, which are also the names of the directories that they lie in.
-pub(super) const KINDS: [&str; 4] = ["link", "run", "step", "version"];
+pub(super) const KINDS: [&str; 5] = ["link", "run", "step", "verification", "version"];
 /// What links lie under that were made without any commit.
 pub(super) const UNCOMMITTED: &str = "none";
 
@@ -26,6 +26,7 @@ pub(super) fn place(record: &Record, id: RecordId) -> String {
         }
         Record::Version(version) => format!("version/{:015}-{id}", version.time.epoch_ms.max(0)),
         Record::Run(run) => format!("run/{:015}-{id}", run.started.epoch_ms.max(0)),
+        Record::Verification(verified) => format!("verification/{:015}-{id}", verified.time.epoch_ms.max(0)),
     }
 }
 

@@ -126,6 +126,16 @@ impl<'a> Laboratory<'a> {
         Ok(self.work.before(index, &self.finished)?.asked.seed)
     }
 
+    /// Returns how long the step at `index` took on record; zero if nothing is known.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if records or trees cannot be read.
+    pub fn elapsed_on_record(&self, index: usize) -> Result<Duration, RunError> {
+        let known = self.work.reusable(&self.work.before(index, &self.finished)?)?;
+        Ok(known.map(|result| Duration::from_millis(result.elapsed_ms)).unwrap_or_default())
+    }
+
     /// Executes the step at `index` under these conditions. Waits for its named locks.
     ///
     /// # Errors

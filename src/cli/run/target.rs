@@ -10,9 +10,9 @@ use crate::run::{Selection, Wish};
 use crate::snapshot::definition_path;
 
 /// What is to be run, before anything is read for it.
-pub(super) struct Target {
+pub(in crate::cli) struct Target {
     /// The revision; without one it is the working tree.
-    pub(super) revision: Option<String>,
+    pub(in crate::cli) revision: Option<String>,
     /// The steps; without any it is all of them.
     wishes: Vec<Wish>,
 }
@@ -24,7 +24,24 @@ impl Target {
     ///
     /// [`CliError`] if the first argument could be both, or if an option needs a revision and there is none.
     pub(super) fn of(project: &Project, args: &Args) -> Result<Self, CliError> {
-        let mut rest = args.targets.as_slice();
+        let target = Self::parse(project, &args.targets, &args.step)?;
+        let needs_revision = [("--reuse", args.reuse), ("--restore", args.restore)];
+        if let Some((option, _)) = needs_revision.iter().find(|(_, is_given)| *is_given && target.revision.is_none()) {
+            return Err(CliError::usage(format!("`{option}` is for a revision, and none is named")));
+        }
+        if args.only && target.wishes.is_empty() {
+            return Err(CliError::usage("`--only` is for steps, and none is named").hint("`pv run --only STEP`"));
+        }
+        Ok(target)
+    }
+
+    /// Tells revision and steps apart: the first of `targets` is a revision if it names one, all others are steps, as are `steps`.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError`] if the first one could be both, or is neither.
+    pub(in crate::cli) fn parse(project: &Project, targets: &[String], steps: &[String]) -> Result<Self, CliError> {
+        let mut rest = targets;
         let mut target = Self { revision: None, wishes: Vec::new() };
         if let Some((first, others)) = rest.split_first() {
             match revision::resolve(&project.names(&project.commits()), first) {
@@ -37,15 +54,32 @@ impl Target {
                 }
             }
         }
-        target.wishes = rest.iter().chain(&args.step).map(|text| Wish::parse(text)).collect();
-        let needs_revision = [("--reuse", args.reuse), ("--restore", args.restore)];
-        if let Some((option, _)) = needs_revision.iter().find(|(_, is_given)| *is_given && target.revision.is_none()) {
-            return Err(CliError::usage(format!("`{option}` is for a revision, and none is named")));
-        }
-        if args.only && target.wishes.is_empty() {
-            return Err(CliError::usage("`--only` is for steps, and none is named").hint("`pv run --only STEP`"));
-        }
+        target.wishes = rest.iter().chain(steps).map(|text| Wish::parse(text)).collect();
         Ok(target)
+    }
+
+    /// Returns which steps of `pipeline` are named; all of them if none is.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError`] if one of them is not there.
+    pub(in crate::cli) fn named(&self, pipeline: &Pipeline, graph: &Graph) -> Result<Vec<usize>, CliError> {
+        let is_named = |index: &usize| {
+            let step = &pipeline.steps[*index];
+            self.wishes.iter().any(|wish| wish.named(pipeline).contains(index))
+                || (self.wishes.is_empty() && !step.name.is_empty())
+        };
+        self.select(pipeline, graph, false, false)?;
+        Ok(graph.order.iter().copied().filter(is_named).collect())
+    }
+
+    /// Returns the steps that are named and those before them, none of them to be executed though its result is known.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError`] if one of them is not there.
+    pub(in crate::cli) fn up_to(&self, pipeline: &Pipeline, graph: &Graph) -> Result<Selection, CliError> {
+        self.select(pipeline, graph, false, false)
     }
 
     /// Returns which steps of `pipeline` are meant.
@@ -54,10 +88,14 @@ impl Target {
     ///
     /// [`CliError`] if one of them is not there.
     pub(super) fn selection(&self, pipeline: &Pipeline, graph: &Graph, args: &Args) -> Result<Selection, CliError> {
+        self.select(pipeline, graph, args.only, args.again)
+    }
+
+    fn select(&self, pipeline: &Pipeline, graph: &Graph, only: bool, again: bool) -> Result<Selection, CliError> {
         if self.wishes.is_empty() {
-            return Ok(Selection::everything(pipeline, args.again));
+            return Ok(Selection::everything(pipeline, again));
         }
-        Selection::of(pipeline, graph, &self.wishes, args.only, args.again).map_err(|error| {
+        Selection::of(pipeline, graph, &self.wishes, only, again).map_err(|error| {
             let hint = slip(pipeline, &error.name).unwrap_or_else(|| listed(pipeline));
             CliError::usage(error.to_string()).hint(hint)
         })

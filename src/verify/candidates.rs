@@ -1,0 +1,242 @@
+//! What may count for a step: variables that its code names, files that it reads or looks for without declaring them.
+//!
+//! A guess only decides what is tried. Nothing is named before an experiment has shown it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::path::ProjectPath;
+use crate::pipeline::{Run, Step};
+
+/// Endings of files that are code, which a snapshot has without anybody declaring it.
+const CODE: [&str; 34] = [
+    "py", "pyc", "pyi", "pyx", "so", "sh", "bash", "zsh", "r", "rmd", "js", "mjs", "cjs", "ts", "pl", "pm", "rb", "c",
+    "h", "cc", "cpp", "cxx", "hpp", "rs", "go", "jl", "java", "class", "jar", "lua", "awk", "sed", "sql", "ipynb",
+];
+/// Names that interpreters and tools look for wherever they are, for settings of their own.
+const PROBED: [&str; 14] = [
+    "__pycache__",
+    "node_modules",
+    "package.json",
+    "pyvenv.cfg",
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+    "tox.ini",
+    "pybuilddir.txt",
+    "tsconfig.json",
+    "npm-shrinkwrap.json",
+    "conftest.py",
+    "core",
+    "Makefile",
+];
+/// The one hidden name that programs read their own settings from.
+const SETTINGS: &[u8] = b".env";
+/// So many of a kind are tried.
+const CANDIDATES_MAX: usize = 40;
+/// Parts of names of variables whose values are nobody's business.
+const SECRET: [&str; 7] = ["SECRET", "TOKEN", "PASSW", "CREDENTIAL", "API_KEY", "PRIVATE", "ACCESS_KEY"];
+/// Variables that say where somebody is or what the shell does, and that no program of a pipeline is run by.
+const SHELL: [&str; 12] =
+    ["PWD", "OLDPWD", "SHLVL", "_", "TERM", "COLORTERM", "COLUMNS", "LINES", "PS1", "SHELL", "LS_COLORS", "MAIL"];
+/// Variables that have a dimension of their own, or lead to programs, which are looked at by themselves.
+const ELSEWHERE: [&str; 22] = [
+    "TZ",
+    "LANG",
+    "LANGUAGE",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "PYTHONHASHSEED",
+    "PATH",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "CONDA_DEFAULT_ENV",
+    "PYENV_VERSION",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "CUDA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "SSL_CERT_FILE",
+    "NIX_PATH",
+    "PYTHONPATH",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONUNBUFFERED",
+];
+
+/// Returns whether a file is code by its name.
+pub fn is_code(path: &ProjectPath) -> bool {
+    let name = String::from_utf8_lossy(path.name()).to_ascii_lowercase();
+    name.rsplit_once('.').is_some_and(|(_, ending)| CODE.contains(&ending))
+}
+
+/// Returns the variables that may count, with the value that each has outside, if it has one.
+///
+/// Those of the user's environment, without what is secret, and those that the `code` of a step names; without `declared` ones.
+pub fn variables<'c>(
+    step: &Step,
+    code: impl IntoIterator<Item = &'c str>,
+    ambient: &BTreeMap<String, String>,
+    declared: &BTreeSet<String>,
+) -> Vec<(String, Option<String>)> {
+    let is_open = |name: &str| {
+        let is_threads =
+            name.ends_with("_NUM_THREADS") || name.ends_with("_MAXIMUM_THREADS") || name.ends_with("_MAX_THREADS");
+        let is_locale = name.starts_with("LC_");
+        let is_ours = name.starts_with("PV_") || name.starts_with("CARGO") || name.starts_with("RUST");
+        !(is_threads
+            || is_locale
+            || is_ours
+            || ELSEWHERE.contains(&name)
+            || SHELL.contains(&name)
+            || declared.contains(name))
+    };
+    let is_secret = |name: &str| SECRET.iter().any(|part| name.to_ascii_uppercase().contains(part));
+    let mut named = BTreeSet::new();
+    if let Run::Shell(text) = &step.run {
+        named.extend(in_shell(text));
+    }
+    for text in code {
+        named.extend(in_code(text));
+    }
+    let of_code: Vec<String> = named.into_iter().filter(|name| is_open(name)).take(CANDIDATES_MAX).collect();
+    let of_user = ambient.keys().filter(|name| is_open(name) && !is_secret(name) && !of_code.contains(name));
+    let of_user: Vec<String> = of_user.take(CANDIDATES_MAX).cloned().collect();
+    let own = |name: String| {
+        let value = ambient.get(&name).filter(|_| !is_secret(&name)).cloned();
+        (name, value)
+    };
+    of_code.into_iter().chain(of_user).map(own).collect()
+}
+
+/// Returns those of the paths that a step looked for in vain which may be there elsewhere and count.
+pub fn missing<'p>(missed: impl IntoIterator<Item = &'p ProjectPath>, step: &Step) -> Vec<ProjectPath> {
+    let own: Vec<&ProjectPath> = step.written().chain(&step.keep).collect();
+    let is_open = |path: &&&ProjectPath| {
+        let parts: Vec<&[u8]> = path.as_bytes().split(|byte| *byte == b'/').collect();
+        let is_hidden = parts.iter().any(|part| part.starts_with(b".") && *part != SETTINGS);
+        let is_probed = parts.iter().any(|part| PROBED.iter().any(|name| name.as_bytes() == *part));
+        let is_own = own.iter().any(|own| own.overlaps(path));
+        !(is_hidden || is_probed || is_own || is_code(path))
+    };
+    let missed: Vec<&ProjectPath> = missed.into_iter().collect();
+    // What lies below something that is not there is not there either.
+    let is_below = |path: &&&ProjectPath| missed.iter().any(|other| other != *path && path.is_within(other));
+    missed
+        .iter()
+        .filter(is_open)
+        .filter(|path| !is_below(path))
+        .take(CANDIDATES_MAX)
+        .map(|path| (*path).clone())
+        .collect()
+}
+
+/// Returns the variables that a text of code names.
+fn in_code(text: &str) -> BTreeSet<String> {
+    let first = text.lines().next().unwrap_or_default();
+    let is_shell = first.starts_with("#!") && first.contains("sh");
+    let mut named = BTreeSet::new();
+    for (place, _) in ["environ", "getenv", "process.env", "ENV", "env::var", "secure_getenv"]
+        .iter()
+        .flat_map(|word| text.match_indices(word).map(|(at, word)| (at + word.len(), word)))
+    {
+        let rest: String = text[place..].chars().take(80).collect();
+        named.extend(after(&rest));
+    }
+    let looks_like_shell = is_shell || text.contains("\nfi") || text.contains("${") || text.contains("$(");
+    if looks_like_shell || !(text.contains("import ") || text.contains("def ") || text.contains("function")) {
+        named.extend(in_shell(text));
+    }
+    named
+}
+
+/// Returns the name that follows a word by which the environment is asked: `["X"]`, `.get('X'`, `.X`, `{X}`, `("X"`.
+fn after(rest: &str) -> Option<String> {
+    let rest = rest.strip_prefix("_os").unwrap_or(rest).trim_start();
+    let rest = [".get", ".pop", ".setdefault", "b"].iter().find_map(|word| rest.strip_prefix(word)).unwrap_or(rest);
+    let rest = rest.trim_start();
+    let quoted = rest.strip_prefix(['[', '(', '{', '.'])?.trim_start();
+    let quoted = quoted.strip_prefix(['"', '\'', '`']).unwrap_or(quoted);
+    let name: String =
+        quoted.chars().take_while(|character| character.is_ascii_alphanumeric() || *character == '_').collect();
+    Some(name).filter(|name| is_name(name) && name.chars().any(|character| character.is_ascii_uppercase()))
+}
+
+/// Returns the variables that a text for a shell uses and does not set.
+fn in_shell(text: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for (at, _) in text.match_indices('$') {
+        let rest = text[at + 1..].trim_start_matches('{');
+        let name: String =
+            rest.chars().take_while(|character| character.is_ascii_alphanumeric() || *character == '_').collect();
+        if is_name(&name) {
+            let has_default = rest[name.len()..].starts_with([':', '-', '=']);
+            if has_default || !is_set(text, &name) {
+                used.insert(name);
+            }
+        }
+    }
+    used
+}
+
+fn is_set(text: &str, name: &str) -> bool {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    text.split(['\n', ';', '&', '|', '(']).any(|line| {
+        let words = words(line);
+        words.iter().any(|word| word.strip_prefix(name).is_some_and(|rest| rest.starts_with(['=', '+'])))
+            || words
+                .windows(2)
+                .any(|pair| matches!(pair[0].as_str(), "for" | "read" | "local" | "declare" | "-r") && pair[1] == name)
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() > 1 && name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_found_in_every_language_by_how_each_asks_for_them() {
+        let of = |text: &str| in_code(text).into_iter().collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            of("import os\nx = os.environ['DATA_DIR']\ny = os.environ.get(\"MODE\", 'a')\nz = os.getenv('LEVEL')\n"),
+            "DATA_DIR LEVEL MODE"
+        );
+        assert_eq!(of("const a = process.env.RATE; const b = process.env['MODE'];function f() {}"), "MODE RATE");
+        assert_eq!(of("x <- Sys.getenv(\"DEPTH\", \"3\")\nfunction(x) x"), "DEPTH");
+        assert_eq!(of("print $ENV{'WIDTH'}, $ENV{HEIGHT}; function"), "HEIGHT WIDTH");
+        assert_eq!(of("int main() { char *x = getenv(\"LIMIT\"); } // function"), "LIMIT");
+        assert_eq!(
+            of(
+                "#!/bin/sh\nk=$(cat x)\nawk -v t=${THRESHOLD:-50} -v k=$k '$2>t' in\nfor name in a; do echo $name $OTHER; done"
+            ),
+            "OTHER THRESHOLD"
+        );
+    }
+
+    #[test]
+    fn only_what_may_be_there_elsewhere_is_looked_for() {
+        let path = |text: &str| ProjectPath::new(text).unwrap();
+        let step = crate::pipeline::read(b"steps:\n  s:\n    run: x\n    inputs: []\n    outputs: [out/a.txt]\n", "p")
+            .unwrap()
+            .pipeline
+            .steps
+            .remove(0);
+        let all = [
+            "settings.ini",
+            ".env",
+            ".Rprofile",
+            "helper.py",
+            "out/a.txt",
+            "out",
+            "node_modules/x",
+            "cfg",
+            "cfg/a.json",
+        ];
+        let missed: Vec<ProjectPath> = all.iter().map(|text| path(text)).collect();
+        assert_eq!(missing(&missed, &step), [path("settings.ini"), path(".env"), path("cfg")]);
+    }
+}

@@ -1,0 +1,471 @@
+//! The search for causes: which of many dimensions make a result another, found by experiments.
+//!
+//! Group testing by halves. First everything is pinned, twice: if that differs, what is left is the schedule or something that
+//! cannot be pinned. Then all dimensions are varied at once; if nothing ever differs, none of them counts. Else the set is
+//! halved until one dimension is left that makes the difference alone, with all others pinned; it is taken out, and the search
+//! goes on until nothing differs any more. A dimension is never named because others were excluded: it is
+//! named when it was varied alone and the result was another. Where threads or processes run side by side, twice, with the same other result.
+
+use std::collections::BTreeSet;
+
+use super::dimension::{Dimension, VALUES};
+use crate::hash::Digest;
+
+/// How often a serial execution must come out the same for what differs otherwise to be the schedule.
+const SERIAL_RUNS: usize = 3;
+/// At least so often is a step executed, with everything pinned, before nothing is said of what differs.
+const RESIDUAL_RUNS: usize = 8;
+/// How often a delayed schedule alone is tried where something differed that no dimension explains.
+const SCHEDULE_TRIES: u8 = 4;
+
+/// What came of an experiment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// Which result it was: equal for results with the same bytes.
+    pub result: Digest,
+    /// Whether the step failed.
+    pub failed: bool,
+}
+
+/// Whoever executes a step.
+pub trait Experiments {
+    /// Why it cannot.
+    type Error;
+
+    /// Executes the step with everything pinned but `varied`, which have their value `number`; `serial` lets no two of its threads go
+    /// on at once, as far as that can be. Returns `None` when no more experiments are allowed.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps an experiment from being made. That the step fails is an outcome.
+    fn run(&mut self, varied: &[Dimension], number: u8, serial: bool) -> Result<Option<Outcome>, Self::Error>;
+
+    /// Returns whether the step was seen to start processes or threads.
+    fn is_concurrent(&self) -> bool;
+}
+
+/// What a search found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// Dimensions that make the result another, each alone, in the order in which they were found.
+    pub named: Vec<Named>,
+    /// Dimensions of which only several together make the result another.
+    pub together: Vec<Dimension>,
+    /// Why there is something left that differs and has no name.
+    pub undetermined: Option<Undetermined>,
+    /// Whether no more experiments were allowed, although there was more to find out.
+    pub exhausted: bool,
+}
+
+/// A dimension that makes the result another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// Which one.
+    pub dimension: Dimension,
+    /// Its value in the experiment in which it was varied alone.
+    pub number: u8,
+    /// The result then.
+    pub outcome: Outcome,
+    /// With everything else pinned, how many executions had how many results, if it is the schedule that was found by that.
+    pub free: Option<(usize, usize)>,
+}
+
+/// Why something that differs has no name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Undetermined {
+    /// Executions with everything pinned differ, and it has one thread alone.
+    Pinned,
+    /// Executions with everything pinned differ, also where no two threads go on at once.
+    Concurrent,
+    /// It differed when everything was varied, and not when anything was varied alone.
+    Fleeting,
+}
+
+/// Searches for what makes the result of a step another.
+///
+/// Costs 5 experiments where nothing does, and about log₂ of the number of dimensions and 5 more for each cause.
+///
+/// # Errors
+///
+/// What [`Experiments::run`] says.
+pub fn search<E: Experiments>(experiments: &mut E, dimensions: &[Dimension]) -> Result<Found, E::Error> {
+    let mut search =
+        Search { experiments, found: Found::default(), pinned: None, serial: false, seen: BTreeSet::new() };
+    match search.everything(dimensions) {
+        Ok(()) => {}
+        Err(Halt::Exhausted) => search.found.exhausted = true,
+        Err(Halt::Failed(error)) => return Err(error),
+    }
+    Ok(search.found)
+}
+
+enum Halt<E> {
+    Exhausted,
+    Failed(E),
+}
+
+struct Search<'e, E: Experiments> {
+    experiments: &'e mut E,
+    found: Found,
+    /// The result with everything pinned.
+    pinned: Option<Digest>,
+    /// Whether all further experiments are serial.
+    serial: bool,
+    /// The results with everything pinned.
+    seen: BTreeSet<Digest>,
+}
+
+impl<E: Experiments> Search<'_, E> {
+    fn everything(&mut self, dimensions: &[Dimension]) -> Result<(), Halt<E::Error>> {
+        let mut open = dimensions.to_vec();
+        let first = self.run(&[], 0)?;
+        let again = self.run(&[], 0)?;
+        self.pinned = Some(first.result);
+        if first.result != again.result {
+            self.seen.extend([first.result, again.result]);
+            if !self.residual(2)? {
+                return Ok(());
+            }
+        }
+        if !self.experiments.is_concurrent() || self.serial {
+            open.retain(|dimension| *dimension != Dimension::Schedule);
+        }
+        let mut numbers: Vec<u8> = (0..VALUES).collect();
+        while !open.is_empty() {
+            let Some(number) = self.first_that_differs(&open, &numbers)? else { return Ok(()) };
+            if !self.name_one(&mut open, number)? {
+                return Ok(());
+            }
+            numbers = vec![number, (number + 1) % VALUES];
+        }
+        Ok(())
+    }
+
+    /// Finds out about a step that differs with everything pinned. Returns whether the search can go on.
+    fn residual(&mut self, mut runs: usize) -> Result<bool, Halt<E::Error>> {
+        if self.experiments.is_concurrent() {
+            self.serial = true;
+            let mut serial = BTreeSet::new();
+            for _ in 0..SERIAL_RUNS {
+                serial.insert(self.run(&[], 0)?.result);
+            }
+            if let (1, Some(result)) = (serial.len(), serial.first()) {
+                self.pinned = Some(*result);
+                let free = Some((runs, self.seen.len()));
+                let outcome = Outcome { result: *self.seen.first().unwrap_or(result), failed: false };
+                self.found.named.push(Named { dimension: Dimension::Schedule, number: 0, outcome, free });
+                return Ok(true);
+            }
+            self.serial = false;
+            runs += SERIAL_RUNS;
+        }
+        while runs < RESIDUAL_RUNS {
+            let outcome = self.run(&[], 0)?;
+            self.seen.insert(outcome.result);
+            runs += 1;
+        }
+        let why = if self.experiments.is_concurrent() { Undetermined::Concurrent } else { Undetermined::Pinned };
+        self.found.undetermined = Some(why);
+        Ok(false)
+    }
+
+    /// Finds one dimension of those that differ together at `number`, and takes it out. Returns whether the search can go on.
+    fn name_one(&mut self, open: &mut Vec<Dimension>, number: u8) -> Result<bool, Halt<E::Error>> {
+        let Some((dimension, outcome)) = self.narrow(open, number)? else {
+            return self.explain_fleeting(open, number);
+        };
+        if dimension != Dimension::Schedule && self.experiments.is_concurrent() {
+            let again = self.run(std::slice::from_ref(&dimension), number)?;
+            if again.result != outcome.result {
+                return self.explain_fleeting(open, number);
+            }
+        }
+        let mut named = dimension.clone();
+        take(open, &dimension);
+        if dimension == Dimension::Layout {
+            let padded = self.run(&[Dimension::Padding], 1)?;
+            if self.differs(padded) {
+                // Whatever is in the environment moves it, so of what moves memory nothing can be told apart.
+                named = Dimension::Padding;
+                open.retain(|other| !other.members().iter().all(Dimension::moves_memory));
+            }
+        }
+        self.found.named.push(Named { dimension: named, number, outcome, free: None });
+        Ok(true)
+    }
+
+    /// Halves the set until one dimension is left that makes the difference alone; `None` if none does.
+    fn narrow(&mut self, open: &[Dimension], number: u8) -> Result<Option<(Dimension, Outcome)>, Halt<E::Error>> {
+        let mut set = open.to_vec();
+        let mut known = None;
+        loop {
+            if let [single] = set.as_slice() {
+                if let Dimension::Group(members) = single {
+                    // A group of one is as good as that one.
+                    if members.len() != 1 {
+                        known = None;
+                    }
+                    set.clone_from(&members.clone());
+                    continue;
+                }
+                let outcome = match known {
+                    Some(outcome) => outcome,
+                    None => self.run(&set, number)?,
+                };
+                return Ok(self.differs(outcome).then(|| (single.clone(), outcome)));
+            }
+            let (left, right) = set.split_at(set.len().div_ceil(2));
+            let outcome = self.run(left, number)?;
+            if self.differs(outcome) {
+                set = left.to_vec();
+                known = Some(outcome);
+            } else {
+                set = right.to_vec();
+                known = None;
+            }
+        }
+    }
+
+    /// Explains a difference that no dimension makes alone: a race that is lost now and then, or several dimensions together.
+    fn explain_fleeting(&mut self, open: &mut Vec<Dimension>, number: u8) -> Result<bool, Halt<E::Error>> {
+        if self.experiments.is_concurrent() && !self.serial {
+            for try_number in 0..SCHEDULE_TRIES {
+                let outcome = self.run(&[Dimension::Schedule], try_number)?;
+                if self.differs(outcome) {
+                    let named = Named { dimension: Dimension::Schedule, number: try_number, outcome, free: None };
+                    self.found.named.push(named);
+                    take(open, &Dimension::Schedule);
+                    // From here on a race would look like whatever else is varied.
+                    self.serial = true;
+                    let first = self.run(&[], 0)?;
+                    let again = self.run(&[], 0)?;
+                    self.pinned = Some(first.result);
+                    return Ok(first.result == again.result);
+                }
+            }
+        }
+        let mut set: Vec<Dimension> = open.iter().flat_map(Dimension::members).collect();
+        let all = self.run(&set, number)?;
+        if !self.differs(all) {
+            self.found.undetermined = Some(Undetermined::Fleeting);
+            return Ok(false);
+        }
+        let mut part = set.len().div_ceil(2);
+        while part > 0 {
+            let mut start = 0;
+            while start < set.len() && set.len() > 1 {
+                let rest: Vec<_> = set
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| !(start..start + part).contains(at))
+                    .map(|(_, d)| d.clone())
+                    .collect();
+                let outcome = self.run(&rest, number)?;
+                if self.differs(outcome) && !rest.is_empty() {
+                    set = rest;
+                } else {
+                    start += part;
+                }
+            }
+            part /= 2;
+        }
+        for dimension in &set {
+            take(open, dimension);
+        }
+        self.found.together.extend(set);
+        Ok(true)
+    }
+
+    fn first_that_differs(&mut self, open: &[Dimension], numbers: &[u8]) -> Result<Option<u8>, Halt<E::Error>> {
+        for number in numbers {
+            let outcome = self.run(open, *number)?;
+            if self.differs(outcome) {
+                return Ok(Some(*number));
+            }
+        }
+        Ok(None)
+    }
+
+    fn differs(&self, outcome: Outcome) -> bool {
+        self.pinned != Some(outcome.result)
+    }
+
+    fn run(&mut self, varied: &[Dimension], number: u8) -> Result<Outcome, Halt<E::Error>> {
+        match self.experiments.run(varied, number, self.serial) {
+            Ok(Some(outcome)) => Ok(outcome),
+            Ok(None) => Err(Halt::Exhausted),
+            Err(error) => Err(Halt::Failed(error)),
+        }
+    }
+}
+
+/// Takes a dimension out of a set, also out of a group in it.
+fn take(open: &mut Vec<Dimension>, dimension: &Dimension) {
+    for member in open.iter_mut() {
+        if let Dimension::Group(members) = member {
+            members.retain(|other| other != dimension);
+        }
+    }
+    open.retain(|other| other != dimension && *other != Dimension::Group(Vec::new()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A step that some dimensions make another.
+    struct Simulated {
+        /// Each set makes the result another if all of it is varied.
+        causes: Vec<Vec<Dimension>>,
+        concurrent: bool,
+        /// Every so many executions that are not serial a race is lost; 0 is never.
+        races: u32,
+        runs: u32,
+        budget: u32,
+    }
+
+    impl Experiments for Simulated {
+        type Error = ();
+
+        fn run(&mut self, varied: &[Dimension], number: u8, serial: bool) -> Result<Option<Outcome>, ()> {
+            if self.runs == self.budget {
+                return Ok(None);
+            }
+            self.runs += 1;
+            let varied: Vec<Dimension> = varied.iter().flat_map(Dimension::members).collect();
+            let mut text = String::new();
+            for cause in self.causes.iter().filter(|cause| cause.iter().all(|one| varied.contains(one))) {
+                text += &format!("{cause:?} {number}");
+            }
+            let moved = varied.contains(&Dimension::Schedule) && !serial;
+            if self.races > 0 && !serial && (moved || self.runs % self.races == 0) {
+                text += "race";
+            }
+            Ok(Some(Outcome { result: Digest::of(text.as_bytes()), failed: false }))
+        }
+
+        fn is_concurrent(&self) -> bool {
+            self.concurrent
+        }
+    }
+
+    fn dimensions() -> Vec<Dimension> {
+        use Dimension::*;
+        let variables = (0..20).map(|number| Variable(format!("V{number}"), None)).collect();
+        vec![
+            Layout,
+            HashSeed,
+            Entropy,
+            Clock,
+            Timer,
+            Listing,
+            Schedule,
+            Processors,
+            Threads,
+            Zone,
+            Locale,
+            Hostname,
+            Pid,
+            User,
+            Workplace,
+            Home,
+            Temporary,
+            Umask,
+            State,
+            Group(variables),
+        ]
+    }
+
+    fn simulated(causes: Vec<Vec<Dimension>>) -> Simulated {
+        Simulated { causes, concurrent: false, races: 0, runs: 0, budget: 1000 }
+    }
+
+    fn named(found: &Found) -> BTreeSet<Dimension> {
+        found.named.iter().map(|named| named.dimension.clone()).collect()
+    }
+
+    #[test]
+    fn nothing_is_named_after_five_runs_where_nothing_counts() {
+        let mut step = simulated(Vec::new());
+        assert_eq!(search(&mut step, &dimensions()).unwrap(), Found::default());
+        assert_eq!(step.runs, 5);
+    }
+
+    #[test]
+    fn a_single_cause_is_named_within_fifteen_runs_whichever_it_is() {
+        let all: Vec<Dimension> = dimensions().iter().flat_map(Dimension::members).collect();
+        for cause in all.into_iter().filter(|cause| *cause != Dimension::Schedule) {
+            let mut step = simulated(vec![vec![cause.clone()]]);
+            let found = search(&mut step, &dimensions()).unwrap();
+            assert_eq!(named(&found), BTreeSet::from([cause.clone()]));
+            let limit = if matches!(cause, Dimension::Variable(..)) { 16 } else { 12 };
+            assert!(step.runs <= limit, "{cause:?}: {}", step.runs);
+        }
+    }
+
+    #[test]
+    fn addresses_are_told_as_one_cause_where_the_environment_moves_them() {
+        let moved = [
+            Dimension::Layout,
+            Dimension::Padding,
+            Dimension::Home,
+            Dimension::HashSeed,
+            Dimension::Variable("V3".into(), None),
+        ];
+        let mut step = simulated(moved.into_iter().map(|one| vec![one]).chain([vec![Dimension::Clock]]).collect());
+        let found = search(&mut step, &dimensions()).unwrap();
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Padding, Dimension::Clock]));
+        let mut step = simulated(vec![vec![Dimension::Layout]]);
+        assert_eq!(named(&search(&mut step, &dimensions()).unwrap()), BTreeSet::from([Dimension::Layout]));
+    }
+
+    #[test]
+    fn what_differs_with_everything_pinned_is_the_schedule_if_it_repeats_serially_and_else_has_no_name() {
+        let step = |concurrent, races| Simulated { concurrent, races, ..simulated(vec![vec![Dimension::Clock]]) };
+        let found = search(&mut step(true, 2), &dimensions()).unwrap();
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Schedule, Dimension::Clock]));
+        let found = search(&mut step(false, 2), &dimensions()).unwrap();
+        assert_eq!((named(&found), found.undetermined), (BTreeSet::new(), Some(Undetermined::Pinned)));
+    }
+
+    #[test]
+    fn a_race_that_is_lost_now_and_then_is_never_called_anything_else() {
+        for races in 2..9 {
+            let mut step = Simulated { concurrent: true, races, ..simulated(Vec::new()) };
+            let found = search(&mut step, &dimensions()).unwrap();
+            assert!(named(&found).is_subset(&BTreeSet::from([Dimension::Schedule])), "{races}: {found:?}");
+            assert!(found.together.is_empty(), "{races}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_counts_only_together_is_told_together() {
+        let pair = vec![Dimension::Clock, Dimension::Variable("V7".into(), None)];
+        let mut step = simulated(vec![pair.clone()]);
+        let found = search(&mut step, &dimensions()).unwrap();
+        assert_eq!((found.together, found.named), (pair, Vec::new()));
+    }
+
+    #[test]
+    fn a_budget_that_is_used_up_leaves_what_was_found() {
+        let mut step = Simulated { budget: 11, ..simulated(vec![vec![Dimension::Entropy], vec![Dimension::Umask]]) };
+        let found = search(&mut step, &dimensions()).unwrap();
+        assert_eq!((named(&found), found.exhausted), (BTreeSet::from([Dimension::Entropy]), true));
+    }
+
+    proptest! {
+        #[test]
+        fn any_causes_are_all_found_and_nothing_else(
+            picked in proptest::collection::btree_set(0_usize..38, 0..5),
+        ) {
+            let all: Vec<Dimension> = dimensions().iter().flat_map(Dimension::members)
+                .filter(|one| !matches!(one, Dimension::Schedule | Dimension::Layout)).collect();
+            let causes: BTreeSet<Dimension> = picked.iter().filter_map(|at| all.get(*at).cloned()).collect();
+            let mut step = simulated(causes.iter().map(|one| vec![one.clone()]).collect());
+            let found = search(&mut step, &dimensions()).unwrap();
+            prop_assert_eq!(named(&found), causes);
+            prop_assert!(found.together.is_empty() && found.undetermined.is_none() && !found.exhausted);
+        }
+    }
+}
