@@ -10,6 +10,7 @@ pub(super) mod text;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::tolerance::path_of;
 use crate::yaml::{self, Key, Node, Value, YamlError};
 
 /// Something to add to a definition.
@@ -150,6 +151,7 @@ impl Addition {
                 let Value::List(list) = &mut node.value else { return None };
                 let known: BTreeSet<&String> = list
                     .iter()
+                    .filter_map(path_of)
                     .filter_map(|node| if let Value::Text(text) = &node.value { Some(text) } else { None })
                     .collect();
                 let missing: Vec<String> = items.iter().filter(|item| !known.contains(item)).cloned().collect();

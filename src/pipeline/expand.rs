@@ -12,6 +12,7 @@ use super::field::{Reader, items};
 use super::matrix::{self, COMBINATIONS_MAX, Combination, name_of};
 use super::problem::{Finding, quoted};
 use super::template::{self, Part};
+use super::tolerance::path_of;
 
 pub(super) const MATRIX: &str = "matrix";
 /// The keys of a step in whose texts the values of a matrix may stand.
@@ -105,7 +106,7 @@ impl<'a> Expander<'a, '_> {
                 continue;
             };
             let written = entries.iter().filter(|(key, _)| WRITTEN.contains(&key.text.as_str()));
-            for item in written.flat_map(|(_, node)| items(node)) {
+            for item in written.flat_map(|(_, node)| items(node)).filter_map(path_of) {
                 let Value::Text(text) = &item.value else { continue };
                 let Ok(parts) = template::parts(text) else { continue };
                 if parts.iter().any(|part| matches!(part, Part::Value(_))) {

@@ -199,6 +199,27 @@ impl Reader<'_> {
         self.integer(node, what, minimum, maximum).and_then(|value| u32::try_from(value).ok())
     }
 
+    /// Returns a number that is not negative.
+    pub(super) fn share(&mut self, node: &Node, what: &str) -> Option<f64> {
+        let value = match &node.value {
+            Value::Float(value) => *value,
+            #[expect(clippy::cast_precision_loss, reason = "a tolerance needs no more digits")]
+            Value::Int(value) => *value as f64,
+            _ => {
+                self.wrong(node, what, "a number");
+                return None;
+            }
+        };
+        if value.is_finite() && value >= 0.0 {
+            // Not negative zero, which would be another definition.
+            return Some(value.abs());
+        }
+        let spelled = quoted(&self.spelled(node));
+        let finding = Finding::new(format_args!("{what} must be a finite number and at least 0, found {spelled}"));
+        self.note(finding.at(&node.span, "out of range"));
+        None
+    }
+
     /// Returns `true` or `false`.
     pub(super) fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
         if let Value::Bool(value) = node.value {

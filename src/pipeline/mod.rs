@@ -24,6 +24,7 @@ mod settings;
 mod step;
 mod suggest;
 mod template;
+mod tolerance;
 
 pub use definition::{Definition, read};
 pub use edit::{Addition, Edited, edit};
@@ -40,6 +41,7 @@ pub use settings::{
     Observe, RemoteUse, SETTINGS, SETTINGS_NAME, Settings, Trust, read_settings, with_remote, without_remote,
 };
 pub use suggest::closest;
+pub use tolerance::{Level, Tolerance};
 
 #[cfg(test)]
 mod tests;

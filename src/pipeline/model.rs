@@ -15,6 +15,7 @@ use crate::path::ProjectPath;
 
 use super::environment::Environment;
 use super::schema;
+use super::tolerance::Tolerance;
 
 /// How many characters the name of a step or of a version has at most.
 pub const NAME_MAX_CHARS: usize = 100;
@@ -82,14 +83,19 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::paths")]
     pub inputs: Option<Vec<ProjectPath>>,
-    /// Files and directories that the step writes: one path or a list. No two steps may write one path.
+    /// Files and directories that the step writes: one path or a list; in place of a path, a map with `path` and
+    /// `compare` says how far it may differ between two runs. No two steps may write one path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::paths")]
+    #[schemars(schema_with = "schema::outputs")]
     pub outputs: Vec<ProjectPath>,
-    /// Further outputs that hold numbers to compare between runs: one path or a list.
+    /// Further outputs that hold numbers to compare between runs, written like `outputs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::paths")]
+    #[schemars(schema_with = "schema::outputs")]
     pub metrics: Vec<ProjectPath>,
+    /// How far outputs and metrics may differ between two runs; what is not in it must be identical.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(skip)]
+    pub compare: BTreeMap<ProjectPath, Tolerance>,
     /// Steps that must run before, without a file between them: one name or a list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::names")]
@@ -265,6 +271,14 @@ impl Step {
     /// Returns everything that the step writes, metrics included.
     pub fn written(&self) -> impl Iterator<Item = &ProjectPath> {
         self.outputs.iter().chain(&self.metrics)
+    }
+
+    /// Returns how far what it writes at `path` may differ between two runs.
+    ///
+    /// For a file in an output that is a directory this is what is said of the output.
+    pub fn tolerance(&self, path: &ProjectPath) -> Tolerance {
+        let of_it = self.compare.iter().find(|(output, _)| path.is_within(output));
+        of_it.map(|(_, tolerance)| *tolerance).unwrap_or_default()
     }
 
     /// Returns the name under which the step stands in the file: without what tells the combinations of a matrix apart.

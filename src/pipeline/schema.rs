@@ -170,6 +170,37 @@ pub(super) fn paths(generator: &mut SchemaGenerator) -> Schema {
     one_or_many(&path(generator))
 }
 
+/// An output may say how far it may differ between two runs.
+pub(super) fn outputs(generator: &mut SchemaGenerator) -> Schema {
+    let level = json_schema!({ "enum": ["identical", "canonical", "close"] });
+    let bound = json_schema!({ "type": "number", "minimum": 0 });
+    let compare = json_schema!({
+        "anyOf": [
+            level,
+            {
+                "type": "object",
+                "required": ["level"],
+                "additionalProperties": false,
+                "properties": { "level": level, "rtol": bound, "atol": bound },
+                "if": { "properties": { "level": { "not": { "const": "close" } } } },
+                "then": { "properties": { "rtol": false, "atol": false } },
+            },
+        ]
+    });
+    let path = path(generator);
+    one_or_many(&json_schema!({
+        "anyOf": [
+            path,
+            {
+                "type": "object",
+                "required": ["path"],
+                "additionalProperties": false,
+                "properties": { "path": path, "compare": compare },
+            },
+        ]
+    }))
+}
+
 pub(super) fn names(_: &mut SchemaGenerator) -> Schema {
     // A name of `needs` may also be one combination of a matrix: `train@rate=0.1`.
     one_or_many(&json_schema!({ "type": "string", "minLength": 1 }))

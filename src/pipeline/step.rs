@@ -16,6 +16,7 @@ use super::model::{
 };
 use super::problem::{Finding, quoted};
 use super::reader::{check_step_name, unknown_key};
+use super::tolerance;
 
 /// The keys of a step.
 pub(super) const KEYS: [&str; 21] = [
@@ -129,6 +130,7 @@ fn step(reader: &mut Reader<'_>, name: &Key, node: &Node) -> Option<(Step, StepS
         inputs: None,
         outputs: Vec::new(),
         metrics: Vec::new(),
+        compare: BTreeMap::new(),
         needs: Vec::new(),
         env: StepEnv::default(),
         params: Vec::new(),
@@ -178,8 +180,15 @@ fn field(reader: &mut Reader<'_>, key: &str, node: &Node, what: &str, step: &mut
             step.inputs = Some(inputs);
             spans.inputs = places;
         }
-        "outputs" => (step.outputs, spans.outputs) = reader.paths(node, what),
-        "metrics" => (step.metrics, spans.metrics) = reader.paths(node, what),
+        "outputs" | "metrics" => {
+            let (paths, places, tolerances) = tolerance::outputs(reader, node, what);
+            step.compare.extend(tolerances);
+            if key == "outputs" {
+                (step.outputs, spans.outputs) = (paths, places);
+            } else {
+                (step.metrics, spans.metrics) = (paths, places);
+            }
+        }
         "needs" => (step.needs, spans.needs) = names(reader, node, what, "a name of a step"),
         "params" => (step.params, spans.params) = names(reader, node, what, "a dotted key as text"),
         "env" => step.env = env(reader, node, what),

@@ -247,6 +247,28 @@ steps:
 }
 
 #[test]
+fn what_an_output_may_differ_by_is_kept_beside_the_paths_and_what_it_must_be_anyway_is_not_kept() {
+    let text = b"steps: {a: {run: x, outputs: [p, {path: q, compare: {level: close, rtol: 1e-9}}, {path: r, compare: identical}], \
+                 metrics: {path: ./s/, compare: canonical}}}";
+    let definition = read(text, "p.yaml").unwrap_or_else(|error| panic!("{}", error.render(false)));
+    let step = serde_json::json!({
+        "name": "a",
+        "run": {"shell": "x"},
+        "outputs": ["p", "q", "r"],
+        "metrics": ["s"],
+        "compare": {"q": {"level": "close", "rtol": 1e-9}, "s": {"level": "canonical"}},
+    });
+    assert_eq!(serde_json::to_value(&definition.pipeline).unwrap(), serde_json::json!({"steps": [step]}));
+    let step = &definition.pipeline.steps[0];
+    let level = |path: &str| step.tolerance(&ProjectPath::new(path).unwrap()).level;
+    assert_eq!([level("p"), level("q"), level("s/of/a/directory")], [Level::Identical, Level::Close, Level::Canonical]);
+    // And it is the same when it comes back from the store.
+    let bytes = definition.pipeline.canonical();
+    let back: Pipeline = serde_json::from_value(crate::object::from_canonical(&bytes).unwrap()).unwrap();
+    assert_eq!(back, definition.pipeline);
+}
+
+#[test]
 fn what_says_the_same_as_its_absence_is_not_part_of_the_id() {
     let plain = read(b"steps: {a: {run: x}}", "p.yaml").unwrap().pipeline;
     let spelled =
@@ -255,6 +277,9 @@ fn what_says_the_same_as_its_absence_is_not_part_of_the_id() {
     assert_eq!(read(spelled, "p.yaml").unwrap().pipeline.id(), plain.id());
     let own = read(b"isolate: strict\nsteps: {a: {run: x, isolate: observe}}", "p.yaml").unwrap().pipeline;
     assert_eq!(own.id(), plain.id());
+    let output = read(b"steps: {a: {run: x, outputs: p}}", "p.yaml").unwrap().pipeline;
+    let spelled = b"steps: {a: {run: x, outputs: [{path: p, compare: {level: identical}}]}}";
+    assert_eq!(read(spelled, "p.yaml").unwrap().pipeline.id(), output.id());
 }
 
 #[test]

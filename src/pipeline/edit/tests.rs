@@ -106,6 +106,22 @@ fn what_is_there_is_not_added_again() {
 }
 
 #[test]
+fn outputs_that_say_how_they_are_compared_stay_as_they_are() {
+    let edited = |text: &str, new: &[&str]| {
+        let edited = edit(text, &[items("a", "outputs", new)]).unwrap();
+        (edited.text, edited.by_hand.is_empty())
+    };
+    let flow = "steps: {a: {run: x, outputs: [{path: m, compare: {level: close, rtol: 1e-9}}]}}\n";
+    let grown = flow.replace("}}]", "}}, n]");
+    assert_eq!(edited(flow, &["m", "n"]), (grown, true));
+    let block = "steps:\n  a:\n    run: x\n    outputs:\n      - path: m\n        compare: close  # enough\n";
+    assert_eq!(edited(block, &["n"]), (format!("{block}      - n\n"), true));
+    // A single map would have to become a list: that is left to the author.
+    let single = "steps: {a: {run: x, outputs: {path: m, compare: close}}}\n";
+    assert_eq!(edited(single, &["n"]), (single.to_owned(), false));
+}
+
+#[test]
 fn what_is_shared_is_never_changed_for_others() {
     let anchored = "x: &common [x]\nsteps:\n  a: {run: go, inputs: *common}\n  b: {run: go, inputs: *common}\n";
     let text = anchored.replace("x: &common [x]\n", "").replace("inputs: *common}\n  b", "inputs: &common [x]}\n  b");
