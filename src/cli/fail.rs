@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::reach::OnRemote;
 use super::ui::{BAD, GOOD, NOTE, paint};
+use crate::compare::CompareError;
 use crate::damage::DamageError;
 use crate::disk::DiskError;
 use crate::environment::image::{ImageError, Refusal, Trouble as ImageTrouble};
@@ -24,6 +25,7 @@ use crate::revision::RevisionError;
 use crate::run::{RunError, Shortage};
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
+use crate::verify::VerifyError;
 
 /// A difference was found.
 pub(super) const DIFFERENCE: u8 = 1;
@@ -624,6 +626,20 @@ impl From<PythonError> for CliError {
             PythonError::Disk(error) => (ENVIRONMENT, disk_hint(error).map(str::to_owned)),
         };
         Self { source: Some(Box::new(error)), hint, code }
+    }
+}
+
+impl From<VerifyError> for CliError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Run(error) => error.into(),
+            VerifyError::Compare(CompareError::Store(error)) => error.into(),
+            error @ VerifyError::Compare(_) => Self {
+                source: Some(Box::new(error)),
+                hint: Some("`pv fsck` tells what is damaged".to_owned()),
+                code: STORE,
+            },
+        }
     }
 }
 

@@ -188,7 +188,7 @@ fn bring_up_to_date(
             crate::run::Event::Line { step, line } => {
                 running.printed(step, &String::from_utf8_lossy(line));
             }
-            crate::run::Event::Done(done) => running.end(&done.step),
+            crate::run::Event::Finished(done) => running.end(&done.step),
             _ => {}
         }
     })?;

@@ -65,7 +65,7 @@ const ELSEWHERE: [&str; 22] = [
 ];
 
 /// Returns whether a file is code by its name.
-pub fn is_code(path: &ProjectPath) -> bool {
+pub(super) fn is_code(path: &ProjectPath) -> bool {
     let name = String::from_utf8_lossy(path.name()).to_ascii_lowercase();
     name.rsplit_once('.').is_some_and(|(_, ending)| CODE.contains(&ending))
 }
@@ -73,7 +73,7 @@ pub fn is_code(path: &ProjectPath) -> bool {
 /// Returns the variables that may count, with the value that each has outside, if it has one.
 ///
 /// Those of the user's environment, without what is secret, and those that the `code` of a step names; without `declared` ones.
-pub fn variables<'c>(
+pub(super) fn variables<'c>(
     step: &Step,
     code: impl IntoIterator<Item = &'c str>,
     ambient: &BTreeMap<String, String>,
@@ -110,7 +110,7 @@ pub fn variables<'c>(
 }
 
 /// Returns those of the paths that a step looked for in vain which may be there elsewhere and count.
-pub fn missing<'p>(missed: impl IntoIterator<Item = &'p ProjectPath>, step: &Step) -> Vec<ProjectPath> {
+pub(super) fn missing<'p>(missed: impl IntoIterator<Item = &'p ProjectPath>, step: &Step) -> Vec<ProjectPath> {
     let own: Vec<&ProjectPath> = step.written().chain(&step.keep).collect();
     let is_open = |path: &&&ProjectPath| {
         let parts: Vec<&[u8]> = path.as_bytes().split(|byte| *byte == b'/').collect();

@@ -12,7 +12,7 @@ use crate::path::ProjectPath;
 use crate::run::Conditions;
 
 /// How many values a dimension can be changed to.
-pub const VALUES: u8 = 3;
+pub(super) const VALUES: u8 = 3;
 
 /// Variables by which numeric libraries know with how many threads to work.
 const THREADS: [&str; 6] = [
@@ -31,7 +31,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 /// One thing that is varied.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Dimension {
+pub(super) enum Dimension {
     /// Where programs lie.
     Layout,
     /// How much the environment takes of the stack: it means nothing to anybody, but moves what lies beside it.
@@ -90,20 +90,20 @@ pub enum Dimension {
 
 /// What everything is pinned to.
 #[derive(Clone, Debug)]
-pub struct Base {
+pub(super) struct Base {
     /// What the clock says, in seconds since 1970.
-    pub clock: i64,
+    pub(super) clock: i64,
     /// How many processors there are.
-    pub processors: u32,
+    pub(super) processors: u32,
     /// Locales that this machine has and the pinned one is not, at most as many as there are values.
-    pub locales: Vec<String>,
+    pub(super) locales: Vec<String>,
     /// The seed of the entropy.
-    pub entropy: u64,
+    pub(super) entropy: u64,
 }
 
 impl Base {
     /// Returns the conditions with everything pinned.
-    pub fn conditions(&self) -> Conditions {
+    pub(super) fn conditions(&self) -> Conditions {
         let pins = Pins {
             entropy: Some(self.entropy),
             clock: Some(self.clock),
@@ -123,7 +123,7 @@ impl Base {
 
 impl Dimension {
     /// Returns the cause that it stands for; of a group none.
-    pub fn cause(&self) -> Option<Cause> {
+    pub(super) fn cause(&self) -> Option<Cause> {
         Some(match self {
             Self::Layout => Cause::Aslr,
             Self::Padding => Cause::MemoryAddress,
@@ -155,7 +155,7 @@ impl Dimension {
     }
 
     /// Returns the single dimensions that it is made of.
-    pub fn members(&self) -> Vec<Self> {
+    pub(super) fn members(&self) -> Vec<Self> {
         match self {
             Self::Group(members) => members.clone(),
             single => vec![single.clone()],
@@ -163,7 +163,7 @@ impl Dimension {
     }
 
     /// Returns whether the environment as a whole is another with it, so that what lies beside it moves.
-    pub fn moves_memory(&self) -> bool {
+    pub(super) fn moves_memory(&self) -> bool {
         matches!(
             self,
             Self::Padding
@@ -180,7 +180,7 @@ impl Dimension {
     }
 
     /// Changes `conditions`, in which everything is pinned, to value `number` of this dimension, from 0.
-    pub fn apply(&self, base: &Base, number: u8, conditions: &mut Conditions) {
+    pub(super) fn apply(&self, base: &Base, number: u8, conditions: &mut Conditions) {
         let at = usize::from(number % VALUES);
         let Conditions { pins, variables, .. } = conditions;
         let mut set = |name: &str, value: &str| drop(variables.insert(name.to_owned(), Some(value.to_owned())));

@@ -20,15 +20,15 @@ const SCHEDULE_TRIES: u8 = 4;
 
 /// What came of an experiment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Outcome {
+pub(super) struct Outcome {
     /// Which result it was: equal for results with the same bytes.
-    pub result: Digest,
+    pub(super) result: Digest,
     /// Whether the step failed.
-    pub failed: bool,
+    pub(super) failed: bool,
 }
 
 /// Whoever executes a step.
-pub trait Experiments {
+pub(super) trait Experiments {
     /// Why it cannot.
     type Error;
 
@@ -46,33 +46,33 @@ pub trait Experiments {
 
 /// What a search found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Found {
+pub(super) struct Found {
     /// Dimensions that make the result another, each alone, in the order in which they were found.
-    pub named: Vec<Named>,
+    pub(super) named: Vec<Named>,
     /// Dimensions of which only several together make the result another.
-    pub together: Vec<Dimension>,
+    pub(super) together: Vec<Dimension>,
     /// Why there is something left that differs and has no name.
-    pub undetermined: Option<Undetermined>,
+    pub(super) undetermined: Option<Undetermined>,
     /// Whether no more experiments were allowed, although there was more to find out.
-    pub exhausted: bool,
+    pub(super) exhausted: bool,
 }
 
 /// A dimension that makes the result another.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Named {
+pub(super) struct Named {
     /// Which one.
-    pub dimension: Dimension,
+    pub(super) dimension: Dimension,
     /// Its value in the experiment in which it was varied alone.
-    pub number: u8,
+    pub(super) number: u8,
     /// The result then.
-    pub outcome: Outcome,
+    pub(super) outcome: Outcome,
     /// With everything else pinned, how many executions had how many results, if it is the schedule that was found by that.
-    pub free: Option<(usize, usize)>,
+    pub(super) free: Option<(usize, usize)>,
 }
 
 /// Why something that differs has no name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Undetermined {
+pub(super) enum Undetermined {
     /// Executions with everything pinned differ, and it has one thread alone.
     Pinned,
     /// Executions with everything pinned differ, also where no two threads go on at once.
@@ -88,7 +88,7 @@ pub enum Undetermined {
 /// # Errors
 ///
 /// What [`Experiments::run`] says.
-pub fn search<E: Experiments>(experiments: &mut E, dimensions: &[Dimension]) -> Result<Found, E::Error> {
+pub(super) fn search<E: Experiments>(experiments: &mut E, dimensions: &[Dimension]) -> Result<Found, E::Error> {
     let mut search =
         Search { experiments, found: Found::default(), pinned: None, serial: false, seen: BTreeSet::new() };
     match search.everything(dimensions) {

@@ -448,7 +448,7 @@ impl<'a, 'w> Subject<'a, 'w> {
         let step = self.step();
         let tolerance = step.written().find(|path| {
             comparison.path == path.display()
-                || comparison.path.strip_prefix(&path.display()).is_some_and(|rest| rest.starts_with('/'))
+                || comparison.path.strip_prefix(path.display().as_ref()).is_some_and(|rest| rest.starts_with('/'))
         });
         let tolerance = tolerance.and_then(|path| step.compare.get(path)).copied().unwrap_or_default();
         OutputVerdict { is_allowed: tolerance.allows(comparison.level), comparison }

@@ -16,7 +16,7 @@ use crate::snapshot::View;
 /// # Errors
 ///
 /// [`CliError`] if one cannot be made, and then nothing runs.
-pub(super) fn provide(
+pub(in crate::cli) fn provide(
     ui: &Ui,
     project: &Project,
     pipeline: &Pipeline,
