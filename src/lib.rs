@@ -22,6 +22,7 @@ pub mod stat_cache;
 pub mod store;
 
 // Floor 3
+pub mod compare;
 pub mod environment;
 pub mod record;
 pub mod snapshot;

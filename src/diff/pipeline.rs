@@ -42,8 +42,20 @@ pub struct FieldChange {
 }
 
 /// The fields of a step, in the order in which people read them.
-const FIELDS: [&str; 12] =
-    ["description", "run", "inputs", "outputs", "metrics", "compare", "needs", "env", "params", "seed", "timeout_s", "workdir"];
+const FIELDS: [&str; 12] = [
+    "description",
+    "run",
+    "inputs",
+    "outputs",
+    "metrics",
+    "compare",
+    "needs",
+    "env",
+    "params",
+    "seed",
+    "timeout_s",
+    "workdir",
+];
 
 /// Returns the steps that differ, in the order of the new definition; removed ones follow the step they stood after.
 pub(super) fn changes(old: &Pipeline, new: &Pipeline) -> Vec<StepChange> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; rooms on one floor do not know each other.
-const FLOORS: [(&str, u8); 23] = [
+const FLOORS: [(&str, u8); 24] = [
     ("hash", 0),
     ("path", 0),
     ("disk", 0),
@@ -19,6 +19,7 @@ const FLOORS: [(&str, u8); 23] = [
     ("snapshot", 3),
     ("record", 3),
     ("environment", 3),
+    ("compare", 3),
     ("run", 4),
     ("damage", 4),
     ("diff", 4),
@@ -31,15 +32,18 @@ const FLOORS: [(&str, u8); 23] = [
 ];
 
 /// Each dependency that only one room may use, and that room. Two have the system's bare calls: what is locked on a disk
-/// is no matter of who executes commands. Two read zstd: what is stored here and what comes as an image have nothing else in common.
-const DOORS: [(&str, &str); 27] = [
+/// is no matter of who executes commands. What is compressed is read in three: what is stored here, what comes as an image and what a
+/// step has written have nothing else in common.
+const DOORS: [(&str, &str); 29] = [
     ("libc", "exec|disk"),
     ("blake3", "hash"),
     ("walkdir", "disk"),
     ("memmap2", "disk"),
-    ("zstd", "store|environment"),
-    ("flate2", "environment"),
+    ("zstd", "store|environment|compare"),
+    ("flate2", "environment|compare"),
     ("sha2", "environment"),
+    ("rusqlite", "compare"),
+    ("toml", "compare"),
     ("jiff", "host"),
     ("serde_yaml", "yaml"),
     ("serde_saphyr", "yaml"),

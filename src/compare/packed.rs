@@ -1,0 +1,205 @@
+//! What is compressed, and archives: what is in them counts, not how it was packed.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+
+use super::report::{Finding, Report};
+use super::{bytes, compare, text};
+
+/// How much of one thing is unpacked at most, in bytes.
+pub(super) const MEMBER_MAX_BYTES: u64 = 256 * 1024 * 1024;
+/// How deep archives in archives are looked into.
+pub(super) const DEPTH_MAX: usize = 8;
+/// The largest window of a zstd frame, as a power of two; what asks for more is not unpacked.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// How bytes are compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Method {
+    /// Not at all.
+    Stored,
+    /// As in a zip archive, without a frame.
+    Deflate,
+    /// As a gzip file, with any number of parts.
+    Gzip,
+    /// With a frame of two bytes in front, as joblib does.
+    Zlib,
+    /// As a zstd file.
+    Zstd,
+    /// By means that are not known here.
+    Unknown,
+}
+
+impl Method {
+    /// Returns how a whole file is compressed, by its first bytes.
+    pub(super) fn of_file(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            [first @ (0x58 | 0x68 | 0x78), second, ..] if (u32::from(*first) * 256 + u32::from(*second)) % 31 == 0 => {
+                Some(Self::Zlib)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the word for it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Zlib => "zlib",
+            Self::Stored | Self::Deflate | Self::Unknown => "packed",
+        }
+    }
+}
+
+/// Why something is not unpacked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Obstacle {
+    /// It would be too much.
+    TooLarge,
+    /// It is damaged, or packed by means that are not known here.
+    Unreadable,
+}
+
+/// Returns what was packed, unless it is more than may be made of it.
+pub(super) fn unpack<'a>(report: &Report, method: Method, packed: &'a [u8]) -> Result<Cow<'a, [u8]>, Obstacle> {
+    let limit = report.budget_bytes().min(MEMBER_MAX_BYTES);
+    let read = |reader: &mut dyn Read| {
+        let mut out = Vec::new();
+        let read = reader.take(limit + 1).read_to_end(&mut out);
+        match read {
+            _ if out.len() as u64 > limit => Err(Obstacle::TooLarge),
+            Err(_) => Err(Obstacle::Unreadable),
+            Ok(_) => Ok(Cow::Owned(out)),
+        }
+    };
+    match method {
+        Method::Stored => Ok(Cow::Borrowed(packed)),
+        Method::Deflate => read(&mut DeflateDecoder::new(packed)),
+        Method::Gzip => read(&mut MultiGzDecoder::new(packed)),
+        Method::Zlib => read(&mut ZlibDecoder::new(packed)),
+        Method::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(|_| Obstacle::Unreadable)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| Obstacle::Unreadable)?;
+            read(&mut decoder)
+        }
+        Method::Unknown => Err(Obstacle::Unreadable),
+    }
+}
+
+/// Compares two compressed files by what is in them; `None` if one of them cannot be unpacked.
+pub(super) fn compare_files(report: &mut Report, method: Method, name: &str, old: &[u8], new: &[u8]) -> Option<()> {
+    let (old, new) = match (unpack(report, method, old), unpack(report, method, new)) {
+        (Ok(old), Ok(new)) => (old, new),
+        (Err(Obstacle::TooLarge), _) | (_, Err(Obstacle::TooLarge)) => {
+            report.note("too large to unpack");
+            return None;
+        }
+        _ => return None,
+    };
+    report.spend(old.len().max(new.len()) as u64);
+    let inner = inner_name(name);
+    report.inside(String::new(), |report| compare(report, &inner, &old, &new));
+    Some(())
+}
+
+/// Returns the name of what is in a compressed file.
+fn inner_name(name: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((inner, ending)) => match ending.to_ascii_lowercase().as_str() {
+            "tgz" => format!("{inner}.tar"),
+            "gz" | "z" | "zst" => inner.to_owned(),
+            _ => name.to_owned(),
+        },
+        None => name.to_owned(),
+    }
+}
+
+/// One thing in an archive.
+#[derive(Debug)]
+pub(super) struct Member<'a> {
+    /// Its name.
+    pub(super) name: String,
+    /// What else it is: its kind, its rights, where a link leads.
+    pub(super) about: String,
+    /// What is in it.
+    pub(super) content: &'a [u8],
+    /// How that is compressed.
+    pub(super) method: Method,
+}
+
+/// Compares two archives by their members, whatever their order.
+pub(super) fn compare_members(report: &mut Report, old: &[Member<'_>], new: &[Member<'_>]) {
+    let (old, new) = (by_name(old), by_name(new));
+    for (key, before) in &old {
+        match new.get(key) {
+            Some(after) => members(report, key, before, after),
+            None => report.differ(|| Finding::of(place(key), Some(describe(before)), None)),
+        }
+    }
+    for (key, after) in new.iter().filter(|(key, _)| !old.contains_key(*key)) {
+        report.differ(|| Finding::of(place(key), None, Some(describe(after))));
+    }
+}
+
+/// A name, and how many members before have it as well.
+type Key<'a> = (&'a str, usize);
+
+fn by_name<'a>(members: &'a [Member<'a>]) -> BTreeMap<Key<'a>, &'a Member<'a>> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let keyed = members.iter().map(|member| {
+        let count = counts.entry(&member.name).or_default();
+        *count += 1;
+        ((member.name.as_str(), *count - 1), member)
+    });
+    keyed.collect()
+}
+
+fn place((name, before): &Key<'_>) -> String {
+    if *before == 0 { format!("member {name}") } else { format!("member {name} ({})", before + 1) }
+}
+
+fn describe(member: &Member<'_>) -> String {
+    match (member.about.as_str(), member.method) {
+        ("", Method::Stored) => format!("{} bytes", member.content.len()),
+        ("", _) => format!("{} bytes packed", member.content.len()),
+        (about, _) => about.to_owned(),
+    }
+}
+
+fn members(report: &mut Report, key: &Key<'_>, old: &Member<'_>, new: &Member<'_>) {
+    if old.about != new.about {
+        report.differ(|| Finding::of_texts(place(key), &old.about, &new.about));
+    }
+    if (old.method, old.content) == (new.method, new.content) {
+        return;
+    }
+    let unpacked = (unpack(report, old.method, old.content), unpack(report, new.method, new.content));
+    report.inside(place(key), |report| match unpacked {
+        (Ok(before), Ok(after)) => {
+            report.spend(before.len().max(after.len()) as u64);
+            compare(report, &old.name, &before, &after);
+        }
+        (before, after) => {
+            let is_large = [before.err(), after.err()].contains(&Some(Obstacle::TooLarge));
+            report.note(if is_large { "too large to unpack" } else { "cannot be unpacked" });
+            if old.content == new.content {
+                report.differ(|| {
+                    Finding::of("packed", Some(format!("{:?}", old.method)), Some(format!("{:?}", new.method)))
+                });
+            } else {
+                bytes::compare(report, old.content, new.content);
+            }
+        }
+    });
+}
+
+/// Returns the name of a member as text; names in archives may be any bytes.
+pub(super) fn name_of(bytes: &[u8]) -> String {
+    text::read(bytes).map_or_else(|| crate::path::escape(bytes).into_owned(), str::to_owned)
+}
