@@ -274,6 +274,18 @@ impl Answer {
         }
     }
 
+    /// Says on what results depend that is not declared.
+    fn depends(&self) -> String {
+        let mut names: Vec<String> = Vec::new();
+        for named in self.steps.iter().flat_map(|step| &step.causes).filter(|named| named.cause != Cause::Undetermined)
+        {
+            if !names.contains(&named.cause.to_string()) {
+                names.push(named.cause.to_string());
+            }
+        }
+        if names.is_empty() { "does not repeat".to_owned() } else { format!("depends on {}", names.join(", ")) }
+    }
+
     /// Returns the record of it.
     fn recorded(&self, project: &Project) -> Recorded {
         let cause = |named: &CauseNamed| VerifiedCause { cause: named.cause.to_string(), confirmed: named.confirmed };
@@ -307,6 +319,7 @@ impl fmt::Display for Answer {
         let runs = count(self.steps.iter().map(|step| u64::from(step.runs)).sum(), "run");
         let verdict = match (self.interrupted, self.allowed) {
             (true, _) => paint(BAD, "interrupted"),
+            (false, false) if self.explained => paint(BAD, self.depends()),
             (false, true) => {
                 paint(GOOD, if self.level == Level::Identical { "repeats, bit for bit" } else { "repeats" })
             }
@@ -352,7 +365,10 @@ fn write_step(f: &mut fmt::Formatter<'_>, step: &StepVerdict) -> fmt::Result {
     for note in &step.notes {
         writeln!(f, "           {}", paint(NOTE, note))?;
     }
-    for output in step.outputs.iter().filter(|output| output.comparison.level != Level::Identical) {
+    // A cause tells where it bites.
+    let is_told = step.causes.iter().any(|named| !named.places.is_empty());
+    let untold = step.outputs.iter().filter(|output| !is_told && output.comparison.level != Level::Identical);
+    for output in untold {
         let text = output.comparison.to_string();
         let lines: Vec<&str> = text.lines().collect();
         for line in lines.iter().take(PLACES_MAX) {
@@ -364,11 +380,11 @@ fn write_step(f: &mut fmt::Formatter<'_>, step: &StepVerdict) -> fmt::Result {
     }
     for named in &step.causes {
         let word = if named.confirmed { "cause" } else { "maybe" };
-        writeln!(f, "  {}    {}: {}", paint(NOTE, word), paint(NAME, &named.cause), named.evidence)?;
+        writeln!(f, "    {}  {}: {}", paint(NOTE, word), paint(NAME, &named.cause), named.evidence)?;
         for place in &named.places {
-            writeln!(f, "           {}", paint(FAINT, place))?;
+            writeln!(f, "    where  {place}")?;
         }
-        writeln!(f, "           {}", named.fix)?;
+        writeln!(f, "    mend   {}", named.fix)?;
     }
     Ok(())
 }
