@@ -18,8 +18,6 @@ use super::threads::{Clock, Threads};
 const STEADY_START: u64 = 86_400 * SECOND;
 const SECOND: u64 = 1_000_000_000;
 const MILLISECOND: u64 = 1_000_000;
-/// By how much a look at the clock on the wall moves it on, in nanoseconds.
-const WALL_TICK: u64 = MILLISECOND;
 /// A wait at least as long as this moves clocks on. Shorter ones are an interpreter's own: how often its threads wait for
 /// each other is decided by nobody.
 const LONG_WAIT: u64 = 20 * MILLISECOND;
@@ -37,14 +35,16 @@ pub(super) struct Clocks {
     threads: Arc<Threads>,
     /// What the clock on the wall says when the job begins, in nanoseconds since 1970.
     wall: Option<u64>,
+    /// By how much a look at it moves it on, in nanoseconds.
+    wall_tick: u64,
     /// By how much a look at another clock moves it on, in nanoseconds.
     tick: Option<u64>,
 }
 
 impl Clocks {
     pub(super) fn new(pins: &Pins, threads: Arc<Threads>) -> Self {
-        let wall = pins.clock.and_then(|clock| u64::try_from(clock).ok()?.checked_mul(SECOND));
-        Self { threads, wall, tick: pins.timer }
+        let wall = pins.clock.and_then(|clock| u64::try_from(clock.start).ok()?.checked_mul(SECOND));
+        Self { threads, wall, wall_tick: pins.clock.map(|clock| clock.tick).unwrap_or_default(), tick: pins.timer }
     }
 
     /// Answers a call of a thread that waits; `None` if the system is to answer it.
@@ -128,7 +128,7 @@ impl Clocks {
     /// Returns what a clock says to a thread that looks at it.
     fn look(&self, thread: i32, clock: Clock) -> Option<u64> {
         match clock {
-            Clock::Wall => Some(self.wall? + self.threads.moves(thread, clock, WALL_TICK)?),
+            Clock::Wall => Some(self.wall? + self.threads.moves(thread, clock, self.wall_tick)?),
             Clock::Steady => Some(STEADY_START + self.threads.moves(thread, clock, self.tick?)?),
         }
     }

@@ -40,7 +40,7 @@ const WORDS_MAX: u64 = 1 << 22;
 
 /// A thread that follows who starts whom.
 pub(super) struct Kin<'scope> {
-    thread: ScopedJoinHandle<'scope, u64>,
+    thread: ScopedJoinHandle<'scope, (u64, bool)>,
     threads: Arc<Threads>,
 }
 
@@ -50,6 +50,8 @@ pub(super) struct Followed {
     pub(super) is_whole: bool,
     /// How many processes and threads it started after its first.
     pub(super) started: u64,
+    /// Whether every program was told that the processor has no random bits.
+    pub(super) hidden: bool,
 }
 
 impl<'scope> Kin<'scope> {
@@ -72,7 +74,7 @@ impl<'scope> Kin<'scope> {
             let go_on = seized.is_ok();
             let _ = attached.send(seized);
             if !go_on {
-                return 0;
+                return (0, false);
             }
             let streams = pins.entropy.map(|seed| Streams::new(seed, Arc::clone(&theirs)));
             let mut follow = Follow {
@@ -81,10 +83,11 @@ impl<'scope> Kin<'scope> {
                 pins: &pins,
                 unborn: BTreeSet::new(),
                 held: Held::default(),
+                hidden: pins.hidden_hardware,
                 started: 0,
             };
             follow.follow();
-            follow.started
+            (follow.started, follow.hidden)
         };
         let thread = Builder::new().name("kin".to_owned()).spawn_scoped(scope, follow)?;
         is_attached.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
@@ -93,8 +96,10 @@ impl<'scope> Kin<'scope> {
 
     /// Waits until the job is gone; returns what is known of it.
     pub(super) fn finish(self) -> Followed {
-        let started = self.thread.join();
-        Followed { is_whole: started.is_ok() && self.threads.is_whole(), started: started.unwrap_or_default() }
+        let joined = self.thread.join();
+        let is_whole = joined.is_ok() && self.threads.is_whole();
+        let (started, hidden) = joined.unwrap_or_default();
+        Followed { is_whole, started, hidden }
     }
 }
 
@@ -107,6 +112,8 @@ struct Follow<'f> {
     /// Those that do not go on yet.
     held: Held,
     started: u64,
+    /// Whether every program was told that the processor has no random bits, if that was wanted.
+    hidden: bool,
 }
 
 impl Follow<'_> {
@@ -138,6 +145,7 @@ impl Follow<'_> {
     fn stopped(&mut self, pid: i32, signal: c_int, event: c_int) {
         let mut pass_on = 0;
         match event {
+            0 if signal == libc::SIGSEGV && self.pins.hidden_hardware && answers_processor(pid) => {}
             0 => pass_on = signal,
             EVENT_STOP if is_stop(signal) => {
                 // It has been stopped by a signal and stays so until the next.
@@ -191,6 +199,9 @@ impl Follow<'_> {
         if self.prepare(process).is_none() {
             self.threads.escapes();
         }
+        if self.pins.hidden_hardware {
+            self.hidden &= hide_processor(process);
+        }
     }
 
     /// Changes what a program that has not begun was given by the kernel. Returns nothing if it cannot be found.
@@ -227,6 +238,28 @@ impl Follow<'_> {
             place = Some(place + 2).filter(|place| *place < WORDS_MAX)?;
         }
     }
+}
+
+/// Lets a program that begins fault when it asks what the processor can. Returns whether it will.
+#[cfg(target_arch = "x86_64")]
+fn hide_processor(pid: i32) -> bool {
+    super::processor::hide(pid).is_ok()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn hide_processor(_: i32) -> bool {
+    false
+}
+
+/// Answers a thread that has faulted because it asked what the processor can. Returns whether that was why.
+#[cfg(target_arch = "x86_64")]
+fn answers_processor(pid: i32) -> bool {
+    super::processor::answer(pid)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn answers_processor(_: i32) -> bool {
+    false
 }
 
 fn go_on(pid: i32, signal: c_int) {

@@ -50,6 +50,8 @@ mod output;
 #[cfg(target_os = "linux")]
 mod peers;
 mod pins;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod processor;
 #[cfg(target_os = "linux")]
 mod raw;
 #[cfg(target_os = "linux")]
@@ -117,7 +119,7 @@ pub use enter::enter;
 pub use observation::{Gap, Observation, Rung, Touch};
 pub use obstacle::{Cause, Obstacle};
 pub use output::MAX_LINE_BYTES;
-pub use pins::{Listing, Pins, Schedule};
+pub use pins::{Listing, Pins, Schedule, WallClock};
 pub use stop::Stop;
 pub use watch::GRACE;
 pub use words::{Word, words};

@@ -121,9 +121,12 @@ impl<'scope> Observer<'scope> {
         #[cfg(target_os = "linux")]
         let seen = match self.kin.map(Kin::finish) {
             None => seen,
-            Some(followed) => {
-                Observation { pinned: self.pinned && followed.is_whole, started: Some(followed.started), ..seen }
-            }
+            Some(followed) => Observation {
+                pinned: self.pinned && followed.is_whole,
+                started: Some(followed.started),
+                hidden: followed.hidden,
+                ..seen
+            },
         };
         seen
     }

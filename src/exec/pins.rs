@@ -7,9 +7,8 @@
 pub struct Pins {
     /// The seed of all entropy.
     pub entropy: Option<u64>,
-    /// What the clock on the wall says when the job begins, in seconds since 1970. Each look at it moves it on by a
-    /// millisecond, for the thread that looked and those that it starts, and so does sleep by its length.
-    pub clock: Option<i64>,
+    /// The clock on the wall.
+    pub clock: Option<WallClock>,
     /// By how much each look at a clock that only counts moves it on, in nanoseconds: clocks since the start of the
     /// machine and of the processor time that was used. Sleep moves it on by its length.
     pub timer: Option<u64>,
@@ -29,6 +28,18 @@ pub struct Pins {
     pub fixed_layout: bool,
     /// Who of the job's processes and threads goes on when.
     pub schedule: Schedule,
+    /// Whether programs are told that the processor has no random bits of its own, where the processor lets us.
+    pub hidden_hardware: bool,
+}
+
+/// A clock on the wall that goes on with what is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WallClock {
+    /// What it says when the job begins, in seconds since 1970.
+    pub start: i64,
+    /// By how much each look moves it on, for the thread that looked and those that it starts, in nanoseconds. Sleep moves it
+    /// on by its length.
+    pub tick: u64,
 }
 
 /// An order in which the names in a directory are listed. `.` and `..` are names too.
@@ -58,7 +69,7 @@ pub enum Schedule {
 impl Pins {
     /// Returns whether who starts whom must be followed.
     pub(super) fn needs_kin(&self) -> bool {
-        self.entropy.is_some() || self.tells_time() || self.schedule != Schedule::Free
+        self.entropy.is_some() || self.tells_time() || self.schedule != Schedule::Free || self.hidden_hardware
     }
 
     /// Returns whether clocks are not the system's own.

@@ -37,7 +37,7 @@ fn has(program: &str) -> bool {
 fn all() -> Pins {
     Pins {
         entropy: Some(1),
-        clock: Some(1_700_000_000),
+        clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }),
         timer: Some(1_000_000),
         listing: Some(Listing::Sorted),
         processors: Some(3),
@@ -47,6 +47,7 @@ fn all() -> Pins {
         umask: Some(0o027),
         fixed_layout: true,
         schedule: Schedule::Free,
+        hidden_hardware: false,
     }
 }
 
@@ -55,7 +56,7 @@ fn the_clock_on_the_wall_says_what_it_is_told_to_and_goes_on_with_looks_and_slee
     if !can_pin() {
         return;
     }
-    let pins = Pins { clock: Some(1_700_000_000), ..Pins::default() };
+    let pins = Pins { clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }), ..Pins::default() };
     assert_eq!(printed(&pins, "date -u +%Y-%m-%dT%H:%M:%S"), "2023-11-14T22:13:20\n");
     if has("python3") {
         let text = "python3 -c 'import time, datetime
@@ -89,7 +90,7 @@ print(time.perf_counter() - start, time.process_time(), time.thread_time(), os.t
     for pins in [
         all(),
         Pins { timer: Some(1_000_000), ..Pins::default() },
-        Pins { clock: Some(5_000_000_000), timer: Some(1000), ..Pins::default() },
+        Pins { clock: Some(WallClock { start: 5_000_000_000, tick: 1_000_000 }), timer: Some(1000), ..Pins::default() },
     ] {
         let first = printed(&pins, text);
         assert!(first.starts_with("False False\nempty\nFalse\n0\n"), "{first}");

@@ -94,6 +94,7 @@ impl<'a> Witness<'a> {
             isolated: self.isolated,
             pinned: false,
             started: None,
+            hidden: false,
             touched: self.touched.into_iter().map(path).collect(),
             peers,
             gaps: self.gaps,

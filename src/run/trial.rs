@@ -82,8 +82,8 @@ pub struct Trial {
     pub audited: Audited,
     /// Files of the project that it read and that are there, whether it declares them or not.
     pub read: BTreeSet<ProjectPath>,
-    /// Paths of the project that it looked for in vain.
-    pub missed: BTreeSet<ProjectPath>,
+    /// Paths of the project that it looked for in vain, each with the program that did so first.
+    pub missed: BTreeMap<ProjectPath, String>,
 }
 
 /// A place for trials of the steps of a pipeline.
@@ -224,8 +224,8 @@ impl<'a> Laboratory<'a> {
             Some(world) => {
                 world.offline |= conditions.offline;
                 if conditions.finds_state {
-                    let left = self.left_behind()?;
-                    world.lower.insert(0, left.strip_prefix(base).map(Path::to_owned).unwrap_or(left));
+                    // Above, as if it had been written just now: what stays as it is counts as written too.
+                    copy_tree(&self.left_behind()?, &room.written)?;
                 }
                 world.lower.iter().map(|layer| base.join(layer)).collect()
             }
@@ -241,7 +241,7 @@ impl<'a> Laboratory<'a> {
             let Some(found) = lies(path) else { continue };
             let target = path.under(&room.written);
             let size = fs::metadata(&found).map_err(DiskError::on("read", &found))?.len();
-            if size > TIMED_BYTES_MAX {
+            if size > TIMED_BYTES_MAX || !found.is_file() {
                 continue;
             }
             if found != target && !target.exists() {
@@ -274,13 +274,13 @@ impl<'a> Laboratory<'a> {
         observation: &Observation,
         tree: &Path,
         world: &super::world::World<'_, '_>,
-    ) -> Result<(BTreeSet<ProjectPath>, BTreeSet<ProjectPath>), RunError> {
-        let (mut read, mut missed) = (BTreeSet::new(), BTreeSet::new());
+    ) -> Result<(BTreeSet<ProjectPath>, BTreeMap<ProjectPath, String>), RunError> {
+        let (mut read, mut missed) = (BTreeSet::new(), BTreeMap::new());
         for (path, touch) in &observation.touched {
             let Ok(inside) = path.strip_prefix(tree) else { continue };
             let Ok(path) = ProjectPath::new(inside.as_os_str().as_encoded_bytes().to_vec()) else { continue };
             match world.find(Some(&path))? {
-                super::world::Found::Absent if !touch.written => drop(missed.insert(path)),
+                super::world::Found::Absent if !touch.written => drop(missed.insert(path, touch.by.clone())),
                 super::world::Found::Absent => {}
                 _ if touch.read && !touch.listed => drop(read.insert(path)),
                 _ => {}
@@ -302,9 +302,32 @@ impl Trial {
             observation: Observation::default(),
             audited: Audited { step: step.to_owned(), rung: Rung::None, ..Audited::default() },
             read: BTreeSet::new(),
-            missed: BTreeSet::new(),
+            missed: BTreeMap::new(),
         }
     }
+}
+
+/// Copies files, links and directories with their modes and times into a directory that may be there.
+fn copy_tree(from: &Path, to: &Path) -> Result<(), RunError> {
+    let found = fs::symlink_metadata(from).map_err(DiskError::on("read", from))?;
+    if found.is_dir() {
+        disk::make_directory(to)?;
+        for entry in fs::read_dir(from).map_err(DiskError::on("list", from))? {
+            let entry = entry.map_err(DiskError::on("list", from))?;
+            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    } else if found.is_symlink() {
+        let target = fs::read_link(from).map_err(DiskError::on("read", from))?;
+        disk::remove_tree(to)?;
+        std::os::unix::fs::symlink(target, to).map_err(DiskError::on("link", to))?;
+    } else if found.is_file() {
+        disk::remove_tree(to)?;
+        fs::copy(from, to).map_err(DiskError::on("copy", from))?;
+        let times = fs::FileTimes::new().set_modified(found.modified().map_err(DiskError::on("read", from))?);
+        let file = fs::File::options().append(true).open(to).map_err(DiskError::on("open", to))?;
+        file.set_times(times).map_err(DiskError::on("change", to))?;
+    }
+    Ok(())
 }
 
 /// Writes a file whole, with the directories that it lies in.

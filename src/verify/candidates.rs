@@ -8,9 +8,9 @@ use crate::path::ProjectPath;
 use crate::pipeline::{Run, Step};
 
 /// Endings of files that are code, which a snapshot has without anybody declaring it.
-const CODE: [&str; 34] = [
+const CODE: [&str; 29] = [
     "py", "pyc", "pyi", "pyx", "so", "sh", "bash", "zsh", "r", "rmd", "js", "mjs", "cjs", "ts", "pl", "pm", "rb", "c",
-    "h", "cc", "cpp", "cxx", "hpp", "rs", "go", "jl", "java", "class", "jar", "lua", "awk", "sed", "sql", "ipynb",
+    "cc", "cpp", "cxx", "rs", "go", "jl", "java", "class", "jar", "lua", "ipynb",
 ];
 /// Names that interpreters and tools look for wherever they are, for settings of their own.
 const PROBED: [&str; 14] = [
@@ -29,8 +29,15 @@ const PROBED: [&str; 14] = [
     "core",
     "Makefile",
 ];
+/// Programs that look for parts of programs and settings of their own.
+const TOOLS: [&str; 16] = [
+    "ld", "ld.bfd", "ld.gold", "ld.lld", "collect2", "cc1", "cc1plus", "as", "gcc", "g++", "cc", "clang", "rustc",
+    "go", "java", "javac",
+];
 /// The one hidden name that programs read their own settings from.
 const SETTINGS: &[u8] = b".env";
+/// So much of the words of the data is put into a file that is not there, in bytes.
+const WORDS_MAX_BYTES: usize = 64 * 1024;
 /// So many of a kind are tried.
 const CANDIDATES_MAX: usize = 40;
 /// Parts of names of variables whose values are nobody's business.
@@ -39,7 +46,7 @@ const SECRET: [&str; 7] = ["SECRET", "TOKEN", "PASSW", "CREDENTIAL", "API_KEY", 
 const SHELL: [&str; 12] =
     ["PWD", "OLDPWD", "SHLVL", "_", "TERM", "COLORTERM", "COLUMNS", "LINES", "PS1", "SHELL", "LS_COLORS", "MAIL"];
 /// Variables that have a dimension of their own, or lead to programs, which are looked at by themselves.
-const ELSEWHERE: [&str; 22] = [
+const ELSEWHERE: [&str; 24] = [
     "TZ",
     "LANG",
     "LANGUAGE",
@@ -59,6 +66,8 @@ const ELSEWHERE: [&str; 22] = [
     "CUDA_VISIBLE_DEVICES",
     "SSL_CERT_FILE",
     "NIX_PATH",
+    "PERL_HASH_SEED",
+    "PERL_PERTURB_KEYS",
     "PYTHONPATH",
     "PYTHONDONTWRITEBYTECODE",
     "PYTHONUNBUFFERED",
@@ -109,26 +118,44 @@ pub(super) fn variables<'c>(
     of_code.into_iter().chain(of_user).map(own).collect()
 }
 
-/// Returns those of the paths that a step looked for in vain which may be there elsewhere and count.
-pub(super) fn missing<'p>(missed: impl IntoIterator<Item = &'p ProjectPath>, step: &Step) -> Vec<ProjectPath> {
+/// Returns those of the paths that a step looked for in vain which may be there elsewhere and count; with each comes the program
+/// that looked first.
+pub(super) fn missing(missed: &BTreeMap<ProjectPath, String>, step: &Step) -> Vec<ProjectPath> {
     let own: Vec<&ProjectPath> = step.written().chain(&step.keep).collect();
-    let is_open = |path: &&&ProjectPath| {
+    let is_open = |(path, by): &(&ProjectPath, &String)| {
         let parts: Vec<&[u8]> = path.as_bytes().split(|byte| *byte == b'/').collect();
         let is_hidden = parts.iter().any(|part| part.starts_with(b".") && *part != SETTINGS);
         let is_probed = parts.iter().any(|part| PROBED.iter().any(|name| name.as_bytes() == *part));
         let is_own = own.iter().any(|own| own.overlaps(path));
-        !(is_hidden || is_probed || is_own || is_code(path))
+        let is_built = TOOLS.contains(&by.as_str()) || parts.last().is_some_and(|name| is_part_of_a_program(name));
+        // What lies below something that is not there is not there either.
+        let is_below = missed.keys().any(|other| other != *path && path.is_within(other));
+        !(is_hidden || is_probed || is_own || is_built || is_below || is_code(path))
     };
-    let missed: Vec<&ProjectPath> = missed.into_iter().collect();
-    // What lies below something that is not there is not there either.
-    let is_below = |path: &&&ProjectPath| missed.iter().any(|other| other != *path && path.is_within(other));
-    missed
-        .iter()
-        .filter(is_open)
-        .filter(|path| !is_below(path))
-        .take(CANDIDATES_MAX)
-        .map(|path| (*path).clone())
-        .collect()
+    missed.iter().filter(is_open).take(CANDIDATES_MAX).map(|(path, _)| path.clone()).collect()
+}
+
+/// Returns whether a file is a library or an object by its name.
+fn is_part_of_a_program(name: &[u8]) -> bool {
+    let name = String::from_utf8_lossy(name);
+    name.contains(".so.")
+        || name.starts_with("lib") && name.contains(".so")
+        || name.ends_with(".a")
+        || name.ends_with(".o")
+}
+
+/// Returns the words in texts, each once and in a line of its own, in the order in which they come.
+pub(super) fn words<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+    let is_between = |character: char| !(character.is_alphanumeric() || "_-.".contains(character));
+    let mut seen = BTreeSet::new();
+    let mut words = String::new();
+    for word in texts.into_iter().flat_map(|text| text.split(is_between)) {
+        if words.len() < WORDS_MAX_BYTES && !word.is_empty() && seen.insert(word) {
+            words.push_str(word);
+            words.push('\n');
+        }
+    }
+    words
 }
 
 /// Returns the variables that a text of code names.
@@ -166,12 +193,16 @@ fn after(rest: &str) -> Option<String> {
 fn in_shell(text: &str) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
     for (at, _) in text.match_indices('$') {
-        let rest = text[at + 1..].trim_start_matches('{');
+        // In the files of `make` names stand in parentheses.
+        let rest = text[at + 1..].trim_start_matches(['{', '(']);
+        let is_command = text[at + 1..].starts_with('(');
         let name: String =
             rest.chars().take_while(|character| character.is_ascii_alphanumeric() || *character == '_').collect();
         if is_name(&name) {
-            let has_default = rest[name.len()..].starts_with([':', '-', '=']);
-            if has_default || !is_set(text, &name) {
+            let after = &rest[name.len()..];
+            let has_default = !is_command && after.starts_with([':', '-', '=']);
+            let is_name_alone = !is_command || after.starts_with(')') && name.chars().all(|one| !one.is_lowercase());
+            if is_name_alone && (has_default || !is_set(text, &name)) {
                 used.insert(name);
             }
         }
@@ -236,7 +267,11 @@ mod tests {
             "cfg",
             "cfg/a.json",
         ];
-        let missed: Vec<ProjectPath> = all.iter().map(|text| path(text)).collect();
-        assert_eq!(missing(&missed, &step), [path("settings.ini"), path(".env"), path("cfg")]);
+        let missed = all
+            .iter()
+            .map(|text| (path(text), "python3".to_owned()))
+            .chain([(path("physics.h"), "cc1".to_owned())])
+            .collect();
+        assert_eq!(missing(&missed, &step), [path(".env"), path("cfg"), path("settings.ini")]);
     }
 }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use super::cause::Cause;
-use crate::exec::{Listing, Pins, Schedule};
+use crate::exec::{Listing, Pins, Schedule, WallClock};
 use crate::path::ProjectPath;
 use crate::run::Conditions;
 
@@ -23,6 +23,9 @@ const THREADS: [&str; 6] = [
     "NUMEXPR_MAX_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 ];
+/// What hashes are seeded with, beside `PYTHONHASHSEED`, which every step gets. Perl's also follow from addresses unless that is
+/// switched off. Source: perlrun(1).
+const HASHES: [(&str, &str); 2] = [("PERL_HASH_SEED", "0"), ("PERL_PERTURB_KEYS", "NO")];
 /// Days that differ in year, month, day, weekday, hour and season, in seconds after the pinned one.
 const DAYS_LATER: [i64; 3] = [431 * 86_400 + 40_271, 1_017 * 86_400 + 7_553, 2_203 * 86_400 + 61_007];
 /// Users that systems have besides root, with their numbers, in the order of values.
@@ -36,7 +39,7 @@ pub(super) enum Dimension {
     Layout,
     /// How much the environment takes of the stack: it means nothing to anybody, but moves what lies beside it.
     Padding,
-    /// `PYTHONHASHSEED`.
+    /// `PYTHONHASHSEED` and `PERL_HASH_SEED`.
     HashSeed,
     /// The system's entropy.
     Entropy,
@@ -58,6 +61,8 @@ pub(super) enum Dimension {
     State,
     /// The network.
     Network,
+    /// Random bits of the processor. They cannot be varied, only hidden.
+    Hardware,
     /// `TZ`.
     Zone,
     /// `LC_ALL` and `LANG`.
@@ -80,12 +85,25 @@ pub(super) enum Dimension {
     Variable(String, Option<String>),
     /// A file of the project that is read and not declared, and what is in it.
     File(ProjectPath, Vec<u8>),
-    /// A file that is looked for in vain.
-    Missing(ProjectPath),
+    /// A file that is looked for in vain, and the words of the inputs, a line each.
+    Missing(ProjectPath, Vec<u8>),
     /// A file outside the project.
     Outside(PathBuf),
     /// Several that are told apart only if one of them counts.
     Group(Vec<Dimension>),
+}
+
+/// By how much a look at a clock moves it on that hardly moves, in nanoseconds.
+const FROZEN_TICK: u64 = 1;
+
+/// Sets the clocks of `conditions` so that they hardly move.
+pub(super) fn freeze(conditions: &mut Conditions) {
+    if let Some(pins) = &mut conditions.pins {
+        if let Some(clock) = &mut pins.clock {
+            clock.tick = FROZEN_TICK;
+        }
+        pins.timer = pins.timer.map(|_| FROZEN_TICK);
+    }
 }
 
 /// What everything is pinned to.
@@ -106,7 +124,7 @@ impl Base {
     pub(super) fn conditions(&self) -> Conditions {
         let pins = Pins {
             entropy: Some(self.entropy),
-            clock: Some(self.clock),
+            clock: Some(WallClock { start: self.clock, tick: SECOND_NS / 1000 }),
             timer: Some(SECOND_NS / 1000),
             listing: Some(Listing::Sorted),
             processors: Some(self.processors),
@@ -116,8 +134,10 @@ impl Base {
             umask: None,
             fixed_layout: true,
             schedule: Schedule::Free,
+            hidden_hardware: false,
         };
-        Conditions { pins: Some(pins), ..Conditions::default() }
+        let variables = HASHES.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+        Conditions { pins: Some(pins), variables: variables.into(), ..Conditions::default() }
     }
 }
 
@@ -138,6 +158,7 @@ impl Dimension {
             Self::Times(_) => Cause::InputMtime,
             Self::State => Cause::PreviousState,
             Self::Network => Cause::Network,
+            Self::Hardware => Cause::HardwareEntropy,
             Self::Zone => Cause::Timezone,
             Self::Locale => Cause::Locale,
             Self::Hostname => Cause::Hostname,
@@ -148,7 +169,7 @@ impl Dimension {
             Self::Temporary => Cause::TmpPath,
             Self::Umask => Cause::Umask,
             Self::Variable(name, _) => Cause::Env(name.clone()),
-            Self::File(path, _) | Self::Missing(path) => Cause::UndeclaredFile(path.to_string()),
+            Self::File(path, _) | Self::Missing(path, _) => Cause::UndeclaredFile(path.to_string()),
             Self::Outside(path) => Cause::UndeclaredFile(path.display().to_string()),
             Self::Group(_) => return None,
         })
@@ -167,7 +188,6 @@ impl Dimension {
         matches!(
             self,
             Self::Padding
-                | Self::HashSeed
                 | Self::Threads
                 | Self::Zone
                 | Self::Locale
@@ -187,7 +207,10 @@ impl Dimension {
         let mut unset = pins.as_mut();
         match self {
             Self::Padding => set("PV_PADDING", &"x".repeat(37 + 1040 * at)),
-            Self::HashSeed => set("PYTHONHASHSEED", ["1", "22", "333"][at]),
+            Self::HashSeed => {
+                set("PYTHONHASHSEED", ["1", "2", "3"][at]);
+                set("PERL_HASH_SEED", ["1", "2", "3"][at]);
+            }
             Self::Threads => THREADS.iter().for_each(|name| set(name, ["2", "3", "5"][at])),
             Self::Times(paths) => conditions.times.extend(paths.iter().enumerate().map(|(place, path)| {
                 // In another order for each number, and years apart.
@@ -197,7 +220,8 @@ impl Dimension {
                     base.clock - 40_000_000 * (1 + i64::from(number)) + 3_607 * i64::try_from(rank).unwrap_or_default(),
                 )
             })),
-            Self::State => conditions.finds_state = true,
+            // What is there already may hide whatever else would count, so not always.
+            Self::State => conditions.finds_state = number % VALUES == 0,
             Self::Network => conditions.offline = true,
             Self::Zone => set("TZ", ["Asia/Kathmandu", "America/New_York", "Pacific/Auckland"][at]),
             Self::Locale => {
@@ -224,8 +248,10 @@ impl Dimension {
                 (None, _) => set(name, ["1", "29", "971"][at]),
             },
             Self::File(path, content) => drop(conditions.files.insert(path.clone(), other_content(content, at))),
-            Self::Missing(path) => {
-                drop(conditions.files.insert(path.clone(), [&b"7\n"[..], b"31\n", b"{}\n"][at].to_vec()))
+            Self::Missing(path, words) => {
+                // A number is a setting in many formats; a list names what is in the data.
+                let content = [&b"7\n"[..], words, b"{}\n"][at];
+                drop(conditions.files.insert(path.clone(), content.to_vec()));
             }
             Self::Outside(path) => drop(conditions.hidden.insert(path.clone())),
             Self::Group(members) => members.iter().for_each(|member| member.apply(base, number, conditions)),
@@ -238,6 +264,7 @@ impl Dimension {
             | Self::Processors
             | Self::Hostname
             | Self::Pid
+            | Self::Hardware
             | Self::Umask => {
                 if let Some(pins) = unset {
                     self.unpin(base, at, pins);
@@ -251,8 +278,12 @@ impl Dimension {
         match self {
             Self::Layout => pins.fixed_layout = false,
             Self::Entropy => pins.entropy = Some(base.entropy.wrapping_add(1 + number)),
-            Self::Clock => pins.clock = Some(base.clock + DAYS_LATER[at]),
-            Self::Timer => pins.timer = Some([1_730_011, 517_003, 9_100_033][at]),
+            Self::Clock => {
+                // It goes at another pace too: what is measured by it is another then.
+                let tick = [131_071_003, 17_303_011, 289_111_007][at];
+                pins.clock = Some(WallClock { start: base.clock + DAYS_LATER[at], tick });
+            }
+            Self::Timer => pins.timer = Some([137_730_011, 17_517_003, 311_100_033][at]),
             Self::Listing => pins.listing = Some([Listing::Reversed, Listing::Shuffled(1), Listing::Shuffled(2)][at]),
             Self::Schedule => pins.schedule = Schedule::Delayed(number + 1),
             Self::Processors => {
@@ -327,19 +358,21 @@ mod tests {
             Variable("B".into(), Some("text".into())),
             File(path("c"), b"a: 1\n".to_vec()),
             File(path("d"), b"text".to_vec()),
-            Missing(path("e")),
+            Missing(path("e"), b"word\n".to_vec()),
             Outside("/f".into()),
         ]
     }
 
     #[test]
     fn each_value_of_each_dimension_is_another_than_what_is_pinned() {
+        use Dimension::State;
         let pinned = base().conditions();
         for dimension in some() {
             for number in 0..VALUES {
                 let mut conditions = pinned.clone();
                 dimension.apply(&base(), number, &mut conditions);
-                assert_ne!(conditions, pinned, "{dimension:?} {number}");
+                let counts = dimension != State || number == 0;
+                assert_eq!(conditions != pinned, counts, "{dimension:?} {number}");
             }
         }
     }
@@ -351,7 +384,7 @@ mod tests {
             for other in some().into_iter().filter(|other| *other != one) {
                 let apply = |order: [&Dimension; 2]| {
                     let mut conditions = pinned.clone();
-                    order.iter().for_each(|dimension| dimension.apply(&base(), 1, &mut conditions));
+                    order.iter().for_each(|dimension| dimension.apply(&base(), 0, &mut conditions));
                     conditions
                 };
                 let both = apply([&one, &other]);

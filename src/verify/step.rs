@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::candidates;
 use super::cause::Cause;
-use super::dimension::{Base, Dimension};
-use super::search::{self, Experiments, Found, Outcome, Undetermined};
+use super::dimension::{self, Base, Dimension};
+use super::search::{self, Experiments, Found, Mode, Outcome, Undetermined};
 use super::verdict::{CauseNamed, OutputVerdict, Rung, StepVerdict};
 use super::{Budget, Progress, VerifyError};
 use crate::compare::{self, Comparison, Level};
@@ -66,15 +66,17 @@ struct Bench<'a, 'w, 's> {
     /// The first trial, which the search asks for once more.
     first: Option<Outcome>,
     concurrent: bool,
+    /// Whether the processor's random bits were hidden the last time.
+    hidden: bool,
     interrupted: bool,
 }
 
 impl Experiments for Bench<'_, '_, '_> {
     type Error = VerifyError;
 
-    fn run(&mut self, varied: &[Dimension], number: u8, serial: bool) -> Result<Option<Outcome>, VerifyError> {
+    fn run(&mut self, varied: &[Dimension], number: u8, mode: Mode) -> Result<Option<Outcome>, VerifyError> {
         if varied.is_empty()
-            && !serial
+            && mode == Mode::default()
             && let Some(first) = self.first.take()
         {
             return Ok(Some(first));
@@ -84,8 +86,14 @@ impl Experiments for Bench<'_, '_, '_> {
         }
         let mut conditions = self.conditions();
         varied.iter().for_each(|dimension| dimension.apply(&self.base, number, &mut conditions));
-        if let Some(pins) = conditions.pins.as_mut().filter(|_| serial) {
-            pins.schedule = Schedule::Serial;
+        if let Some(pins) = &mut conditions.pins {
+            pins.hidden_hardware = mode.hidden;
+            if mode.serial {
+                pins.schedule = Schedule::Serial;
+            }
+        }
+        if mode.frozen {
+            dimension::freeze(&mut conditions);
         }
         let members: Vec<Dimension> = varied.iter().flat_map(Dimension::members).collect();
         self.try_with(&conditions, members)
@@ -93,6 +101,10 @@ impl Experiments for Bench<'_, '_, '_> {
 
     fn is_concurrent(&self) -> bool {
         self.concurrent
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.hidden
     }
 }
 
@@ -129,8 +141,18 @@ impl Bench<'_, '_, '_> {
             return Ok(None);
         }
         self.varied.extend(causes);
+        self.hidden = trial.observation.hidden;
         self.concurrent |= trial.observation.started.is_none_or(|started| started > 0);
         let outcome = Outcome { result: result_of(&trial), failed: trial.failure.is_some() };
+            eprintln!(
+                "DBG {} {} {:?} {:?} {:?}",
+                self.runs,
+                outcome.result.short(),
+                varied.iter().filter_map(Dimension::cause).map(|c| c.to_string()).collect::<Vec<_>>(),
+                trial.observation.started,
+                (&trial.failure, trial.observation.hidden)
+            );
+        }
         self.order.push(outcome.result);
         self.trials.entry(outcome.result).or_insert((trial, varied));
         Ok(Some(outcome))
@@ -174,6 +196,7 @@ impl<'a, 'w> Subject<'a, 'w> {
             varied: BTreeSet::new(),
             first: None,
             concurrent: false,
+            hidden: false,
             interrupted: false,
         }
     }
@@ -304,7 +327,7 @@ impl<'a, 'w> Subject<'a, 'w> {
         let talks = !trial.observation.peers.is_empty();
         let (is_pinned, is_timed) = (bench.rung != Rung::Variables, bench.rung == Rung::Full);
         let is_isolated = trial.observation.isolated;
-        let inputs: Vec<ProjectPath> = trial.read.iter().filter(|path| !candidates::is_code(path)).cloned().collect();
+        let inputs: Vec<ProjectPath> = trial.read.iter().cloned().collect();
         let all = [
             (Dimension::Layout, is_pinned),
             (Dimension::HashSeed, !has_seed && !is_declared("PYTHONHASHSEED")),
@@ -345,7 +368,9 @@ impl<'a, 'w> Subject<'a, 'w> {
                 files.push(Dimension::File(path, content));
             }
         }
-        files.extend(candidates::missing(&trial.missed, step).into_iter().map(Dimension::Missing));
+        let words = self.words(trial)?;
+        let missing = candidates::missing(&trial.missed, step).into_iter();
+        files.extend(missing.map(|path| Dimension::Missing(path, words.clone())));
         dimensions.extend([variables, files].into_iter().filter(|group| !group.is_empty()).map(Dimension::Group));
         Ok(dimensions)
     }
@@ -361,6 +386,15 @@ impl<'a, 'w> Subject<'a, 'w> {
         Ok(texts)
     }
 
+    /// Returns the words of the data that a step read, a line each.
+    fn words(&self, trial: &Trial) -> Result<Vec<u8>, VerifyError> {
+        let mut texts = Vec::new();
+        for path in trial.read.iter().filter(|path| !candidates::is_code(path)) {
+            texts.extend(self.content(path)?.and_then(|content| String::from_utf8(content).ok()));
+        }
+        Ok(candidates::words(texts.iter().map(String::as_str)).into_bytes())
+    }
+
     /// Returns what is in a file of the snapshot, if it is one and not a large one.
     fn content(&self, path: &ProjectPath) -> Result<Option<Vec<u8>>, VerifyError> {
         let view: &View<'_> = &self.work.view;
@@ -374,12 +408,21 @@ impl<'a, 'w> Subject<'a, 'w> {
 
     fn causes(&self, bench: &Bench<'_, '_, '_>, pinned: Digest, found: &Found) -> Result<Vec<CauseNamed>, VerifyError> {
         let mut causes = Vec::new();
+        let is_random = found.named.iter().any(|named| named.dimension == Dimension::Entropy);
         for named in &found.named {
             let Some(cause) = named.dimension.cause() else { continue };
+            // Generators of random numbers stir in where they lie.
+            if is_random && matches!(named.dimension, Dimension::Layout | Dimension::Padding) {
+                continue;
+            }
             let evidence = match (named.free, named.outcome.failed) {
-                (Some((runs, results)), _) => format!(
-                    "with everything pinned, {runs} executions gave {results} results; with one thread at a time it repeats"
-                ),
+                (Some((runs, results)), _) => {
+                    let how = match named.dimension {
+                        Dimension::Hardware => "where the processor is said to have no random bits it repeats",
+                        _ => "with one thread at a time it repeats",
+                    };
+                    format!("with everything pinned, {runs} executions gave {results} results; {how}")
+                }
                 (None, true) => {
                     let how = bench.trial(named.outcome.result).failure.clone().unwrap_or_default();
                     format!("it alone was varied, everything else pinned, and the step failed: {how}")
@@ -410,6 +453,7 @@ impl<'a, 'w> Subject<'a, 'w> {
                 causes.push(CauseNamed { fix: cause.fix(), cause, confirmed: false, evidence, places: Vec::new() });
             }
         }
+        self.add_network(bench.trial(pinned), &mut causes);
         if let Some(why) = found.undetermined {
             causes.push(CauseNamed::undetermined(match why {
                 Undetermined::Pinned => "executions with everything pinned differ, though it has a single thread: something that cannot be pinned, such as random bits of the processor",
@@ -418,6 +462,17 @@ impl<'a, 'w> Subject<'a, 'w> {
             }));
         }
         Ok(causes)
+    }
+
+    /// Adds that a step talks to others without its author's vouching for that, if so: what they say is nobody's here to vary.
+    fn add_network(&self, trial: &Trial, causes: &mut Vec<CauseNamed>) {
+        let peers = &trial.audited.network;
+        if peers.is_empty() || causes.iter().any(|named| named.cause == Cause::Network) {
+            return;
+        }
+        let evidence = format!("it talked to {}; without the network the result was the same here", peers.join(", "));
+        let cause = Cause::Network;
+        causes.push(CauseNamed { fix: cause.fix(), cause, confirmed: false, evidence, places: peers.clone() });
     }
 
     /// Returns how the outputs differ, the worst of all executions: from the result with everything pinned, or else from the record.

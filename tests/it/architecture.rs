@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; rooms on one floor do not know each other.
-const FLOORS: [(&str, u8); 24] = [
+const FLOORS: [(&str, u8); 25] = [
     ("hash", 0),
     ("path", 0),
     ("disk", 0),
@@ -27,6 +27,7 @@ const FLOORS: [(&str, u8); 24] = [
     ("retention", 4),
     ("project", 5),
     ("remote", 5),
+    ("verify", 5),
     ("cli", 6),
     ("main", 7),
 ];
