@@ -7,7 +7,7 @@ VENV := $(TARGET)/test-venv
 # The tests' own Python comes first, so that `python3` in a pipeline is the one with the packages.
 IN_VENV := PATH="$(VENV)/bin:$$PATH" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help build demo set-up test test-rust test-python check format lint docs licences bench own clean
+.PHONY: help build demo set-up test test-rust test-python check format lint docs licences bench score cases own clean
 
 help: ## list what there is to do
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ bench: set-up ## measure, and write docs/benchmarks.md; SKIP="million peers" lea
 	$(IN_VENV) $(CARGO) bench --locked --bench numbers
 	$(CARGO) bench --locked --bench store -- $(addprefix --skip ,$(SKIP))
 	$(CARGO) bench --locked --bench page
+
+score: set-up ## ask `pv verify --why` about steps whose causes are known; writes the table in docs/verify.md
+	$(IN_VENV) PV_SCORE=write $(CARGO) nextest run --locked nondet::
+
+cases: set-up ## show, without pv, that those steps have the causes that they are said to have; as root
+	$(IN_VENV) python3 scripts/nondet-check.py $(CASES)
 
 own: build ## run this project's own pipeline: build, test, measure, draw
 	"$(TARGET)/release/pv" run

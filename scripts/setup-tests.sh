@@ -46,18 +46,30 @@ have_venv() {
 # step is seen to do is compared with what strace tells, also of a program that needs no library. Whether entropy can be
 # pinned is asked of programs that everybody has, and of two that need not be there. Remotes are reached by
 # ssh, and on the web they are read from nginx. Images come from a registry, into which skopeo puts them; podman runs them too.
+# Steps that do not repeat are written in what pipelines are written in; of those only the languages themselves.
 get_programs() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
-    missing=
-    for need in mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static \
+    get '' mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static \
         uuidgen:uuid-runtime openssl:openssl sshd:openssh-server ssh:openssh-client nginx:nginx-light \
-        docker-registry:docker-registry skopeo:skopeo podman:podman runc:runc; do
+        docker-registry:docker-registry skopeo:skopeo podman:podman runc:runc
+    get --no-install-recommends cc:gcc c++:g++ make:make perl:perl sqlite3:sqlite3 zip:zip curl:curl node:nodejs \
+        java:default-jdk-headless Rscript:r-base-core validlocale:locales
+    # A locale that sorts in another order than `C`.
+    locale -a 2>/dev/null | grep -qix 'en_us\.utf-\?8' ||
+        localedef -i en_US -f UTF-8 en_US.UTF-8 >/dev/null 2>&1 || say "the locale en_US.UTF-8 is not to be had; tests that need it say so"
+}
+
+get() {
+    with=$1
+    shift
+    missing=
+    for need in "$@"; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null 2>&1 || missing="$missing ${need#*:}"
     done
     [ -z "$missing" ] && return
     say "installing$missing"
     # shellcheck disable=SC2086
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing; } >/dev/null 2>&1 ||
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $with $missing; } >/dev/null 2>&1 ||
         say "they are not to be had; tests that need them say so"
 }
 

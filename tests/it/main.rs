@@ -30,6 +30,7 @@ mod keep;
 mod laws;
 mod lesson;
 mod network;
+mod nondet;
 mod observer;
 mod plain;
 mod python;
