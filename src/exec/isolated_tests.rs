@@ -55,6 +55,7 @@ impl Bench {
             root: "root".into(),
             offline: self.offline,
             image: None,
+            read_only: Vec::new(),
         }
     }
 

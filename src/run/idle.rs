@@ -173,7 +173,7 @@ impl Aside<'_> {
 
     /// Moves a directory aside, whose lock the caller holds, and returns how many bytes its files have.
     fn take(&mut self, directory: &Path) -> Result<u64, RunError> {
-        let bytes = bytes_below(directory);
+        let bytes = disk::bytes_below(directory);
         if !self.dry_run {
             let aside = tempfile::Builder::new().prefix(GONE).tempdir_in(self.places);
             let aside = aside.map_err(DiskError::on("make a directory in", self.places))?.keep();
@@ -189,11 +189,4 @@ impl Aside<'_> {
         }
         Ok(())
     }
-}
-
-/// Returns how many bytes the files below a directory have, as far as they can be seen.
-fn bytes_below(directory: &Path) -> u64 {
-    let sizes =
-        disk::walk(directory).flatten().map(|(_, found)| if let Found::File { size, .. } = found { size } else { 0 });
-    sizes.sum()
 }

@@ -77,7 +77,7 @@ pub use restore::{Placing, Restored, Restoring, edited_outputs, remembered_paths
 pub use schedule::{Capacity, Shortage};
 pub use select::{Role, Selection, UnknownStep, Wish, refuse_unknown};
 pub use step::Failure;
-pub use wanted::{pythons, wanted};
+pub use wanted::{needed_pythons, pythons, wanted};
 
 /// Why a run could not be carried out. A step that fails is no such error.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +155,12 @@ pub enum RunError {
         step: String,
         /// Why not.
         why: String,
+    },
+    /// The Python environment of a step that is kept has gone.
+    #[error("the Python environment of step `{step}` is not there any more")]
+    NoPython {
+        /// The step.
+        step: String,
     },
     /// Nothing is kept of the step.
     #[error("nothing is kept of step `{step}`")]

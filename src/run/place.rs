@@ -291,6 +291,7 @@ impl<'a> Place<'a> {
             upper: (inside(&upper), inside(&scratch)),
             room: inside(&own.room),
             root: inside(&place.join("root")),
+            read_only: python::only_read(venv)?,
             offline,
             image: seen,
         };
@@ -559,6 +560,7 @@ impl<'a> Place<'a> {
             root: inside(directory.join("root")),
             offline: false,
             image: None,
+            read_only: Vec::new(),
         };
         let tried = exec::try_world(&world);
         disk::remove_tree(&trial)?;

@@ -56,15 +56,15 @@ fn version() -> String {
 }
 
 /// A project whose steps run in a Python environment, and wheels for it.
-struct Bench {
-    project: Sandbox,
-    wheels: PathBuf,
+pub(crate) struct Bench {
+    pub(crate) project: Sandbox,
+    pub(crate) wheels: PathBuf,
     path: String,
 }
 
 impl Bench {
     /// Returns a project with these steps, and no lock yet. There is no uv.
-    fn new(steps: &str) -> Self {
+    pub(crate) fn new(steps: &str) -> Self {
         let environment = format!("{{python: {{version: \"{}\", lock: requirements.lock}}}}", version());
         let project = Sandbox::with_pipeline(&format!("environment: {environment}\nsteps:\n{steps}"));
         for name in ["foo", "bar", "baz"] {
@@ -77,7 +77,7 @@ impl Bench {
     }
 
     /// Makes a wheel of a module with this value, and returns the line of a lock that asks for it.
-    fn wheel(&self, name: &str, version: &str, value: &str) -> String {
+    pub(crate) fn wheel(&self, name: &str, version: &str, value: &str) -> String {
         let text = format!("value = {value:?}\n\n\ndef main():\n    import sys\n    print(value, sys.prefix)\n");
         let output =
             Command::new("python3").args(["-c", WHEEL, name, version, &text]).arg(&self.wheels).output().unwrap();
@@ -90,7 +90,7 @@ impl Bench {
     }
 
     /// Writes the lock with these lines, and commits it.
-    fn lock(&self, lines: &[&str]) {
+    pub(crate) fn lock(&self, lines: &[&str]) {
         self.lock_as_it_is(&format!("--no-index\n--find-links {}\n{}", self.wheels.display(), lines.concat()));
     }
 
@@ -99,38 +99,43 @@ impl Bench {
         self.project.commit("lock");
     }
 
-    fn pv(&self, arguments: &[&str]) -> Command {
+    /// Returns the search path that `pv` is given.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn pv(&self, arguments: &[&str]) -> Command {
         let mut command = self.project.pv_command(arguments);
         command.env("PATH", &self.path);
         command
     }
 
     /// Runs `pv`, which must end so, and returns what it printed.
-    fn told(&self, arguments: &[&str], code: i32) -> String {
+    pub(crate) fn told(&self, arguments: &[&str], code: i32) -> String {
         let output = self.pv(arguments).output().unwrap();
         let told = self.project.tell(&output);
         assert_eq!(output.status.code(), Some(code), "pv {arguments:?}: {told}");
         told
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let output = self.pv(&[&["--json"], arguments].concat()).output().unwrap();
         assert!(output.status.success(), "pv {arguments:?}: {}", self.project.tell(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Runs the pipeline and returns its steps with their verdicts: `a ran, b reused`.
-    fn run(&self) -> String {
+    pub(crate) fn run(&self) -> String {
         verdicts(&self.json(&["run"]))
     }
 
     /// Returns where environments lie.
-    fn environments(&self) -> PathBuf {
+    pub(crate) fn environments(&self) -> PathBuf {
         self.project.path(".git/pv/environments/python")
     }
 
     /// Returns the environments that are whole.
-    fn made(&self) -> Vec<PathBuf> {
+    pub(crate) fn made(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.environments()).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.join("complete").is_file()).collect()
     }
@@ -350,7 +355,7 @@ impl Index {
     }
 }
 
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {what}");

@@ -9,6 +9,7 @@ mod lock;
 mod make_lock;
 mod provide;
 mod site;
+mod stock;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +19,9 @@ use crate::hash::Digest;
 
 pub use lock::LockError;
 pub use make_lock::{Locked, ToLock};
-pub use provide::{Making, PythonError, Wanted};
+pub use provide::{Held, Making, PythonError, Wanted};
 pub use site::{Loaded, Packages};
+pub use stock::{Made, Unneeded, hold, made, reclaim, remove};
 
 /// Returns name → version of every distribution installed for the interpreter
 /// at `program`; nothing if it is no Python. Links are followed only to find
