@@ -45,13 +45,14 @@ have_venv() {
 # Power cuts and shared blocks are tested on file systems of these kinds, which only root can mount. What a
 # step is seen to do is compared with what strace tells, also of a program that needs no library. Whether entropy can be
 # pinned is asked of programs that everybody has, and of two that need not be there. Remotes are reached by
-# ssh, and on the web they are read from nginx. Images come from a registry, into which skopeo puts them; podman runs them too.
+# ssh, and on the web they are read from nginx. Images come from a registry, into which skopeo puts them; podman and
+# Docker run them too, the latter by a daemon that a test starts for itself.
 get_programs() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
     missing=
     for need in mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static \
         uuidgen:uuid-runtime openssl:openssl sshd:openssh-server ssh:openssh-client nginx:nginx-light \
-        docker-registry:docker-registry skopeo:skopeo podman:podman runc:runc; do
+        docker-registry:docker-registry skopeo:skopeo podman:podman runc:runc dockerd:docker.io; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null 2>&1 || missing="$missing ${need#*:}"
     done
     [ -z "$missing" ] && return

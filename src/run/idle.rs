@@ -12,6 +12,7 @@ use super::base;
 use super::image;
 use super::keep::{self, Owner};
 use super::place::{self, MAKING};
+use super::runtime;
 use crate::disk::{self, DiskError, Found, Lock};
 use crate::host::Time;
 
@@ -129,6 +130,7 @@ impl Aside<'_> {
         for (directory, _lock, kept) in place::idle(self.places)? {
             if kept.is_none() && !self.dry_run {
                 keep::save(&directory)?;
+                runtime::remove_left(&directory);
             }
             if kept.is_none_or(|time| time <= until) {
                 idle.places += 1;

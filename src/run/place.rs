@@ -25,7 +25,7 @@ use super::layer;
 use super::leftovers::Leftovers;
 use super::python;
 use super::recipe::outputs_of;
-use super::runtime::Elsewhere;
+use super::runtime::{self, Elsewhere};
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::environment::VENV;
 use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
@@ -682,7 +682,10 @@ fn sweep(base: &Path) {
             Ok(time) => kept.push((time, directory)),
             // What cannot be saved is not thrown away: the next run tries again.
             Err(_) if keep::save(&directory).is_err() => {}
-            Err(_) => drop(disk::remove_tree(&directory)),
+            Err(_) => {
+                runtime::remove_left(&directory);
+                drop(disk::remove_tree(&directory));
+            }
         }
     }
     kept.sort();

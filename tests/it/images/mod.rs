@@ -4,6 +4,7 @@ mod hostile;
 mod make;
 mod registry;
 mod run;
+mod runtimes;
 mod stranger;
 
 use std::fs;
