@@ -64,7 +64,7 @@ get_programs() {
 
 made_from() {
     "$1" --version
-    cat tests/requirements.txt tests/tools.txt tests/uv.txt tests/servers/requirements.txt tests/servers/package-lock.json
+    cat tests/requirements.txt tests/tools.txt tests/uv.txt tests/pip-tools.txt tests/servers/requirements.txt tests/servers/package-lock.json
 }
 
 install() {
@@ -98,6 +98,12 @@ if install "$venv/uv" -r tests/uv.txt; then
 else
     say "uv is not to be had for this platform; tests that need it say so"
 fi
+
+# Makes locks where there is no uv.
+"$python" -m venv "$venv/pip-tools"
+install "$venv/pip-tools" -r tests/pip-tools.txt
+printf '#!/bin/sh\nexec "%s/pip-tools/bin/python3" "$@"\n' "$venv" >"$venv/bin/python-of-pip-tools"
+chmod +x "$venv/bin/python-of-pip-tools"
 
 # Servers that remotes are tested against. Those in Python have an environment of their own, so that what they need is
 # not among the packages that pipelines of the tests see.

@@ -30,7 +30,7 @@ pub use python::{
     made as pythons_made, reclaim as reclaim_pythons, remove as remove_python,
 };
 pub use rules::{Origin, Rule, Rules};
-pub use tools::{BUILD, ENVIRONMENT, Toolboxes, Tools, VENV};
+pub use tools::{BUILD, ENVIRONMENT, Foresight, Toolboxes, Tools, VENV};
 pub use user::user_of;
 
 /// Variables of the user's environment that steps get, where they are set.

@@ -59,6 +59,23 @@ pub struct Wanted {
     project: Option<Vec<u8>>,
 }
 
+/// What a lock tells of an environment.
+#[derive(Debug)]
+pub(in crate::environment) struct Foretold {
+    version: String,
+    /// Name → version of what it pins.
+    pub(in crate::environment) pins: BTreeMap<String, String>,
+    /// Whether nothing else can be in the environment.
+    pub(in crate::environment) is_all: bool,
+}
+
+impl Foretold {
+    /// Returns whether its Python may be one of this version, which may leave the last parts open.
+    pub(in crate::environment) fn may_be(&self, version: &str) -> bool {
+        is_of(&self.version, version) || is_of(version, &self.version)
+    }
+}
+
 /// Why a Python environment is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum PythonError {
@@ -218,6 +235,14 @@ impl Wanted {
             return Ok(lock::read_uv(&self.text));
         }
         lock::read_requirements(&self.text).map_err(|source| PythonError::Lock { lock: self.lock.clone(), source })
+    }
+
+    /// Returns what the lock tells of the environment before it is made.
+    pub(in crate::environment) fn foretold(&self) -> Foretold {
+        let pins = self.pins();
+        // What is named by an address has no version in a lock.
+        let is_all = pins.is_ok() && (is_uv(&self.lock) || !String::from_utf8_lossy(&self.text).contains(" @ "));
+        Foretold { version: self.version.clone(), pins: pins.unwrap_or_default(), is_all }
     }
 
     /// Returns where the environment lies below `base` if it is there, whole.
