@@ -309,6 +309,21 @@ fn what_docker_lacks_itself_is_no_failure_of_the_step() {
     tells_its_own_failures(&theirs, ["device driver", "No such image"]);
 }
 
+/// As `docs/seeds.md` says. No container is left of it either.
+#[test]
+fn a_step_in_another_runtime_cannot_be_pinned_and_is_told_why() {
+    let test = "a_step_in_another_runtime_cannot_be_pinned_and_is_told_why";
+    let definition = "seed: 42\nsteps: {fit: {run: exit 0, determinism: pinned}}\n";
+    let Some(theirs) = Theirs::podman(test, definition) else { return };
+    let output = theirs.pv(&["run"]).output().unwrap();
+    let told = theirs.sandbox.tell(&output);
+    assert!(
+        !output.status.success() && told.contains("error: step `fit` is pinned, but entropy cannot be pinned here\n"),
+        "{told}"
+    );
+    assert_eq!(theirs.containers(&["--all"]), [""; 0]);
+}
+
 /// Heeds no request to end: the first process of a container has to ask for that.
 const ENDLESS: &str = "steps: {fit: {run: 'while :; do sleep 1; done'}}\n";
 
