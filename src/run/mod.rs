@@ -156,6 +156,14 @@ pub enum RunError {
         /// Why not.
         why: String,
     },
+    /// The program that is to run a step in its image does not.
+    #[error("step `{step}` cannot have its environment: {why}")]
+    NoRuntime {
+        /// The step.
+        step: String,
+        /// What is wrong with it, or what it said.
+        why: String,
+    },
     /// The Python environment of a step that is kept has gone.
     #[error("the Python environment of step `{step}` is not there any more")]
     NoPython {

@@ -81,7 +81,7 @@ impl Elsewhere {
     ///
     /// # Errors
     ///
-    /// [`RunError::NoEnvironment`] with what the runtime said if it is not there or cannot take the image.
+    /// [`RunError::NoRuntime`] with what the runtime said if it is not there or cannot take the image.
     pub(super) fn provide(
         runtime: Runtime,
         ready: &Ready,
@@ -118,14 +118,25 @@ impl Elsewhere {
             return Ok(());
         }
         // Owners are the runtime's own: who may write what is decided by the user that the step runs as.
-        let script = "set -e; tar -C \"$PV_IMAGE_FILES\" --numeric-owner --owner=0 --group=0 -cf - . | \
-                      \"$PV_IMAGE_RUNTIME\" import - \"$PV_IMAGE_NAME\" > /dev/null";
+        // An archive may end early where it looks like its end, so the image gets its name only when all of it was written.
+        let script = "set -e
+            { tar -C \"$files\" --numeric-owner --owner=0 --group=0 -cf - . && : >\"$whole\"; } | \
+                \"$runtime\" import - \"$name-$place\" >/dev/null
+            if [ -e \"$whole\" ]; then \"$runtime\" tag \"$name-$place\" \"$name\"; end=0
+            else echo 'not all of its files could be read'; end=1; fi
+            \"$runtime\" rmi \"$name-$place\" >/dev/null
+            exit $end";
+        let whole = self.room.with_extension("image-is-whole");
         let script = format!(
-            "PV_IMAGE_FILES={} PV_IMAGE_RUNTIME={program} PV_IMAGE_NAME={}; {script}",
+            "files={} whole={} runtime={program} name={} place={}\n{script}",
             quoted(&ready.files.display().to_string()),
-            self.image
+            quoted(&whole.display().to_string()),
+            self.image,
+            self.name
         );
-        match self.ask(&Command::Shell(script), step, stop)? {
+        let asked = self.ask(&Command::Shell(script), step, stop);
+        drop(disk::remove_tree(&whole));
+        match asked? {
             (true, _) => Ok(()),
             _ if stop.is_requested() => Ok(()),
             (false, said) => Err(refusal(step, format!("`{program}` does not take the image: {said}"))),
@@ -150,7 +161,7 @@ impl Elsewhere {
     ///
     /// # Errors
     ///
-    /// [`RunError::NoEnvironment`] with what the runtime said if it makes no container.
+    /// [`RunError::NoRuntime`] with what the runtime said if it makes no container.
     pub(super) fn begin(
         &self,
         step: &Step,
@@ -388,5 +399,5 @@ fn quoted(text: &str) -> String {
 }
 
 fn refusal(step: &str, why: String) -> RunError {
-    RunError::NoEnvironment { step: step.to_owned(), why }
+    RunError::NoRuntime { step: step.to_owned(), why }
 }

@@ -94,6 +94,7 @@ struct Theirs {
 
 impl Theirs {
     /// Returns a project with this definition whose image is run by podman; `None` where podman cannot run anything.
+    #[expect(clippy::print_stderr, reason = "what a machine cannot show must be said aloud")]
     fn podman(test: &str, definition: &str) -> Option<Self> {
         let sandbox = project(definition);
         add(&sandbox, "one\n", test)?;
@@ -294,7 +295,9 @@ fn tells_its_own_failures(theirs: &Theirs, words: [&str; 2]) {
     );
     let path = theirs.before_others(program, &between);
     let start = format!("error: step `fit` cannot have its environment: `{program}` makes no container: ");
-    is_told(&told(theirs.pv(&["run"]).env("PATH", path), 5), &start, words[1]);
+    let told = told(theirs.pv(&["run"]).env("PATH", path), 5);
+    is_told(&told, &start, words[1]);
+    assert!(told.contains("\nhint: without `runtime` in its environment, `pv` runs the image itself\n"), "{told}");
 }
 
 #[test]
@@ -307,6 +310,37 @@ fn what_podman_lacks_itself_is_no_failure_of_the_step() {
 fn what_docker_lacks_itself_is_no_failure_of_the_step() {
     let Some(theirs) = Theirs::docker("what_docker_lacks_itself_is_no_failure_of_the_step", GPU) else { return };
     tells_its_own_failures(&theirs, ["device driver", "No such image"]);
+}
+
+/// Whoever kills `pv` may kill `tar` first, and what that wrote looks like an archive.
+fn takes_an_image_whole_or_not_at_all(theirs: &Theirs) {
+    let real = servers::program("tar").unwrap();
+    let cut = format!("#!/bin/sh\n{} --exclude=./model \"$@\"\nexit 1\n", real.display());
+    let path = theirs.before_others("tar", &cut);
+    let output = theirs.pv(&["run"]).env("PATH", path).output().unwrap();
+    let told = theirs.sandbox.tell(&output);
+    let words = format!("`{}` does not take the image: not all of its files could be read\n", theirs.program);
+    assert!(output.status.code() == Some(5) && told.contains(&words), "{told}");
+    let images = || {
+        let output = theirs.command(theirs.program).args(["images", "--quiet", "localhost/pv/image"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().count()
+    };
+    assert_eq!(images(), 0);
+    theirs.told(&["run"], 0);
+    assert_eq!(theirs.sandbox.read("out.txt").lines().next(), Some("one"));
+    assert_eq!(images(), 1);
+}
+
+#[test]
+fn podman_takes_an_image_whole_or_not_at_all() {
+    let Some(theirs) = Theirs::podman("podman_takes_an_image_whole_or_not_at_all", SAME) else { return };
+    takes_an_image_whole_or_not_at_all(&theirs);
+}
+
+#[test]
+fn docker_takes_an_image_whole_or_not_at_all() {
+    let Some(theirs) = Theirs::docker("docker_takes_an_image_whole_or_not_at_all", SAME) else { return };
+    takes_an_image_whole_or_not_at_all(&theirs);
 }
 
 /// As `docs/seeds.md` says. No container is left of it either.
