@@ -45,13 +45,14 @@ have_venv() {
 # Power cuts and shared blocks are tested on file systems of these kinds, which only root can mount. What a
 # step is seen to do is compared with what strace tells, also of a program that needs no library. Whether entropy can be
 # pinned is asked of programs that everybody has, and of two that need not be there. Remotes are reached by
-# ssh, and on the web they are read from nginx. Images come from a registry, into which skopeo puts them; podman runs them too.
+# ssh, and on the web they are read from nginx. Images come from a registry, into which skopeo puts them; podman and
+# Docker run them too, the latter by a daemon that a test starts for itself.
 # Steps that do not repeat are written in what pipelines are written in; of those only the languages themselves.
 get_programs() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
     get '' mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static \
         uuidgen:uuid-runtime openssl:openssl sshd:openssh-server ssh:openssh-client nginx:nginx-light \
-        docker-registry:docker-registry skopeo:skopeo podman:podman runc:runc
+        docker-registry:docker-registry skopeo:skopeo podman:podman runc:runc dockerd:docker.io
     get --no-install-recommends cc:gcc c++:g++ make:make perl:perl sqlite3:sqlite3 zip:zip curl:curl node:nodejs \
         java:default-jdk-headless Rscript:r-base-core validlocale:locales
     # A locale that sorts in another order than `C`.
@@ -75,7 +76,7 @@ get() {
 
 made_from() {
     "$1" --version
-    cat tests/requirements.txt tests/tools.txt tests/uv.txt tests/servers/requirements.txt tests/servers/package-lock.json
+    cat tests/requirements.txt tests/tools.txt tests/uv.txt tests/pip-tools.txt tests/servers/requirements.txt tests/servers/package-lock.json
 }
 
 install() {
@@ -109,6 +110,12 @@ if install "$venv/uv" -r tests/uv.txt; then
 else
     say "uv is not to be had for this platform; tests that need it say so"
 fi
+
+# Makes locks where there is no uv.
+"$python" -m venv "$venv/pip-tools"
+install "$venv/pip-tools" -r tests/pip-tools.txt
+printf '#!/bin/sh\nexec "%s/pip-tools/bin/python3" "$@"\n' "$venv" >"$venv/bin/python-of-pip-tools"
+chmod +x "$venv/bin/python-of-pip-tools"
 
 # Servers that remotes are tested against. Those in Python have an environment of their own, so that what they need is
 # not among the packages that pipelines of the tests see.

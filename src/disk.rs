@@ -267,6 +267,12 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
     fs::rename(from, to).map_err(DiskError::on("write", to))
 }
 
+/// Returns how many bytes the files below a directory have, as far as they can be seen. Costs a listing of it.
+pub fn bytes_below(directory: &Path) -> u64 {
+    let size = |found| if let Found::File { size, .. } = found { size } else { 0 };
+    walk(directory).flatten().map(|(_, found)| size(found)).sum()
+}
+
 /// Flushes the bytes of a file that was written and closed before.
 ///
 /// # Errors

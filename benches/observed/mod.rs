@@ -59,6 +59,7 @@ impl Place {
             root: "root".into(),
             offline: false,
             image: None,
+            read_only: Vec::new(),
         };
         let command = Command::Direct(words.iter().map(|word| (*word).to_owned()).collect());
         let variable = |name: &str| std::env::var_os(name).map(|value| (name.to_owned(), value));

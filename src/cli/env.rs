@@ -3,15 +3,17 @@
 mod add;
 mod diff;
 mod export;
+mod known;
 mod list;
 mod lock;
+mod remove;
 mod show;
 
 use super::Global;
 use super::fail::CliError;
 use super::ui::Ui;
 
-/// Add, lock, list, show, compare and export what steps run in
+/// Add, lock, list, show, compare, export and remove what steps run in
 ///
 /// An image is a part of a snapshot like its files: it is in the store, goes to remotes with `pv push`, and is
 /// there when the registry that it came from is not.
@@ -29,6 +31,7 @@ enum Action {
     Export(export::Args),
     Lock(lock::Args),
     Diff(diff::Args),
+    Remove(remove::Args),
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
@@ -39,5 +42,6 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         Action::Export(args) => export::run(ui, global, args),
         Action::Lock(args) => lock::run(ui, global, args),
         Action::Diff(args) => diff::run(ui, global, args),
+        Action::Remove(args) => remove::run(ui, global, args),
     }
 }

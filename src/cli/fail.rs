@@ -673,6 +673,10 @@ impl From<RunError> for CliError {
             RunError::NoEnvironment { .. } => {
                 (ENVIRONMENT, Some("`pv env add <image>` fetches an image and pins it in the definition".to_owned()))
             }
+            RunError::NoRuntime { .. } => {
+                (ENVIRONMENT, Some("without `runtime` in its environment, `pv` runs the image itself".to_owned()))
+            }
+            RunError::NoPython { step } => (ENVIRONMENT, Some(format!("`pv run {step}` makes it again"))),
             RunError::NotKept { step, kept } if kept.is_empty() => {
                 (USAGE, Some(format!("a step is kept when it fails, until it succeeds; `pv run {step}` executes it")))
             }

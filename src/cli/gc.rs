@@ -12,6 +12,7 @@ use super::answer::{bytes, count};
 use super::fail::CliError;
 use super::open;
 use super::ui::{FAINT, NAME, Ui, paint};
+use crate::environment::{self, Unneeded};
 use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{Kind, SnapshotId};
@@ -19,7 +20,9 @@ use crate::retention::{self, Lost, RetentionError};
 use crate::run::{self, Idle};
 use crate::store::{self, Collected, Live, Terms};
 
-const DAY_SECONDS: i64 = 24 * 60 * 60;
+pub(super) const DAY_SECONDS: i64 = 24 * 60 * 60;
+/// For so many days what was taken or run is kept, unless the user says otherwise.
+pub(super) const KEEP_DAYS: u32 = 90;
 /// So many files of a snapshot are shown to people.
 const SHOWN: usize = 10;
 
@@ -29,7 +32,8 @@ const SHOWN: usize = 10;
 /// index or working tree; and what was taken or run within the last days. To keep a snapshot for good, name it:
 /// `pv snapshot --tag NAME`. What goes lies in the trash for some days and comes back with `--undo`.
 /// Beside the store go, for good: checkouts and places of failed runs that nobody has used for as many days, and
-/// what steps kept between attempts that no branch, tag or working tree names any more.
+/// what steps kept between attempts that no branch, tag or working tree names any more, and Python environments that
+/// no snapshot that is kept runs in and nobody has used for as long; they can be made again.
 /// Others may work meanwhile; what one of them may rely on stays for the next time.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -40,7 +44,7 @@ pub(super) struct Args {
     #[arg(long)]
     all: bool,
     /// Keep what was taken or run within so many days
-    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    #[arg(long, value_name = "DAYS", default_value_t = KEEP_DAYS)]
     keep_days: u32,
     /// Keep what goes in the trash, and what runs left, for so many days; 0 removes it at once
     #[arg(long, value_name = "DAYS", default_value_t = 7)]
@@ -83,12 +87,13 @@ struct GoneFile {
     bytes: u64,
 }
 
-/// What runs left beside the store.
+/// What lies beside the store: what runs left, and Python environments.
 #[derive(Serialize)]
 struct Places {
     checkouts: u64,
     failed_runs: u64,
     kept: Vec<Kept>,
+    python_environments: u64,
     bytes: u64,
 }
 
@@ -139,11 +144,14 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     };
     let until = Time { epoch_ms: now.epoch_ms - i64::from(args.undo_days) * day_ms };
     let idle = run::reclaim::<CliError>(&project.places(), until, args.dry_run, &|| Ok(project.named_steps()?))?;
-    ui.show(&answer(args, lost, collected, idle))?;
+    let needed =
+        || -> Result<_, CliError> { Ok(run::needed_pythons(&project.store, &project.roots(since)?.snapshots)?) };
+    let pythons = environment::reclaim_pythons(&project.python_environments(), until, args.dry_run, &needed)?;
+    ui.show(&answer(args, lost, collected, idle, pythons))?;
     Ok(0)
 }
 
-fn answer(args: &Args, lost: Vec<Lost>, collected: Collected, idle: Idle) -> Answer {
+fn answer(args: &Args, lost: Vec<Lost>, collected: Collected, idle: Idle, pythons: Unneeded) -> Answer {
     let of_blobs: Vec<&(Kind, Digest, u64)> =
         collected.objects.iter().filter(|(kind, ..)| *kind == Kind::Blob).collect();
     Answer {
@@ -159,7 +167,8 @@ fn answer(args: &Args, lost: Vec<Lost>, collected: Collected, idle: Idle) -> Ans
             checkouts: idle.checkouts,
             failed_runs: idle.places,
             kept: idle.kept.into_iter().map(kept).collect(),
-            bytes: idle.bytes,
+            python_environments: pythons.environments,
+            bytes: idle.bytes + pythons.bytes,
         },
         undo_days: args.undo_days,
     }
@@ -219,7 +228,7 @@ impl fmt::Display for Answer {
 
 impl Places {
     fn is_empty(&self) -> bool {
-        self.checkouts == 0 && self.failed_runs == 0 && self.kept.is_empty()
+        self.checkouts == 0 && self.failed_runs == 0 && self.kept.is_empty() && self.python_environments == 0
     }
 }
 
@@ -237,6 +246,9 @@ impl fmt::Display for Places {
                 Some(step) => format!("what step {} kept", paint(NAME, format!("`{step}`"))),
                 None => "what some step kept".to_owned(),
             });
+        }
+        if self.python_environments > 0 {
+            parts.push(count(self.python_environments, "Python environment"));
         }
         write!(f, "{} ({})", parts.join(", "), bytes(self.bytes))
     }

@@ -161,10 +161,10 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// Says which Python environments are not there, so that nothing is known of what steps would load of them.
+/// Says which Python environments are not there, so that of what steps load only that is known which the lock pins.
 pub(super) fn note_unmade(ui: &Ui, work: &Work<'_>) {
     for lock in work.tools.unmade() {
-        ui.say(format!("note: the Python environment of `{lock}` is not made here yet; `pv run` makes it"));
+        ui.say(format!("note: the Python environment of `{lock}` is not made here yet: this is told from the lock; `pv run` makes it"));
     }
 }
 

@@ -163,7 +163,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
         refuse_edited(project, store, pipeline, &selection)?;
     }
     let view = View::new(store, &subject.opened.snapshot);
-    let stop = provide::provide(ui, project, pipeline, &selection, &view, args.reaching.offline)?;
+    let provided = provide::provide(ui, project, pipeline, &selection, &view, args.reaching.offline)?;
     let work = steps.work(&subject.opened.snapshot, store)?;
     if let Some(Percent(percent)) = args.check_hits {
         let seed = u64::try_from(Time::now().epoch_ms).unwrap_or_default() ^ u64::from(std::process::id());
@@ -171,7 +171,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
         ui.say(format!("{} executed again though the result is known", count(checked as u64, "step")));
     }
     // Only from here on there is something to end in good order; before, a signal just ends the program.
-    let stop = stop.map_or_else(Stop::on_signals, Ok);
+    let stop = provided.stop.map_or_else(Stop::on_signals, Ok);
     let stop = stop.map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
     let compare = target.revision.is_some();
     perform_and_show(ui, project, args, &subject, &work, &selection, &stop, replay, compare, into_tree)

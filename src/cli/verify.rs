@@ -105,9 +105,9 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     let chosen = target.named(pipeline, steps.graph())?;
     let selection = target.up_to(pipeline, steps.graph())?;
     let view = crate::snapshot::View::new(store, &subject.opened.snapshot);
-    let stop = provide::provide(ui, project, pipeline, &selection, &view, args.reaching.offline)?;
+    let provided = provide::provide(ui, project, pipeline, &selection, &view, args.reaching.offline)?;
     let work = steps.work(&subject.opened.snapshot, store)?;
-    let stop = stop.map_or_else(provide::stop_on_signals, Ok)?;
+    let stop = provided.stop.map_or_else(provide::stop_on_signals, Ok)?;
     let performed = bring_up_to_date(ui, project, &subject, &work, &selection, &stop)?;
     if performed.interrupted {
         return Ok(INTERRUPTED);

@@ -24,10 +24,13 @@ use crate::host;
 pub use classify::{Class, classify};
 pub use installed::{InstalledError, Package, installed};
 pub use machine::{is_only_a_way, machine_facts};
-pub use pins::{PinsError, read_pins, write_pin};
-pub use python::{Loaded, LockError, Locked, Making, Packages, PythonError, ToLock, Wanted};
+pub use pins::{PinsError, read_pins, remove_pin, write_pin};
+pub use python::{
+    Held, Loaded, LockError, Locked, Made, Making, Packages, PythonError, ToLock, Unneeded, Wanted, hold,
+    made as pythons_made, reclaim as reclaim_pythons, remove as remove_python,
+};
 pub use rules::{Origin, Rule, Rules};
-pub use tools::{BUILD, ENVIRONMENT, Toolboxes, Tools, VENV};
+pub use tools::{BUILD, ENVIRONMENT, Foresight, Toolboxes, Tools, VENV};
 pub use user::user_of;
 
 /// Variables of the user's environment that steps get, where they are set.

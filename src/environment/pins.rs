@@ -58,6 +58,16 @@ pub fn write_pin(directory: &Path, pin: &Pin) -> Result<(), DiskError> {
     disk::write_whole(&directory.join(hex).with_extension(ENDING), &pin.to_text(), Durability::Synced)
 }
 
+/// Removes the pin of an image from a directory; one that is not there is as good.
+///
+/// # Errors
+///
+/// [`DiskError`] if it cannot be removed.
+pub fn remove_pin(directory: &Path, image: &str) -> Result<(), DiskError> {
+    let hex = image.strip_prefix(PREFIX).unwrap_or(image);
+    disk::remove_tree(&directory.join(hex).with_extension(ENDING))
+}
+
 fn has_ending(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == ENDING)
 }

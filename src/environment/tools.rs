@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::python::{self, Packages, Wanted};
+use super::python::{self, Foretold, Packages, Wanted};
 use super::rules::Rules;
 use crate::hash::Digest;
 use crate::host;
@@ -41,7 +41,8 @@ impl Toolboxes {
 
     /// Adds the tools of a Python environment that is provided at `directory`; `None` if it is not there yet.
     pub fn add(&mut self, python: &Python, wanted: &Wanted, directory: Option<PathBuf>) {
-        let venv = Venv { directory, identity: wanted.identity() };
+        let foretold = directory.is_none().then(|| wanted.foretold());
+        let venv = Venv { directory, identity: wanted.identity(), foretold };
         let search_path = match &venv.directory {
             Some(directory) => format!("{}:{}", directory.join("bin").display(), self.host.search_path),
             None => self.host.search_path.clone(),
@@ -83,6 +84,17 @@ struct Venv {
     /// Where it lies; `None` if it is not there yet.
     directory: Option<PathBuf>,
     identity: String,
+    /// What the lock tells of it while it is not there.
+    foretold: Option<Foretold>,
+}
+
+/// What is known of a fact about a Python environment that is not there yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Foresight {
+    /// It will be this; `None` if there will be no such thing.
+    WillBe(Option<String>),
+    /// Nothing tells before the environment is made.
+    Unknown,
 }
 
 /// A program, and what is installed for it if it is a Python.
@@ -125,6 +137,46 @@ impl Tools {
     /// Returns what identifies the Python environment that steps run in, if they do not run in the host's.
     pub fn identity(&self) -> Option<&str> {
         Some(self.venv.as_ref()?.identity.as_str())
+    }
+
+    /// Returns whether steps are to find a Python environment that is not there yet.
+    pub fn is_unmade(&self) -> bool {
+        self.venv.as_ref().is_some_and(|venv| venv.foretold.is_some())
+    }
+
+    /// Returns what the fact of this name, as [`Tools::present`] has it, will be when the Python environment is there that is
+    /// not; `None` if the environment does not decide that, or is there.
+    pub fn foresee(&self, fact: &str) -> Option<Foresight> {
+        let foretold = self.venv.as_ref()?.foretold.as_ref()?;
+        let is_below = |path: &str| Path::new(path).starts_with(VENV);
+        let is_its_python =
+            |program: &str| python::is_python(Path::new(program)) && (!program.contains('/') || is_below(program));
+        if let Some((program, distribution)) = fact.split_once(" package ") {
+            return is_its_python(program).then(|| match foretold.pins.get(distribution) {
+                None if !foretold.is_all => Foresight::Unknown,
+                version => Foresight::WillBe(version.cloned()),
+            });
+        }
+        if let Some((program, _)) = fact.split_once(BUILD) {
+            return is_its_python(program).then_some(Foresight::Unknown);
+        }
+        if let Some(path) = fact.strip_prefix("library ") {
+            return is_below(path).then_some(Foresight::Unknown);
+        }
+        if fact == ENVIRONMENT || fact.starts_with("variable ") {
+            return None;
+        }
+        if is_its_python(fact) {
+            let other = python::version_in_name(fact).is_some_and(|version| !foretold.may_be(version));
+            return Some(if other { Foresight::WillBe(None) } else { Foresight::Unknown });
+        }
+        // What the machine does not have may be a script of a package.
+        (is_below(fact) || !fact.contains('/') && self.find(fact).is_none()).then_some(Foresight::Unknown)
+    }
+
+    /// Returns whether a path lies in a Python environment that is not there yet.
+    pub fn is_in_unmade(&self, path: &Path) -> bool {
+        self.is_unmade() && path.starts_with(VENV)
     }
 
     /// Returns where a path lies on this machine that steps find below [`VENV`]; any other path as it is.

@@ -198,8 +198,45 @@ const TOOLS: &[(&str, &str, bool)] = &[
     ("bash", "bash -c 'echo $RANDOM$RANDOM$RANDOM'", false),
     ("bash's other", "bash -c 'echo $SRANDOM'", true),
     ("openssl", "openssl rand -hex 8", false),
+    ("openssl's keys", "openssl genpkey -algorithm ed25519", false),
     ("uuidgen", "uuidgen -r", false),
+    ("uuidgen of the time", "uuidgen -t", false),
+    ("python3 of the time", "python3 -I -c 'import uuid; print(uuid.uuid1())'", false),
+    ("node", "node -e 'console.log(Math.random(), crypto.randomUUID())'", false),
 ];
+
+/// What the processor draws, and where the kernel puts things.
+#[test]
+fn what_is_not_asked_of_the_system_escapes() {
+    if !is_pinned_here() {
+        return;
+    }
+    let draw = "#include <stdio.h>\nint main() { unsigned long drawn = 0; unsigned char is_drawn = 0; int tries = 0;
+        if (!__builtin_cpu_supports(\"rdrnd\")) { puts(\"none\"); return 0; }
+        while (!is_drawn && tries++ < 100)
+            __asm__ volatile(\"rdrand %0; setc %1\" : \"=r\"(drawn), \"=qm\"(is_drawn) : : \"cc\");
+        printf(\"%lx\\n\", drawn); return !is_drawn; }";
+    let place = "#include <stdio.h>\nint main() { int place; printf(\"%p\\n\", (void *)&place); return 0; }";
+    for (name, text) in [("draw", draw), ("place", place)] {
+        if name == "draw" && cfg!(not(target_arch = "x86_64")) {
+            say_untested("instructions of the processor", "another architecture");
+            continue;
+        }
+        let bench = bench(Some(1));
+        let Some(program) = compiled(&bench, name, &[], text) else { return };
+        let printed = || {
+            let ran = bench.run(&format!("exec {program}"));
+            assert_eq!((ran.outcome.end, ran.outcome.observation.pinned), (End::Exited(0), true), "{name}");
+            ran.printed
+        };
+        let [one, again] = [printed(), printed()];
+        if one.trim() == "none" {
+            say_untested("instructions of the processor", "it has none of these");
+            continue;
+        }
+        assert_ne!(one, again, "{name}");
+    }
+}
 
 #[test]
 fn of_the_tools_of_every_day_those_repeat_that_ask_the_system_alone() {

@@ -56,6 +56,7 @@ impl Bench {
             workplace: WORKPLACE.into(),
             offline: self.offline,
             image: None,
+            read_only: Vec::new(),
         }
     }
 

@@ -137,12 +137,12 @@ pub(super) fn plan(world: &World, tops: &[Top], pins: Option<&Pins>) -> io::Resu
     ops.push(Op::Enter(old(base)?));
     let workplace = text(world.workplace.as_os_str())?;
     ops.extend(overlay(&world.lower, &world.upper, workplace, libc::MS_NODEV)?);
-    ops.extend([
-        Op::Enter(literal("/")),
-        Op::Unmount(literal(OLD)),
-        Op::Remove(literal(OLD)),
-        Op::Name(text(OsStr::new(pins.and_then(|pins| pins.hostname.as_deref()).unwrap_or(HOSTNAME)))?),
-    ]);
+    ops.extend([Op::Enter(literal("/"))]);
+    for tree in &world.read_only {
+        ops.extend(only_read(tree)?);
+    }
+    let hostname = pins.and_then(|pins| pins.hostname.as_deref()).unwrap_or(HOSTNAME);
+    ops.extend([Op::Unmount(literal(OLD)), Op::Remove(literal(OLD)), Op::Name(text(OsStr::new(hostname))?)]);
     if world.offline {
         ops.push(Op::Loopback);
     }
@@ -206,6 +206,20 @@ fn image_root(world: &World, image: &Image) -> io::Result<Vec<Op>> {
         }
     }
     Ok(ops)
+}
+
+/// Lets a tree of the machine be read where it lies, and not changed.
+fn only_read(tree: &Path) -> io::Result<[Op; 2]> {
+    use rustix::fs::StatVfsMountFlags as Of;
+    let path = text(tree.as_os_str())?;
+    // What holds for it already may not be taken away by a user who has not mounted it.
+    let held = rustix::fs::statvfs(tree)?.f_flag;
+    let flags = [(Of::NOSUID, libc::MS_NOSUID), (Of::NODEV, libc::MS_NODEV), (Of::NOEXEC, libc::MS_NOEXEC)];
+    let times =
+        [(Of::NOATIME, libc::MS_NOATIME), (Of::NODIRATIME, libc::MS_NODIRATIME), (Of::RELATIME, libc::MS_RELATIME)];
+    let held = flags.into_iter().chain(times).filter(|(is, _)| held.contains(*is)).fold(0, |all, (_, flag)| all | flag);
+    let again = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | held;
+    Ok([bind(path.clone(), path.clone(), libc::MS_BIND), bind(CString::default(), path, again)])
 }
 
 /// Makes what is mounted at `root` the root; what was it before hangs at [`OLD`].

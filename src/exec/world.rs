@@ -31,6 +31,8 @@ pub struct World {
     pub offline: bool,
     /// The files that lie where the machine's would be otherwise.
     pub image: Option<Image>,
+    /// Trees of the machine that the job may read and not change, absolute and without links; none where it has an image's files.
+    pub read_only: Vec<PathBuf>,
 }
 
 /// The files of an image, under an overlay that takes what the job writes among them.

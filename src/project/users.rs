@@ -10,7 +10,7 @@ use crate::disk::{self, Change, DiskError, Durability, Flush};
 use crate::environment;
 use crate::git::Repository;
 use crate::host::Time;
-use crate::object::DataRoot;
+use crate::object::{DataRoot, Pin};
 use crate::record::Journal;
 use crate::retention::{self, RetentionError, Roots, User};
 use crate::store::{LocalStore, StoreError, is_free, sweep_moved};
@@ -63,8 +63,21 @@ impl Project {
     ///
     /// [`RetentionError::User`] if another user cannot be read, and as [`retention::roots`]: nobody knows then what is needed.
     pub fn roots(&self, since: Time) -> Result<Roots, RetentionError> {
+        self.roots_with(since, &|_| true)
+    }
+
+    /// Returns what [`Project::roots`] does, as if this project had no pin of an image.
+    ///
+    /// # Errors
+    ///
+    /// As [`Project::roots`].
+    pub fn roots_without(&self, since: Time, image: &str) -> Result<Roots, RetentionError> {
+        self.roots_with(since, &|pin| pin.image != image)
+    }
+
+    fn roots_with(&self, since: Time, is_pinned: &dyn Fn(&Pin) -> bool) -> Result<Roots, RetentionError> {
         let mut roots = retention::roots(self.user(&self.commits()), since)?;
-        roots.data.extend(pinned(&self.pins())?);
+        roots.data.extend(pinned(&self.pins(), is_pinned)?);
         for path in self.other_users()? {
             match roots_of(&path, since) {
                 Ok(of_user) => roots.add(of_user),
@@ -162,14 +175,14 @@ fn roots_of(common_directory: &Path, since: Time) -> Result<Roots, RetentionErro
     let journal = Journal::new(directory.join("records"));
     let user = User { repository: &repository, journal: &journal, memory: &directory.join("commits") };
     let mut roots = retention::roots(user, since)?;
-    roots.data.extend(pinned(&directory.join(PINS))?);
+    roots.data.extend(pinned(&directory.join(PINS), &|_| true)?);
     Ok(roots)
 }
 
-/// Returns the files of all images that have a pin in this directory.
-fn pinned(directory: &Path) -> Result<impl Iterator<Item = DataRoot>, RetentionError> {
+/// Returns the files of all images that have a pin in this directory that counts.
+fn pinned(directory: &Path, counts: &dyn Fn(&Pin) -> bool) -> Result<impl Iterator<Item = DataRoot>, RetentionError> {
     let pins = environment::read_pins(directory)?;
-    Ok(pins.into_iter().map(|pin| DataRoot::Directory { sized: pin.sized(), id: pin.tree }))
+    Ok(pins.into_iter().filter(counts).map(|pin| DataRoot::Directory { sized: pin.sized(), id: pin.tree }))
 }
 
 /// Returns the git directory that a store at `directory` lies in.

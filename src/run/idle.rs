@@ -12,6 +12,7 @@ use super::base;
 use super::image;
 use super::keep::{self, Owner};
 use super::place::{self, MAKING};
+use super::runtime;
 use crate::disk::{self, DiskError, Found, Lock};
 use crate::host::Time;
 
@@ -129,6 +130,7 @@ impl Aside<'_> {
         for (directory, _lock, kept) in place::idle(self.places)? {
             if kept.is_none() && !self.dry_run {
                 keep::save(&directory)?;
+                runtime::remove_left(&directory);
             }
             if kept.is_none_or(|time| time <= until) {
                 idle.places += 1;
@@ -173,7 +175,7 @@ impl Aside<'_> {
 
     /// Moves a directory aside, whose lock the caller holds, and returns how many bytes its files have.
     fn take(&mut self, directory: &Path) -> Result<u64, RunError> {
-        let bytes = bytes_below(directory);
+        let bytes = disk::bytes_below(directory);
         if !self.dry_run {
             let aside = tempfile::Builder::new().prefix(GONE).tempdir_in(self.places);
             let aside = aside.map_err(DiskError::on("make a directory in", self.places))?.keep();
@@ -189,11 +191,4 @@ impl Aside<'_> {
         }
         Ok(())
     }
-}
-
-/// Returns how many bytes the files below a directory have, as far as they can be seen.
-fn bytes_below(directory: &Path) -> u64 {
-    let sizes =
-        disk::walk(directory).flatten().map(|(_, found)| if let Found::File { size, .. } = found { size } else { 0 });
-    sizes.sum()
 }

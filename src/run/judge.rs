@@ -18,13 +18,15 @@ use crate::exec::Rung;
 use crate::object::{Entry, Kind, RecordId, TaskKey};
 use crate::path::{ProjectPath, unescape};
 use crate::pipeline::{Graph, Params, Pipeline, Step};
-use crate::record::{By, Journal, KnownResult, Name, Output, ReadSets, Recipe, StepResult, StepVerdict};
+use crate::record::{ABSENT, By, Journal, KnownResult, Name, Output, ReadSets, Recipe, StepResult, StepVerdict};
 use crate::snapshot::{View, for_each_file};
 use crate::stat_cache::StatCache;
 use crate::store::Store;
 
 /// How many earlier runs are searched for the last result of a step.
 const RUNS_SEARCHED: usize = 50;
+/// So many results of a step are compared with what its lock foretells, the newest first.
+const FORESEEN_MAX: usize = 50;
 
 /// The facts that decisions are made from.
 pub struct Work<'a> {
@@ -212,6 +214,17 @@ impl<'a> Work<'a> {
             Known::Refused(reason) => Some(reason),
             Known::Nothing => None,
         };
+        let refused = match refused {
+            None => match self.foreseen(before, &sets)? {
+                Known::Good(result) => {
+                    let (recipe, reason) = (Some(result.recipe.clone()), self.unchanged(&result));
+                    return Ok(Judged { verdict: Verdict::Reuse(result), reason, recipe });
+                }
+                Known::Refused(reason) => Some(reason),
+                Known::Nothing => None,
+            },
+            refused => refused,
+        };
         let reason = match refused {
             Some(reason) => reason,
             None => self.why(before, &sets)?,
@@ -245,6 +258,31 @@ impl<'a> Work<'a> {
             match self.refusal(before.index, &result)? {
                 None => return Ok(Known::Good(Box::new(result))),
                 Some(reason) => refused = Known::Refused(reason),
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Returns the result that will be taken if the Python environment of a step comes out as its lock says; nothing if it is there.
+    fn foreseen(&self, before: &Before<'_, '_>, sets: &ReadSets) -> Result<Known, RunError> {
+        let mut refused = Known::Nothing;
+        if !before.machine.tools().is_unmade() {
+            return Ok(refused);
+        }
+        let mut all: Vec<&KnownResult> =
+            sets.sets.iter().flat_map(|set| &set.results).chain(&sets.unobserved).collect();
+        all.sort_by_key(|known| std::cmp::Reverse(known.started));
+        for known in all.into_iter().take(FORESEEN_MAX) {
+            let result = match sets.result(known.id) {
+                Some(result) => Some(result.clone()),
+                None => self.journal.result(before.task, known.key, known.id)?,
+            };
+            let Some(result) = result else { continue };
+            if before.now(&result)?.key() == result.key {
+                match self.refusal(before.index, &result)? {
+                    None => return Ok(Known::Good(Box::new(result))),
+                    Some(reason) => refused = Known::Refused(reason),
+                }
             }
         }
         Ok(refused)
@@ -483,7 +521,7 @@ impl<'w> Before<'w, '_> {
             Name::Read(aspect, path) => match ProjectPath::new(unescape(path)) {
                 Ok(path) => self.world.value(*aspect, Some(&path)),
                 // No step can have read what is no path.
-                Err(_) => Ok(crate::record::ABSENT.to_owned()),
+                Err(_) => Ok(ABSENT.to_owned()),
             },
         }
     }
@@ -510,15 +548,24 @@ impl<'w> Before<'w, '_> {
         Ok(found)
     }
 
-    /// Returns what the recipe of `earlier` would be now.
+    /// Returns what the recipe of `earlier` would be now, or will be once its Python environment is made.
     pub(super) fn now(&self, earlier: &StepResult) -> Result<Recipe, RunError> {
         let is_seen = earlier.observed.as_ref().is_some_and(|observed| observed.rung != Rung::None);
         if !is_seen {
-            return self.guess();
+            let mut guess = self.guess()?;
+            for name in earlier.recipe.environment.keys() {
+                let foreseen = self.machine.foreseen(&Name::Fact(name.clone()), &earlier.recipe);
+                guess.environment.extend(foreseen.filter(|value| value != ABSENT).map(|value| (name.clone(), value)));
+            }
+            return Ok(guess);
         }
         let names = names_of(&earlier.recipe);
         let is_whole = earlier.is_seen_whole();
-        compose(&self.ground(!is_whole)?, is_whole, &names, &mut |name| self.value(name))
+        let mut value = |name: &Name| match self.machine.foreseen(name, &earlier.recipe) {
+            Some(foreseen) => Ok(foreseen),
+            None => self.value(name),
+        };
+        compose(&self.ground(!is_whole)?, is_whole, &names, &mut value)
     }
 }
 

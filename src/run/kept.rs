@@ -14,7 +14,9 @@ use super::RunError;
 use super::base::Base;
 use super::image::{self, Layer, Ready};
 use super::place::{KEPT, LOCK, MAKING, Room, layer_of, scratch_of};
+use super::python;
 use crate::disk::{self, DiskError, Durability, Lock};
+use crate::environment;
 use crate::exec::{self, Command, End, Job, Stop, WORKPLACE, World};
 use crate::object::SnapshotId;
 use crate::path::ProjectPath;
@@ -284,6 +286,7 @@ pub struct Entered<'a> {
     world: Option<World>,
     _base: Option<Base>,
     _image: Option<Ready>,
+    _venv: Option<Lock>,
     _alone: Alone,
 }
 
@@ -295,13 +298,15 @@ impl Kept {
     ///
     /// # Errors
     ///
-    /// [`RunError::KeptInUse`] if somebody is there, [`RunError::NotKept`] if it is gone, another [`RunError`] if the
+    /// [`RunError::KeptInUse`] if somebody is there, [`RunError::NotKept`] if it is gone, [`RunError::NoPython`] if its Python
+    /// environment is, another [`RunError`] if the
     /// world cannot be made.
     pub fn enter(&self, store: &dyn Store) -> Result<Entered<'_>, RunError> {
         let alone = Alone::with(self)?;
-        let mut ready = None;
+        let (mut ready, mut venv) = (None, None);
         let (world, base) = match &self.note.ground {
             Ground::Layered { lower, base, room, offline, image } => {
+                venv = self.venv(room)?;
                 let base = if *base { Some(self.base(store)?) } else { None };
                 let mut world = self.world(lower, base.as_ref(), room, *offline)?;
                 ready = image.as_ref().map(|digest| self.image(store, digest)).transpose()?;
@@ -311,7 +316,7 @@ impl Kept {
             }
             Ground::Copied { .. } => (None, None),
         };
-        Ok(Entered { kept: self, world, _base: base, _image: ready, _alone: alone })
+        Ok(Entered { kept: self, world, _base: base, _image: ready, _venv: venv, _alone: alone })
     }
 }
 
@@ -358,6 +363,16 @@ impl Kept {
         Ready::lay(store, digest, pinned, &self.note.step, &self.places, &Stop::new())
     }
 
+    /// Holds the Python environment that the step found, if it found one.
+    fn venv(&self, room: &str) -> Result<Option<Lock>, RunError> {
+        let Some(venv) = python::linked(&self.place.join(room)) else { return Ok(None) };
+        let held = environment::hold(&venv)?;
+        if disk::look(&venv)?.is_none() {
+            return Err(RunError::NoPython { step: self.note.step.clone() });
+        }
+        Ok(held)
+    }
+
     /// Makes the step's world ready once more.
     fn world(&self, lower: &[String], base: Option<&Base>, room: &str, offline: bool) -> Result<World, RunError> {
         let (upper, scratch) = (layer_of(&self.place, self.index), scratch_of(&self.place, self.index));
@@ -373,6 +388,7 @@ impl Kept {
             room: inside(self.place.join(room)),
             root: inside(self.place.join("root")),
             workplace: WORKPLACE.into(),
+            read_only: python::only_read(python::linked(&self.place.join(room)).as_deref())?,
             offline,
             image: None,
         })

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 
 use super::world::listing;
 use crate::disk;
-use crate::environment::{self, BUILD, ENVIRONMENT, Packages, Rules, Tools};
+use crate::environment::{self, BUILD, ENVIRONMENT, Foresight, Packages, Rules, Tools};
 use crate::hash::Digest;
 use crate::path::unescape;
-use crate::record::{ABSENT, Aspect};
+use crate::record::{ABSENT, Aspect, Name, Recipe};
 use crate::stat_cache::{Known, StatCache};
 
 /// Begins the name of a library among the facts about the environment.
@@ -118,6 +118,21 @@ impl<'a> Machine<'a> {
         let mut programs = self.seen.programs.lock().expect("no holder panics");
         let facts = programs.entry(program.to_owned()).or_insert_with(|| self.tools.identify([program]));
         facts.get(name).cloned().unwrap_or_else(|| ABSENT.to_owned())
+    }
+
+    /// Returns what a name will be for a step whose Python environment is not made yet, if that decides it; what nothing tells
+    /// before is taken to be what `recorded` has.
+    pub(super) fn foreseen(&self, name: &Name, recorded: &Recipe) -> Option<String> {
+        match name {
+            Name::Fact(name) => match self.tools.foresee(name)? {
+                Foresight::WillBe(value) => Some(value.unwrap_or_else(|| ABSENT.to_owned())),
+                Foresight::Unknown => recorded.environment.get(name).cloned(),
+            },
+            Name::Read(_, path) => {
+                let is_in_it = self.tools.is_in_unmade(Path::new(&OsString::from_vec(unescape(path))));
+                recorded.reads.get(path).filter(|_| is_in_it).cloned()
+            }
+        }
     }
 
     /// Returns the digest of the file, as a fact has it.

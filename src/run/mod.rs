@@ -79,7 +79,7 @@ pub use schedule::{Capacity, Shortage};
 pub use select::{Role, Selection, UnknownStep, Wish, refuse_unknown};
 pub use step::Failure;
 pub use trial::{Conditions, Laboratory, Trial};
-pub use wanted::{pythons, wanted};
+pub use wanted::{needed_pythons, pythons, wanted};
 
 /// Why a run could not be carried out. A step that fails is no such error.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +157,20 @@ pub enum RunError {
         step: String,
         /// Why not.
         why: String,
+    },
+    /// The program that is to run a step in its image does not.
+    #[error("step `{step}` cannot have its environment: {why}")]
+    NoRuntime {
+        /// The step.
+        step: String,
+        /// What is wrong with it, or what it said.
+        why: String,
+    },
+    /// The Python environment of a step that is kept has gone.
+    #[error("the Python environment of step `{step}` is not there any more")]
+    NoPython {
+        /// The step.
+        step: String,
     },
     /// Nothing is kept of the step.
     #[error("nothing is kept of step `{step}`")]

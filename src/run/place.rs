@@ -25,7 +25,7 @@ use super::layer;
 use super::leftovers::Leftovers;
 use super::python;
 use super::recipe::outputs_of;
-use super::runtime::Elsewhere;
+use super::runtime::{self, Elsewhere};
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::environment::VENV;
 use crate::exec::{self, ExecError, Obstacle, PLACE, Stop, WORKPLACE, World};
@@ -310,6 +310,7 @@ impl<'a> Place<'a> {
             room: inside(&own.room),
             root: inside(&place.join("root")),
             workplace: WORKPLACE.into(),
+            read_only: python::only_read(venv)?,
             offline,
             image: seen,
         };
@@ -579,6 +580,7 @@ impl<'a> Place<'a> {
             workplace: WORKPLACE.into(),
             offline: false,
             image: None,
+            read_only: Vec::new(),
         };
         let tried = exec::try_world(&world);
         disk::remove_tree(&trial)?;
@@ -734,7 +736,10 @@ fn sweep(base: &Path) {
             Ok(time) => kept.push((time, directory)),
             // What cannot be saved is not thrown away: the next run tries again.
             Err(_) if keep::save(&directory).is_err() => {}
-            Err(_) => drop(disk::remove_tree(&directory)),
+            Err(_) => {
+                runtime::remove_left(&directory);
+                drop(disk::remove_tree(&directory));
+            }
         }
     }
     kept.sort();

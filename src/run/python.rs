@@ -51,6 +51,20 @@ pub(super) fn link(room: &Path, venv: Option<&Path>) -> Result<(), DiskError> {
     std::os::unix::fs::symlink(venv, &link).map_err(DiskError::on("make", &link))
 }
 
+/// Returns the Python environment that [`link`] lets the steps of a room find, if there is one.
+pub(super) fn linked(room: &Path) -> Option<PathBuf> {
+    fs::read_link(room.join(VENV_NAME)).ok()
+}
+
+/// Returns what a step may not change of the machine that it sees: the Python environment, which other steps use as well.
+///
+/// # Errors
+///
+/// [`DiskError`] if the environment is not there any more.
+pub(super) fn only_read(venv: Option<&Path>) -> Result<Vec<PathBuf>, DiskError> {
+    venv.into_iter().map(|venv| fs::canonicalize(venv).map_err(DiskError::on("find", venv))).collect()
+}
+
 /// Returns whether what was put there is there as it was, and nothing beside it. A place of which this is not true is used by one step only.
 pub(super) fn is_as_laid(room: &Path) -> bool {
     let directory = room.join(DIRECTORY);

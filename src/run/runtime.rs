@@ -8,12 +8,15 @@
 //! user guide on `apptainer exec`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use super::RunError;
 use super::image::Ready;
+use super::place::LOCK;
+use crate::disk::{self, Durability};
 use crate::exec::{self, Command, End, Job, PLACE, Stop, WORKPLACE};
 use crate::host;
 use crate::pipeline::{Run, Runtime, Step};
@@ -44,6 +47,15 @@ const PASSED: [&str; 22] = [
     "APPTAINER_CONFIGDIR",
 ];
 
+const PODMAN: &str = "podman";
+const DOCKER: &str = "docker";
+/// What the names of notes on containers end with.
+const NOTE: &str = "container";
+/// Asks for the time when a container began and the code with which it ended.
+const STATE: &str = "{{.State.StartedAt}}|{{.State.ExitCode}}";
+/// How the time begins when a container began that never did.
+const NEVER: &str = "0001-01-01";
+
 /// How many of the last words of a program that failed are told.
 const SAID_CHARS: usize = 300;
 
@@ -69,7 +81,7 @@ impl Elsewhere {
     ///
     /// # Errors
     ///
-    /// [`RunError::NoEnvironment`] with what the runtime said if it is not there or cannot take the image.
+    /// [`RunError::NoRuntime`] with what the runtime said if it is not there or cannot take the image.
     pub(super) fn provide(
         runtime: Runtime,
         ready: &Ready,
@@ -100,47 +112,41 @@ impl Elsewhere {
     /// Lets the runtime know the image, unless it does.
     fn import(&self, ready: &Ready, step: &str, stop: &Stop) -> Result<(), RunError> {
         let program = self.program();
-        let inspect = words(&[program, "image", "inspect", "--format", "{{.Id}}", &self.image]);
+        let inspect = words_of(&[program, "image", "inspect", "--format", "{{.Id}}", &self.image]);
         let (known, _) = self.ask(&Command::Direct(inspect), step, stop)?;
         if known {
             return Ok(());
         }
         // Owners are the runtime's own: who may write what is decided by the user that the step runs as.
-        let script = "set -e; tar -C \"$PV_IMAGE_FILES\" --numeric-owner --owner=0 --group=0 -cf - . | \
-                      \"$PV_IMAGE_RUNTIME\" import - \"$PV_IMAGE_NAME\" > /dev/null";
+        // An archive may end early where it looks like its end, so the image gets its name only when all of it was written.
+        let script = "set -e
+            { tar -C \"$files\" --numeric-owner --owner=0 --group=0 -cf - . && : >\"$whole\"; } | \
+                \"$runtime\" import - \"$name-$place\" >/dev/null
+            if [ -e \"$whole\" ]; then \"$runtime\" tag \"$name-$place\" \"$name\"; end=0
+            else echo 'not all of its files could be read'; end=1; fi
+            \"$runtime\" rmi \"$name-$place\" >/dev/null
+            exit $end";
+        let whole = self.room.with_extension("image-is-whole");
         let script = format!(
-            "PV_IMAGE_FILES={} PV_IMAGE_RUNTIME={program} PV_IMAGE_NAME={}; {script}",
+            "files={} whole={} runtime={program} name={} place={}\n{script}",
             quoted(&ready.files.display().to_string()),
-            self.image
+            quoted(&whole.display().to_string()),
+            self.image,
+            self.name
         );
-        match self.ask(&Command::Shell(script), step, stop)? {
+        let asked = self.ask(&Command::Shell(script), step, stop);
+        drop(disk::remove_tree(&whole));
+        match asked? {
             (true, _) => Ok(()),
+            _ if stop.is_requested() => Ok(()),
             (false, said) => Err(refusal(step, format!("`{program}` does not take the image: {said}"))),
         }
     }
 
     /// Runs a command of the runtime; returns whether it went well, and what it said last.
     fn ask(&self, command: &Command, step: &str, stop: &Stop) -> Result<(bool, String), RunError> {
-        let log = self.room.with_extension("runtime-log");
-        let mut said = String::new();
-        let variables = variables();
-        let job = Job {
-            command,
-            directory: &self.tree,
-            environment: &variables,
-            time_limit: None,
-            memory: None,
-            log: &log,
-            world: None,
-            observe: false,
-            permission: None,
-            pins: None,
-        };
-        let outcome =
-            exec::run(&job, &mut |line| said = String::from_utf8_lossy(line).chars().take(SAID_CHARS).collect(), stop);
-        let _ = fs::remove_file(&log);
-        match outcome {
-            Ok(outcome) => Ok((outcome.end == End::Exited(0), said)),
+        match execute(command, &self.tree, &self.room.with_extension("runtime-log"), stop) {
+            Ok((end, said)) => Ok((end == End::Exited(0), said)),
             Err(exec::ExecError::NotFound { program }) => {
                 Err(refusal(step, format!("its runtime, the program `{program}`, is not found")))
             }
@@ -148,13 +154,21 @@ impl Elsewhere {
         }
     }
 
-    /// Returns the command that runs a step with these variables, and the variables that the runtime itself is given.
-    pub(super) fn command(
+    /// Makes all ready to run a step with these variables, up to the one command that starts it.
+    ///
+    /// A container is made and does not run yet. It is gone when what is returned is dropped, and also if this process is
+    /// killed before. Costs two calls of the runtime, and one more when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::NoRuntime`] with what the runtime said if it makes no container.
+    pub(super) fn begin(
         &self,
         step: &Step,
         given: &BTreeMap<String, OsString>,
         gpus: &[String],
-    ) -> (Command, BTreeMap<String, OsString>) {
+        stop: &Stop,
+    ) -> Result<Begun<'_>, RunError> {
         let mut words = match self.runtime {
             Runtime::Apptainer => self.apptainer(step, gpus),
             _ => self.container(step, gpus),
@@ -168,21 +182,32 @@ impl Elsewhere {
         };
         if self.runtime == Runtime::Apptainer {
             words.extend([self.image.clone(), program.to_owned()]);
-        } else {
-            words.extend(["--entrypoint".to_owned(), program.to_owned(), self.image.clone()]);
+            words.extend(arguments);
+            return Ok(Begun { command: Command::Direct(words), variables: variables(), container: None });
         }
+        words.extend(["--entrypoint".to_owned(), program.to_owned(), self.image.clone()]);
         words.extend(arguments);
-        (Command::Direct(words), variables())
+        let container = Container::guarded(self, &step.name)?;
+        // If the run is to stop, the step is not started anyway.
+        if let (false, said) = self.ask(&Command::Direct(words), &step.name, stop)?
+            && !stop.is_requested()
+        {
+            return Err(refusal(&step.name, format!("`{}` makes no container: {said}", self.program())));
+        }
+        let start = words_of(&[self.program(), "start", "--attach", &self.name]);
+        Ok(Begun { command: Command::Direct(start), variables: variables(), container: Some(container) })
     }
 
     fn container(&self, step: &Step, gpus: &[String]) -> Vec<String> {
         let bind = |from: &Path, to: &str| format!("{}:{to}", from.display());
-        let mut all = words(&[self.program(), "run", "--rm", "--name", &self.name, "--hostname", "localhost"]);
-        all.extend(words(&["--volume", &bind(&self.room, PLACE), "--volume", &bind(&self.tree, WORKPLACE)]));
+        let mut all = words_of(&[self.program(), "create", "--name", &self.name, "--hostname", "localhost"]);
+        // What is not in its storage now is not ours. When it has to go it has had its time.
+        all.extend(words_of(&["--pull", "never", "--stop-timeout", "0"]));
+        all.extend(words_of(&["--volume", &bind(&self.room, PLACE), "--volume", &bind(&self.tree, WORKPLACE)]));
         all.extend(["--workdir".to_owned(), workdir(step)]);
         // What it would talk to could not be told.
         if !step.network {
-            all.extend(words(&["--network", "none"]));
+            all.extend(words_of(&["--network", "none"]));
         }
         let (user, group) = self.user;
         let own = rustix::process::geteuid();
@@ -206,10 +231,11 @@ impl Elsewhere {
 
     fn apptainer(&self, step: &Step, gpus: &[String]) -> Vec<String> {
         let bind = format!("{}:{PLACE},{}:{WORKPLACE}", self.room.display(), self.tree.display());
-        let mut all = words(&[self.program(), "exec", "--containall", "--cleanenv", "--no-home", "--writable-tmpfs"]);
-        all.extend(words(&["--bind", &bind, "--pwd", &workdir(step)]));
+        let mut all =
+            words_of(&[self.program(), "exec", "--containall", "--cleanenv", "--no-home", "--writable-tmpfs"]);
+        all.extend(words_of(&["--bind", &bind, "--pwd", &workdir(step)]));
         if !step.network {
-            all.extend(words(&["--net", "--network", "none"]));
+            all.extend(words_of(&["--net", "--network", "none"]));
         }
         if !gpus.is_empty() {
             all.push("--nv".to_owned());
@@ -217,22 +243,139 @@ impl Elsewhere {
         all
     }
 
-    /// Ends what may be left of a step that was ended from here: only the runtime knows its processes.
-    pub(super) fn end(&self, step: &str) {
-        if self.runtime != Runtime::Apptainer {
-            let remove = words(&[self.program(), "rm", "--force", &self.name]);
-            // There is nothing left, mostly, which is an error to it.
-            let _ = self.ask(&Command::Direct(remove), step, &Stop::new());
-        }
-    }
-
     fn program(&self) -> &'static str {
         match self.runtime {
-            Runtime::Podman | Runtime::Pv => "podman",
-            Runtime::Docker => "docker",
+            Runtime::Podman | Runtime::Pv => PODMAN,
+            Runtime::Docker => DOCKER,
             Runtime::Apptainer => "apptainer",
         }
     }
+}
+
+/// A step that is ready to be started.
+#[derive(Debug)]
+pub(super) struct Begun<'a> {
+    /// What starts it, and ends when it does.
+    pub(super) command: Command,
+    /// The variables of the runtime itself.
+    pub(super) variables: BTreeMap<String, OsString>,
+    container: Option<Container<'a>>,
+}
+
+impl Begun<'_> {
+    /// Returns how the runtime failed, if it was not the step that ended with this `code`. `log` is what was printed.
+    ///
+    /// The runtimes use 125, 126 and 127, and 1, for failures of their own, which are as good for a step. So the code decides
+    /// nothing: what counts is whether the container has ever run, and how that ended. Costs one question if there is a doubt.
+    pub(super) fn failure(&self, code: i32, log: &Path) -> Option<String> {
+        let container = self.container.as_ref().filter(|_| code != 0)?;
+        let Container { elsewhere, step, .. } = container;
+        let program = elsewhere.program();
+        let inspect = words_of(&[program, "container", "inspect", "--format", STATE, &elsewhere.name]);
+        let (is_known, state) = elsewhere.ask(&Command::Direct(inspect), step, &Stop::new()).ok()?;
+        match state.rsplit_once('|').filter(|_| is_known) {
+            Some((started, _)) if started.starts_with(NEVER) => {
+                Some(format!("`{program}` could not start it: {}", last_line(log)))
+            }
+            Some((_, own)) if own.parse() == Ok(code) => None,
+            _ => Some(format!("`{program}` lost it: {}", last_line(log))),
+        }
+    }
+}
+
+/// A container that is to be gone when this is dropped, and as well if this process is killed before.
+#[derive(Debug)]
+struct Container<'a> {
+    elsewhere: &'a Elsewhere,
+    step: String,
+    /// Names the container and its runtime for whoever finds the place of a run that died together with its guard.
+    note: PathBuf,
+    guard_is_needless: Stop,
+    guard: Option<JoinHandle<()>>,
+}
+
+impl<'a> Container<'a> {
+    /// Returns the container of a step before it is made.
+    ///
+    /// The guard is a process that outlives this one. It waits for the lock on the place of the run, which the kernel gives
+    /// it only when this process is dead.
+    fn guarded(elsewhere: &'a Elsewhere, step: &str) -> Result<Self, RunError> {
+        let place = disk::parent(&elsewhere.tree);
+        let note = place.join(&elsewhere.name).with_extension(NOTE);
+        disk::write_whole(&note, elsewhere.program().as_bytes(), Durability::Deferred)?;
+        let mut words = words_of(&["flock", "--shared", &place.join(LOCK).display().to_string()]);
+        words.extend(removal(elsewhere.program(), &elsewhere.name));
+        let (directory, log) = (place.to_owned(), elsewhere.room.with_extension("guard-log"));
+        let guard_is_needless = Stop::new();
+        let stop = guard_is_needless.clone();
+        let guard = std::thread::spawn(move || {
+            // Without it, the next run removes what is left.
+            drop(execute(&Command::Direct(words), &directory, &log, &stop));
+        });
+        Ok(Self { elsewhere, step: step.to_owned(), note, guard_is_needless, guard: Some(guard) })
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        let remove = Command::Direct(removal(self.elsewhere.program(), &self.elsewhere.name));
+        // Also if the run is to stop. That there is nothing to remove may be an error to it.
+        drop(self.elsewhere.ask(&remove, &self.step, &Stop::new()));
+        self.guard_is_needless.request_urgently();
+        drop(self.guard.take().map(JoinHandle::join));
+        drop(disk::remove_tree(&self.note));
+    }
+}
+
+/// Removes the containers of a run that died in this place, if its guards died with it. What cannot be removed now is left.
+pub(super) fn remove_left(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let note = entry.path();
+        let name = note.file_stem().and_then(OsStr::to_str).filter(|_| note.extension() == Some(OsStr::new(NOTE)));
+        let program = disk::read_if_there(&note).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
+        let program = program.filter(|program| [PODMAN, DOCKER].contains(&program.as_str()));
+        if let (Some(name), Some(program)) = (name, program) {
+            let command = Command::Direct(removal(&program, name));
+            drop(execute(&command, place, &note.with_extension("runtime-log"), &Stop::new()));
+        }
+    }
+}
+
+fn removal(program: &str, name: &str) -> Vec<String> {
+    words_of(&[program, "rm", "--force", name])
+}
+
+/// Runs a command of a runtime, with its variables; returns how it ended, and what it said last.
+fn execute(command: &Command, directory: &Path, log: &Path, stop: &Stop) -> Result<(End, String), exec::ExecError> {
+    let mut said = String::new();
+    let variables = variables();
+    let job = Job {
+        command,
+        directory,
+        environment: &variables,
+        time_limit: None,
+        memory: None,
+        log,
+        world: None,
+        observe: false,
+        permission: None,
+        pins: None,
+    };
+    let mut on_line = |line: &[u8]| said = shortened(&String::from_utf8_lossy(line));
+    let outcome = exec::run(&job, &mut on_line, stop);
+    drop(disk::remove_tree(log));
+    Ok((outcome?.end, said))
+}
+
+fn shortened(line: &str) -> String {
+    line.chars().take(SAID_CHARS).collect()
+}
+
+/// Returns the last line of a log that says something.
+fn last_line(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    shortened(text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing"))
 }
 
 /// Returns where the command of a step starts, as it sees it.
@@ -246,7 +389,7 @@ fn variables() -> BTreeMap<String, OsString> {
     PASSED.into_iter().filter_map(|name| Some((name.to_owned(), host::variable_os(name)?))).collect()
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+fn words_of(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
@@ -256,5 +399,5 @@ fn quoted(text: &str) -> String {
 }
 
 fn refusal(step: &str, why: String) -> RunError {
-    RunError::NoEnvironment { step: step.to_owned(), why }
+    RunError::NoRuntime { step: step.to_owned(), why }
 }

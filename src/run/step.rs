@@ -12,6 +12,7 @@ use super::missing::Hint;
 use super::place::Room;
 use super::python;
 use super::recipe::outputs_of;
+use super::runtime::Elsewhere;
 use super::trial::Conditions;
 use crate::disk::DiskError;
 use crate::environment;
@@ -63,11 +64,11 @@ pub(super) struct Executed {
 ///
 /// [`RunError`] if the room, a process or the store cannot be used. A step that fails is no error.
 #[expect(clippy::too_many_arguments, reason = "the parts of one execution, used once")]
-pub(super) fn execute(
+pub(super) fn execute<'r>(
     store: &dyn Store,
     step: &Step,
     recipe: &Recipe,
-    room: &Room,
+    room: &'r Room,
     grant: &Grant,
     permission: Option<&Permission<'_>>,
     strip: &dyn Fn() -> Result<BTreeSet<ProjectPath>, RunError>,
@@ -90,10 +91,10 @@ pub(super) fn execute(
     }
     let environment: BTreeMap<_, OsString> =
         environment.into_iter().map(|(name, value)| (name, value.into())).collect();
-    let (command, environment) = match &room.elsewhere {
-        Some(elsewhere) => elsewhere.command(step, &environment, grant.gpus()),
-        None => (command, environment),
-    };
+    let begin = |elsewhere: &'r Elsewhere| elsewhere.begin(step, &environment, grant.gpus(), stop);
+    let begun = room.elsewhere.as_ref().map(begin).transpose()?;
+    let (command, environment) =
+        begun.as_ref().map_or((&command, &environment), |begun| (&begun.command, &begun.variables));
     let seed = recipe.seed.filter(|_| recipe.seeding.is_some_and(|rules| rules.entropy.is_some()));
     let pins = match conditions {
         Some(conditions) => conditions.pins.clone(),
@@ -102,9 +103,9 @@ pub(super) fn execute(
     let own_limit = step.timeout_s.map(Duration::from_secs);
     let time_limit = conditions.map_or(own_limit, |conditions| conditions.time_limit);
     let job = Job {
-        command: &command,
+        command,
         directory: &directory,
-        environment: &environment,
+        environment,
         time_limit,
         memory: grant.memory(),
         log,
@@ -122,13 +123,16 @@ pub(super) fn execute(
         Err(error) if is_the_commands_own(&error) => return Ok(not_started(&error, written.clone())),
         outcome => outcome?,
     };
-    if let Some(elsewhere) = room.elsewhere.as_ref().filter(|_| !matches!(outcome.end, End::Exited(_))) {
-        elsewhere.end(&step.name);
-    }
+    let of_runtime = match outcome.end {
+        End::Exited(code) => begun.as_ref().and_then(|begun| begun.failure(code, log)),
+        _ => None,
+    };
+    // What is left of a container may still write.
+    drop(begun);
     let mut outputs = Vec::new();
     let mut how = match outcome.end {
         End::Exited(0) | End::Interrupted => None,
-        End::Exited(code) => Some(format!("it exited with code {code}")),
+        End::Exited(code) => Some(of_runtime.unwrap_or_else(|| format!("it exited with code {code}"))),
         End::Signalled(signal) => Some(format!("it was killed by signal {signal}")),
         End::TimedOut => Some(format!("it took longer than {} s", time_limit.unwrap_or_default().as_secs())),
     };

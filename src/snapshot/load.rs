@@ -6,6 +6,18 @@ use crate::path::ProjectPath;
 use crate::pipeline::{Params, Pipeline};
 use crate::store::Store;
 
+/// Returns the definition of a snapshot: the normalised one.
+///
+/// # Errors
+///
+/// [`SnapshotError`] if it is missing, damaged, or not understood.
+pub fn load_definition(store: &dyn Store, snapshot: &Snapshot) -> Result<Pipeline, SnapshotError> {
+    let bytes = store.get(Kind::Definition, snapshot.definition.digest())?;
+    from_canonical(&bytes)
+        .and_then(serde_json::from_value)
+        .map_err(|source| SnapshotError::NotUnderstood { kind: Kind::Definition, source: Box::new(source) })
+}
+
 /// Returns the definition and the values of all params of a snapshot.
 ///
 /// The definition is the normalised one, so an old snapshot means the same to
@@ -15,10 +27,7 @@ use crate::store::Store;
 ///
 /// [`SnapshotError`] if an object is missing or damaged, or a params file is not in the snapshot.
 pub fn load_pipeline(store: &dyn Store, snapshot: &Snapshot) -> Result<(Pipeline, Params), SnapshotError> {
-    let bytes = store.get(Kind::Definition, snapshot.definition.digest())?;
-    let pipeline: Pipeline = from_canonical(&bytes)
-        .and_then(serde_json::from_value)
-        .map_err(|source| SnapshotError::NotUnderstood { kind: Kind::Definition, source: Box::new(source) })?;
+    let pipeline = load_definition(store, snapshot)?;
     let view = View::new(store, snapshot);
     let failed = std::cell::RefCell::new(None);
     let read = |path: &ProjectPath| -> Result<Option<Vec<u8>>, SnapshotError> {

@@ -144,15 +144,6 @@ impl Bench<'_, '_, '_> {
         self.hidden = trial.observation.hidden;
         self.concurrent |= trial.observation.started.is_none_or(|started| started > 0);
         let outcome = Outcome { result: result_of(&trial), failed: trial.failure.is_some() };
-            eprintln!(
-                "DBG {} {} {:?} {:?} {:?}",
-                self.runs,
-                outcome.result.short(),
-                varied.iter().filter_map(Dimension::cause).map(|c| c.to_string()).collect::<Vec<_>>(),
-                trial.observation.started,
-                (&trial.failure, trial.observation.hidden)
-            );
-        }
         self.order.push(outcome.result);
         self.trials.entry(outcome.result).or_insert((trial, varied));
         Ok(Some(outcome))

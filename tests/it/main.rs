@@ -46,6 +46,7 @@ mod shell;
 mod ssh;
 mod stat_cache;
 mod status;
+mod stock;
 mod store;
 mod stored;
 mod training;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::cloud::servers;
 use crate::fault::needs;
 use crate::plain::confined;
 use crate::sandbox::Sandbox;
@@ -56,15 +57,15 @@ fn version() -> String {
 }
 
 /// A project whose steps run in a Python environment, and wheels for it.
-struct Bench {
-    project: Sandbox,
-    wheels: PathBuf,
+pub(crate) struct Bench {
+    pub(crate) project: Sandbox,
+    pub(crate) wheels: PathBuf,
     path: String,
 }
 
 impl Bench {
     /// Returns a project with these steps, and no lock yet. There is no uv.
-    fn new(steps: &str) -> Self {
+    pub(crate) fn new(steps: &str) -> Self {
         let environment = format!("{{python: {{version: \"{}\", lock: requirements.lock}}}}", version());
         let project = Sandbox::with_pipeline(&format!("environment: {environment}\nsteps:\n{steps}"));
         for name in ["foo", "bar", "baz"] {
@@ -77,7 +78,7 @@ impl Bench {
     }
 
     /// Makes a wheel of a module with this value, and returns the line of a lock that asks for it.
-    fn wheel(&self, name: &str, version: &str, value: &str) -> String {
+    pub(crate) fn wheel(&self, name: &str, version: &str, value: &str) -> String {
         let text = format!("value = {value:?}\n\n\ndef main():\n    import sys\n    print(value, sys.prefix)\n");
         let output =
             Command::new("python3").args(["-c", WHEEL, name, version, &text]).arg(&self.wheels).output().unwrap();
@@ -90,7 +91,7 @@ impl Bench {
     }
 
     /// Writes the lock with these lines, and commits it.
-    fn lock(&self, lines: &[&str]) {
+    pub(crate) fn lock(&self, lines: &[&str]) {
         self.lock_as_it_is(&format!("--no-index\n--find-links {}\n{}", self.wheels.display(), lines.concat()));
     }
 
@@ -99,38 +100,43 @@ impl Bench {
         self.project.commit("lock");
     }
 
-    fn pv(&self, arguments: &[&str]) -> Command {
+    /// Returns the search path that `pv` is given.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn pv(&self, arguments: &[&str]) -> Command {
         let mut command = self.project.pv_command(arguments);
         command.env("PATH", &self.path);
         command
     }
 
     /// Runs `pv`, which must end so, and returns what it printed.
-    fn told(&self, arguments: &[&str], code: i32) -> String {
+    pub(crate) fn told(&self, arguments: &[&str], code: i32) -> String {
         let output = self.pv(arguments).output().unwrap();
         let told = self.project.tell(&output);
         assert_eq!(output.status.code(), Some(code), "pv {arguments:?}: {told}");
         told
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let output = self.pv(&[&["--json"], arguments].concat()).output().unwrap();
         assert!(output.status.success(), "pv {arguments:?}: {}", self.project.tell(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Runs the pipeline and returns its steps with their verdicts: `a ran, b reused`.
-    fn run(&self) -> String {
+    pub(crate) fn run(&self) -> String {
         verdicts(&self.json(&["run"]))
     }
 
     /// Returns where environments lie.
-    fn environments(&self) -> PathBuf {
+    pub(crate) fn environments(&self) -> PathBuf {
         self.project.path(".git/pv/environments/python")
     }
 
     /// Returns the environments that are whole.
-    fn made(&self) -> Vec<PathBuf> {
+    pub(crate) fn made(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.environments()).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.join("complete").is_file()).collect()
     }
@@ -202,6 +208,53 @@ fn another_lock_runs_just_the_steps_that_loaded_what_is_another_in_it() {
     assert_eq!(replay["verdict"], "reproduced", "{replay}");
     bench.project.git(&["checkout", "--quiet", &first]);
     assert_eq!(bench.run(), "foo reused, bar reused, baz reused, plain reused");
+}
+
+#[test]
+fn what_a_run_will_do_is_told_from_the_lock_before_its_environment_is_made() {
+    let bench = Bench::new(
+        "  foo: {run: python foo.step.py out/foo, outputs: [out/foo], inputs: []}\n  \
+         bar: {run: [python3, bar.step.py, out/bar], outputs: [out/bar], inputs: []}\n  \
+         baz: {run: baz-tool > out/baz, outputs: [out/baz], inputs: []}\n  \
+         plain: {run: echo plain > out/plain, outputs: [out/plain], inputs: []}\n",
+    );
+    let [foo, bar, baz] = ["foo", "bar", "baz"].map(|name| bench.wheel(name, "1.0", "one"));
+    bench.lock(&[&foo, &bar, &baz]);
+    bench.run();
+    let next = bench.wheel("foo", "2.0", "two");
+    bench.lock(&[&next, &bar, &baz]);
+    let status = |bench: &Bench| {
+        let steps = bench.json(&["status"])["steps"].clone();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let line = |step: &Value| format!("{} {}", text(&step["step"]), text(&step["verdict"]));
+        steps.as_array().unwrap().iter().map(line).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(status(&bench), "foo stale, bar current, baz current, plain current");
+    let told = bench.told(&["status"], 0);
+    assert!(told.contains("  foo    stale      `foo` 1.0 -> 2.0, loaded by `foo`\n"), "{told}");
+    let note = "note: the Python environment of `requirements.lock` is not made here yet: this is told from the lock";
+    assert!(told.contains(note), "{told}");
+    let why = bench.json(&["why", "foo"]);
+    assert_eq!(why["changes"], json!([{"kind": "package", "name": "foo", "old": "1.0", "new": "2.0"}]));
+    assert_eq!(bench.json(&["why", "bar"])["verdict"], "reuse");
+    let told = bench.told(&["run", "--dry-run"], 0);
+    assert!(told.contains("run    foo ") && told.contains("reuse  bar ") && told.contains("reuse  baz "), "{told}");
+    assert_eq!(bench.run(), "foo ran, bar reused, baz reused, plain reused", "as it was told");
+
+    let forget = || std::fs::remove_dir_all(bench.environments()).unwrap();
+    forget();
+    assert_eq!(status(&bench), "foo current, bar current, baz current, plain current");
+    bench.lock(&[&foo, &bar, &baz]);
+    assert_eq!(status(&bench), "foo current, bar current, baz current, plain current", "an older result is known");
+    bench.lock(&[&next, &baz]);
+    let told = bench.told(&["status"], 0);
+    assert!(told.contains("  bar    stale      `bar` 1.0 -> (none), loaded by `bar`\n"), "{told}");
+    bench.lock(&[&next, &bar, &baz]);
+    let definition = bench.project.read(".pipeline/pipeline.yaml");
+    bench.project.write(".pipeline/pipeline.yaml", definition.replace(&version(), "3.99"));
+    let told = bench.told(&["status"], 0);
+    assert!(told.contains(&format!("  foo    stale      program `python{}` is gone\n", version())), "{told}");
+    assert!(told.contains("  plain  current "), "{told}");
 }
 
 #[test]
@@ -350,7 +403,7 @@ impl Index {
     }
 }
 
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
@@ -515,6 +568,42 @@ fn a_lock_is_made_with_hashes_and_written_whole_or_not_at_all() {
     bench.project.write("requirements.in", format!("{from}no-such-thing\n"));
     let output = lock(&bench, &[]);
     assert_eq!(output.status.code(), Some(5), "{}", bench.project.tell(&output));
+    assert_eq!(bench.project.read("requirements.lock"), upgraded);
+}
+
+#[test]
+fn a_lock_is_made_by_pip_tools_where_there_is_no_uv() {
+    let test = "a_lock_is_made_by_pip_tools_where_there_is_no_uv";
+    let mut bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
+    let Some(python) = needs(test, "pip-tools", servers::program("python-of-pip-tools")) else { return };
+    let bin = bench.project.beside("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(python, bin.join(format!("python{}", version()))).unwrap();
+    bench.path = format!("{}:{}", bin.display(), bench.path);
+    let one = bench.wheel("foo", "1.0", "one");
+    let from = format!("--no-index\n--find-links {}\n", bench.wheels.display());
+    bench.project.write("requirements.in", format!("{from}foo\n"));
+    let answer = bench.json(&["env", "lock"]);
+    assert_eq!(
+        (&answer["by"], &answer["packages"], &answer["changed"]),
+        (&json!("pip-tools"), &json!(1), &json!(true))
+    );
+    let made = bench.project.read("requirements.lock");
+    let digest = one.rsplit(':').next().unwrap().trim();
+    assert!(made.contains("foo==1.0") && made.contains(digest) && made.contains("pv env lock"), "{made}");
+    assert!(!made.contains("requirements.txt"), "nothing of how it was made is in it: {made}");
+    // It is one that an environment is made of.
+    bench.project.commit("lock");
+    assert_eq!(bench.run(), "foo ran");
+    // It holds what it pins until it is told otherwise.
+    bench.wheel("foo", "2.0", "two");
+    assert_eq!(bench.json(&["env", "lock"])["changed"], false);
+    assert_eq!(bench.json(&["env", "lock", "--upgrade"])["changed"], true);
+    let upgraded = bench.project.read("requirements.lock");
+    assert!(upgraded.contains("foo==2.0"), "{upgraded}");
+    bench.project.write("requirements.in", format!("{from}no-such-thing\n"));
+    let told = bench.told(&["env", "lock"], 5);
+    assert!(told.contains("error: `pip-compile` exited with code "), "{told}");
     assert_eq!(bench.project.read("requirements.lock"), upgraded);
 }
 

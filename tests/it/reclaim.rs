@@ -61,7 +61,7 @@ fn left(project: &Sandbox) -> Vec<String> {
 }
 
 fn nothing() -> Value {
-    json!({"checkouts": 0, "failed_runs": 0, "kept": [], "bytes": 0})
+    json!({"checkouts": 0, "failed_runs": 0, "kept": [], "python_environments": 0, "bytes": 0})
 }
 
 #[test]

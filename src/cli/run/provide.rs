@@ -2,16 +2,21 @@
 
 use crate::cli::fail::CliError;
 use crate::cli::ui::{FAINT, Running, Ui, paint};
-use crate::environment::{Making, PythonError};
+use crate::environment::{Held, Making, PythonError};
 use crate::exec::Stop;
 use crate::pipeline::Pipeline;
 use crate::project::Project;
 use crate::run::{Selection, pythons, wanted};
 use crate::snapshot::View;
 
-/// Makes the environments of the steps that are told of that are not there yet.
-///
-/// Returns what tells that the user asked to stop, if it had to be asked: from then on a signal does not end this program.
+/// The environments of steps, there for as long as this is alive.
+pub(super) struct Provided {
+    /// What tells that the user asked to stop, if it had to be asked: from then on a signal does not end this program.
+    pub(super) stop: Option<Stop>,
+    _pythons: Vec<Held>,
+}
+
+/// Makes the environments of the steps that are told of that are not there yet, and holds all of them.
 ///
 /// # Errors
 ///
@@ -23,12 +28,13 @@ pub(in crate::cli) fn provide(
     selection: &Selection,
     view: &View<'_>,
     offline: bool,
-) -> Result<Option<Stop>, CliError> {
+) -> Result<Provided, CliError> {
     let base = project.python_environments();
-    let mut stop = None;
+    let (mut stop, mut held) = (None, Vec::new());
     for python in pythons(pipeline, &|index| selection.is_told(index)) {
         let wanted = wanted(view, python)?.ok_or_else(|| PythonError::NoLock { lock: python.lock.clone() })?;
-        if wanted.made(&base).is_some() {
+        if let Some(there) = wanted.hold(&base)? {
+            held.push(there);
             continue;
         }
         let stop = match &mut stop {
@@ -38,9 +44,9 @@ pub(in crate::cli) fn provide(
         let name = format!("Python {}", python.version);
         let mut telling = Telling::new(ui, &name, format!("makes the environment of `{}`, once", python.lock));
         let made = wanted.provide(&base, offline, &mut |making| telling.tell(making), stop);
-        telling.end(made)?;
+        held.push(telling.end(made)?);
     }
-    Ok(stop)
+    Ok(Provided { stop, _pythons: held })
 }
 
 /// Returns what tells that the user asked to stop.

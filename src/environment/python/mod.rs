@@ -9,6 +9,7 @@ mod lock;
 mod make_lock;
 mod provide;
 mod site;
+mod stock;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +19,10 @@ use crate::hash::Digest;
 
 pub use lock::LockError;
 pub use make_lock::{Locked, ToLock};
-pub use provide::{Making, PythonError, Wanted};
+pub(super) use provide::Foretold;
+pub use provide::{Held, Making, PythonError, Wanted};
 pub use site::{Loaded, Packages};
+pub use stock::{Made, Unneeded, hold, made, reclaim, remove};
 
 /// Returns name → version of every distribution installed for the interpreter
 /// at `program`; nothing if it is no Python. Links are followed only to find
@@ -73,6 +76,12 @@ pub(super) fn build(program: &Path, distribution: &str) -> Option<Digest> {
 pub(super) fn is_python(program: &Path) -> bool {
     let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.strip_prefix("python").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+}
+
+/// Returns the version in the name of a Python: `3.11` of `python3.11`; `None` if that has none.
+pub(super) fn version_in_name(program: &str) -> Option<&str> {
+    let name = Path::new(program).file_name()?.to_str()?;
+    name.strip_prefix("python").filter(|version| !version.is_empty())
 }
 
 fn site_directories(program: &Path) -> Vec<PathBuf> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::lock::{self, LockError};
+use super::stock;
 use crate::disk::{self, DiskError, Durability, Lock};
 use crate::exec::{self, Command, End, ExecError, Job, Stop};
 use crate::hash::Digest;
@@ -22,7 +23,7 @@ use crate::object::canonical;
 use crate::path::ProjectPath;
 
 /// The file that names the attempt that came to its end.
-const COMPLETE: &str = "complete";
+pub(super) const COMPLETE: &str = "complete";
 /// How long one waits before it looks again whether another has made the environment.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How many of a tool's last lines are kept for when it fails.
@@ -56,6 +57,23 @@ pub struct Wanted {
     text: Vec<u8>,
     /// The `pyproject.toml` beside a lock of uv, without which that is not read.
     project: Option<Vec<u8>>,
+}
+
+/// What a lock tells of an environment.
+#[derive(Debug)]
+pub(in crate::environment) struct Foretold {
+    version: String,
+    /// Name → version of what it pins.
+    pub(in crate::environment) pins: BTreeMap<String, String>,
+    /// Whether nothing else can be in the environment.
+    pub(in crate::environment) is_all: bool,
+}
+
+impl Foretold {
+    /// Returns whether its Python may be one of this version, which may leave the last parts open.
+    pub(in crate::environment) fn may_be(&self, version: &str) -> bool {
+        is_of(&self.version, version) || is_of(version, &self.version)
+    }
 }
 
 /// Why a Python environment is not there.
@@ -141,13 +159,22 @@ pub enum Making<'a> {
 
 /// What is noted of an environment that is whole.
 #[derive(Serialize, Deserialize)]
-struct Complete {
+pub(super) struct Complete {
     /// The name of the directory that it lies in.
     directory: String,
-    version: String,
-    lock: String,
+    pub(super) version: String,
+    pub(super) lock: String,
     platform: String,
     made_by: String,
+}
+
+/// A Python environment that is there for as long as this is alive.
+#[derive(Debug)]
+pub struct Held {
+    /// Where it lies.
+    pub directory: PathBuf,
+    /// None where this user may not lock it, and so cannot keep another from removing it.
+    _lock: Option<Lock>,
 }
 
 /// Something that makes environments, and how it tells of it.
@@ -162,6 +189,17 @@ impl Wanted {
     pub fn new(version: &str, lock: ProjectPath, text: Vec<u8>, project: Option<Vec<u8>>) -> Self {
         let project = project.filter(|_| is_uv(&lock));
         Self { version: version.to_owned(), lock, text, project }
+    }
+
+    /// Returns the environment for the lock that lies in the project at `root`; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`] if a file cannot be read.
+    pub fn in_directory(root: &Path, version: &str, lock: &ProjectPath) -> Result<Option<Self>, DiskError> {
+        let Some(text) = disk::read_if_there(&lock.under(root))? else { return Ok(None) };
+        let project = disk::read_if_there(&disk::parent(&lock.under(root)).join("pyproject.toml"))?;
+        Ok(Some(Self::new(version, lock.clone(), text, project)))
     }
 
     /// Returns the lock's path in the project.
@@ -199,18 +237,24 @@ impl Wanted {
         lock::read_requirements(&self.text).map_err(|source| PythonError::Lock { lock: self.lock.clone(), source })
     }
 
+    /// Returns what the lock tells of the environment before it is made.
+    pub(in crate::environment) fn foretold(&self) -> Foretold {
+        let pins = self.pins();
+        // What is named by an address has no version in a lock.
+        let is_all = pins.is_ok() && (is_uv(&self.lock) || !String::from_utf8_lossy(&self.text).contains(" @ "));
+        Foretold { version: self.version.clone(), pins: pins.unwrap_or_default(), is_all }
+    }
+
     /// Returns where the environment lies below `base` if it is there, whole.
     ///
     /// Costs a read of a small file. An environment whose Python has gone from the machine is none.
     pub fn made(&self, base: &Path) -> Option<PathBuf> {
         let home = base.join(self.digest().to_string());
         let noted: Complete = serde_json::from_slice(&disk::read_if_there(&home.join(COMPLETE)).ok()??).ok()?;
-        let is_name = noted.directory.bytes().all(|byte| byte.is_ascii_digit());
-        let directory = home.join(noted.directory);
-        (is_name && directory.join("bin/python").is_file()).then_some(directory)
+        directory_of(&home, &noted)
     }
 
-    /// Returns where the environment lies below `base`, and makes it if it is not there, unless `offline`.
+    /// Returns the environment below `base`, and makes it if it is not there, unless `offline`. Nobody removes it while it is held.
     ///
     /// Of several processes one makes it, and the others wait. `tell` is told what happens meanwhile. Costs a look if it is
     /// there, else what the tools take.
@@ -224,38 +268,70 @@ impl Wanted {
         offline: bool,
         tell: &mut (dyn FnMut(Making<'_>) + Send),
         stop: &Stop,
-    ) -> Result<PathBuf, PythonError> {
-        if let Some(directory) = self.made(base) {
-            return Ok(directory);
-        }
-        let pins = self.pins()?;
-        if offline {
-            return Err(PythonError::Offline { lock: self.lock.clone() });
-        }
-        let digest = self.digest();
-        let home = base.join(digest.to_string());
+    ) -> Result<Held, PythonError> {
+        let lock_path = stock::lock_of(base, &self.digest());
         let mut is_told = false;
-        let _lock = loop {
-            if let Some(lock) = Lock::try_exclusive(&base.join(format!("{digest}.lock")))? {
-                break lock;
+        loop {
+            if let Some(held) = self.hold(base)? {
+                return Ok(held);
             }
-            if !std::mem::replace(&mut is_told, true) {
-                tell(Making::Waiting);
+            if self.made(base).is_none() {
+                let pins = self.pins()?;
+                if offline {
+                    return Err(PythonError::Offline { lock: self.lock.clone() });
+                }
+                if let Some(alone) = Lock::try_exclusive(&lock_path)? {
+                    if self.made(base).is_none() {
+                        self.make(base, &pins, tell, stop)?;
+                    }
+                    drop(alone);
+                    continue;
+                }
+                if !std::mem::replace(&mut is_told, true) {
+                    tell(Making::Waiting);
+                }
             }
             if stop.wait(LOOK_AGAIN) {
                 return Err(PythonError::Interrupted);
             }
-        };
-        if let Some(directory) = self.made(base) {
-            return Ok(directory);
         }
+    }
+
+    /// Returns the environment below `base` if it is there and nobody is making or removing it. Nobody removes it while it is held.
+    ///
+    /// # Errors
+    ///
+    /// [`PythonError::Disk`] if the file system has no locks.
+    pub fn hold(&self, base: &Path) -> Result<Option<Held>, PythonError> {
+        // Where nothing was made there is no lock to make either.
+        if self.made(base).is_none() {
+            return Ok(None);
+        }
+        // Looked for again once it is held: it may just have been removed.
+        let lock = match Lock::try_shared(&stock::lock_of(base, &self.digest())) {
+            Err(error) if error.is_refused() => None,
+            Ok(None) => return Ok(None),
+            held => held?.inspect(stock::note_use),
+        };
+        Ok(self.made(base).map(|directory| Held { directory, _lock: lock }))
+    }
+
+    /// Makes the environment, whose lock the caller has alone.
+    fn make(
+        &self,
+        base: &Path,
+        pins: &BTreeMap<String, String>,
+        tell: &mut (dyn FnMut(Making<'_>) + Send),
+        stop: &Stop,
+    ) -> Result<(), PythonError> {
+        let home = base.join(self.digest().to_string());
         // What an attempt left that did not come to its end. What cannot be removed is in nobody's way.
         let number = last_attempt(&home) + 1;
         drop(disk::remove_tree(&home));
         let directory = home.join(number.to_string());
         let scratch = home.join(format!("{number}.making"));
         disk::make_directory(&scratch)?;
-        let made_by = Maker { scratch: &scratch, stop, tell }.make(self, &pins, &directory)?;
+        let made_by = Maker { scratch: &scratch, stop, tell }.make(self, pins, &directory)?;
         drop(disk::remove_tree(&scratch));
         // After a power cut a package may not be empty where this says that it is whole.
         disk::sync_file_system(&directory)?;
@@ -267,8 +343,7 @@ impl Wanted {
             made_by: made_by.to_owned(),
         };
         let text = serde_json::to_vec(&noted).expect("texts only");
-        disk::write_whole(&home.join(COMPLETE), &text, Durability::Synced)?;
-        Ok(directory)
+        Ok(disk::write_whole(&home.join(COMPLETE), &text, Durability::Synced)?)
     }
 }
 
@@ -426,6 +501,13 @@ pub(super) fn run(
         End::TimedOut => "took too long".to_owned(),
     };
     Err(PythonError::Tool { tool, how, tail })
+}
+
+/// Returns the directory of an environment, of which this is noted; `None` if its Python has gone, or the note is not one of ours.
+pub(super) fn directory_of(home: &Path, noted: &Complete) -> Option<PathBuf> {
+    let is_name = noted.directory.bytes().all(|byte| byte.is_ascii_digit());
+    let directory = home.join(&noted.directory);
+    (is_name && directory.join("bin/python").is_file()).then_some(directory)
 }
 
 /// Returns whether a version is the one that was asked for, or one of those if that leaves its last parts open.

@@ -4,6 +4,7 @@ mod hostile;
 mod make;
 mod registry;
 mod run;
+mod runtimes;
 mod stranger;
 
 use std::fs;
@@ -401,6 +402,45 @@ fn a_collection_of_garbage_keeps_images_that_have_a_pin() {
     fs::remove_dir_all(sandbox.path(".git/pv/environments")).unwrap();
     collect();
     assert!(!is_here(), "nothing leads to it any more");
+}
+
+#[test]
+fn an_image_can_be_removed_unless_the_definition_names_it_and_what_snapshots_need_stays() {
+    let sandbox = project();
+    let (_, shared) = Layout::with(sandbox.beside("tools"), &[Layer::gzip(&small_root())]);
+    let own = [Layer::gzip(&[file("bin/tool", "#!/nowhere\n"), file("own", "of this one\n")])];
+    let (_, other) = Layout::with(sandbox.beside("other"), &own);
+    told(&sandbox, &["env", "add", &beside(&sandbox, "tools")]);
+    told(&sandbox, &["env", "add", &beside(&sandbox, "other"), "--no-edit"]);
+    told(&sandbox, &["snapshot", "--tag", "v1"]);
+    let refused = sandbox.pv(&["env", "remove", &shared]);
+    assert!(refused.contains(&format!("error: `{shared}` is named by the definition, for copy, count\n")), "{refused}");
+    let unknown = sandbox.pv(&["env", "remove", "fffff"]);
+    assert!(unknown.contains("error: no environment here is called `fffff`\n"), "{unknown}");
+    let answer = told(&sandbox, &["env", "remove", &other[..19]]);
+    assert_eq!((&answer["image"], &answer["freed_bytes"]), (&Value::from(other.as_str()), &Value::from(0)));
+    // One of its two files is also one of the other image, which a version needs.
+    assert_eq!((&answer["garbage_bytes"], &answer["needed_bytes"]), (&Value::from(12), &Value::from(11)), "{answer}");
+    let pins = || {
+        let count = |directory: &str| {
+            let entries = fs::read_dir(sandbox.path(directory)).unwrap().flatten();
+            entries.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "json")).count()
+        };
+        (count(".pipeline/environments"), count(".git/pv/environments"))
+    };
+    assert_eq!(pins(), (1, 1));
+    let gone = told(&sandbox, &["gc", "--keep-days", "0", "--undo-days", "0", "--all"]);
+    assert_eq!(gone["bytes"], 12, "what was foretold: {gone}");
+    let told_text = sandbox.pv(&["env", "remove", "--force", &format!("tools@{shared}")]);
+    assert!(
+        told_text.contains("71 B of it stay: snapshots that are kept need them\n")
+            || told_text.contains("60 B of it stay"),
+        "{told_text}"
+    );
+    assert_eq!(pins(), (0, 0));
+    assert_eq!(files_of(&sandbox, "v1").len(), 7, "the version has it still");
+    let told_text = sandbox.pv(&["run"]);
+    assert!(told_text.contains("has no pin of the image `tools@"), "{told_text}");
 }
 
 #[test]

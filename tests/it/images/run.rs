@@ -1,4 +1,4 @@
-//! Steps that run in an image, by `pv` itself and by podman.
+//! Steps that run in an image, by `pv` itself.
 
 use serde_json::Value;
 
@@ -29,11 +29,11 @@ fn system(model: &str, test: &str) -> Option<Vec<Member>> {
         file("etc/passwd", "root:x:0:0::/:/bin/sh\nada:x:1000:1000::/:/bin/sh\n"),
         file("model", model),
     ];
-    members.extend(["sh", "cat", "id", "wc"].map(|name| symlink(&format!("usr/bin/{name}"), "/bin/busybox")));
+    members.extend(["sh", "cat", "id", "wc", "sleep"].map(|name| symlink(&format!("usr/bin/{name}"), "/bin/busybox")));
     Some(members)
 }
 
-fn project(definition: &str) -> Sandbox {
+pub(super) fn project(definition: &str) -> Sandbox {
     let sandbox = Sandbox::with_pipeline(definition);
     sandbox.write("in.txt", "in\n");
     sandbox.write("factor", "3\n");
@@ -42,19 +42,19 @@ fn project(definition: &str) -> Sandbox {
 }
 
 /// Takes in an image with this model for the step that fits.
-fn add(sandbox: &Sandbox, model: &str, test: &str) -> Option<String> {
+pub(super) fn add(sandbox: &Sandbox, model: &str, test: &str) -> Option<String> {
     let name = format!("tools-{}", model.trim());
     let (_, image) = Layout::with(sandbox.beside(&name), &[Layer::gzip(&system(model, test)?)]);
     told(sandbox, &["env", "add", &beside(sandbox, &name), "--step", "fit"]);
     Some(image)
 }
 
-fn verdicts(run: &Value) -> Vec<(String, String)> {
+pub(super) fn verdicts(run: &Value) -> Vec<(String, String)> {
     let text = |step: &Value, key: &str| step[key].as_str().unwrap_or_default().to_owned();
     run["steps"].as_array().unwrap().iter().map(|step| (text(step, "step"), text(step, "verdict"))).collect()
 }
 
-fn of(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn of(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, verdict)| ((*name).to_owned(), (*verdict).to_owned())).collect()
 }
 
@@ -182,67 +182,4 @@ fn an_image_that_is_not_pinned_is_told_with_the_way_to_pin_it() {
     let (answer, code) = sandbox.json(&["run"]);
     assert_ne!(code, 0, "{answer}");
     assert!(answer["hint"].as_str().unwrap().contains("pv env add"), "{answer}");
-}
-
-/// Podman needs to be told that it may not do here what it does elsewhere.
-const PODMAN: &str = "\
-[containers]
-default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
-[engine]
-runtime = \"runc\"
-cgroup_manager = \"cgroupfs\"
-events_logger = \"file\"
-";
-
-#[test]
-fn podman_makes_the_same_of_the_same_image() {
-    let test = "podman_makes_the_same_of_the_same_image";
-    let definition = "steps:\n  fit:\n    run: cat /model in.txt > out.txt; echo \"$KIND $HOME $PWD\" >> out.txt\n    \
-                      inputs: [in.txt]\n    outputs: [out.txt]\n  next: {run: cat out.txt > report.txt, outputs: [report.txt]}\n";
-    let sandbox = project(definition);
-    if add(&sandbox, "one\n", test).is_none() {
-        return;
-    }
-    let own = told(&sandbox, &["run"]);
-    let pipeline = sandbox.read(".pipeline/pipeline.yaml");
-    assert!(pipeline.contains("\"}"), "{pipeline}");
-    sandbox.write(".pipeline/pipeline.yaml", pipeline.replacen("\"}", "\", runtime: podman}", 1));
-    std::fs::write(sandbox.beside("containers.conf"), PODMAN).unwrap();
-    // Where it cannot run anything at all, as in some containers, nothing can be said of what it would make.
-    let probe = sandbox
-        .command_in(&sandbox.path("."), "sh")
-        .args(["-ec", "tar -cf - -C / etc/hostname | podman import - localhost/pv/probe; podman run --rm --network none localhost/pv/probe /nothing"])
-        .env("CONTAINERS_CONF", sandbox.beside("containers.conf"))
-        .env("STORAGE_DRIVER", "overlay")
-        .output()
-        .unwrap();
-    let said = sandbox.tell(&probe);
-    // That nothing of this name is in it is what a runtime says that works.
-    if !said.contains("/nothing") {
-        eprintln!("NOT TESTED: {test}: podman cannot run anything here: {said}");
-        return;
-    }
-    let run = |arguments: &[&str]| {
-        let mut command = sandbox.pv_command(&[&["--json"], arguments].concat());
-        command.env("CONTAINERS_CONF", sandbox.beside("containers.conf")).env("STORAGE_DRIVER", "overlay");
-        let output = command.output().unwrap();
-        (serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default(), sandbox.tell(&output))
-    };
-    let (theirs, said) = run(&["run", "--again"]);
-    assert_eq!(verdicts(&theirs), of(&[("fit", "ran"), ("next", "ran")]), "{said}");
-    for step in 0..2 {
-        assert_eq!(theirs["steps"][step]["outputs"], own["steps"][step]["outputs"], "{said}");
-    }
-    // What is given out is an image to it as well.
-    let archive = beside(&sandbox, "out.tar");
-    sandbox.commit("image");
-    told(&sandbox, &["env", "export", "HEAD", &archive]);
-    let load = "name=$(podman load --quiet --input \"$0\" | sed 's/.*: //'); podman run --rm --network none \"$name\" cat /model";
-    let mut command = sandbox.command_in(&sandbox.path("."), "sh");
-    let command = command.args(["-ec", load, &archive]).env("STORAGE_DRIVER", "overlay");
-    let loaded = command.env("CONTAINERS_CONF", sandbox.beside("containers.conf")).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&loaded.stdout), "one\n", "{}", sandbox.tell(&loaded));
-    // Nothing is claimed of what was done in there.
-    let shown = sandbox.pv(&["show", theirs["run"].as_str().unwrap()]);
-    assert!(shown.contains("observed: none"), "{shown}");
 }
