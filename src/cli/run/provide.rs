@@ -10,9 +10,9 @@ use crate::run::{Selection, pythons, wanted};
 use crate::snapshot::View;
 
 /// The environments of steps, there for as long as this is alive.
-pub(super) struct Provided {
+pub(in crate::cli) struct Provided {
     /// What tells that the user asked to stop, if it had to be asked: from then on a signal does not end this program.
-    pub(super) stop: Option<Stop>,
+    pub(in crate::cli) stop: Option<Stop>,
     _pythons: Vec<Held>,
 }
 
