@@ -276,11 +276,27 @@ impl<'a> Laboratory<'a> {
         world: &super::world::World<'_, '_>,
     ) -> Result<(BTreeSet<ProjectPath>, BTreeMap<ProjectPath, String>), RunError> {
         let (mut read, mut missed) = (BTreeSet::new(), BTreeMap::new());
+        // An interpreter looks for each module here too, before it finds it where it is.
+        let modules: BTreeSet<&std::ffi::OsStr> = observation
+            .touched
+            .iter()
+            .filter(|(path, touch)| touch.read && !path.starts_with(tree))
+            .filter_map(|(path, _)| match path.file_stem()? {
+                stem if stem == "__init__" => path.parent()?.file_name(),
+                stem => Some(stem),
+            })
+            .collect();
+        let is_module = |name: &[u8]| {
+            let stem = name.split(|byte| *byte == b'.').next().unwrap_or_default();
+            modules.contains(std::os::unix::ffi::OsStrExt::from_bytes(stem))
+        };
         for (path, touch) in &observation.touched {
             let Ok(inside) = path.strip_prefix(tree) else { continue };
             let Ok(path) = ProjectPath::new(inside.as_os_str().as_encoded_bytes().to_vec()) else { continue };
             match world.find(Some(&path))? {
-                super::world::Found::Absent if !touch.written => drop(missed.insert(path, touch.by.clone())),
+                super::world::Found::Absent if !touch.written && !is_module(path.name()) => {
+                    missed.insert(path, touch.by.clone());
+                }
                 super::world::Found::Absent => {}
                 _ if touch.read && !touch.listed => drop(read.insert(path)),
                 _ => {}

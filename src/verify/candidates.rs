@@ -135,6 +135,19 @@ pub(super) fn missing(missed: &BTreeMap<ProjectPath, String>, step: &Step) -> Ve
     missed.iter().filter(is_open).take(CANDIDATES_MAX).map(|(path, _)| path.clone()).collect()
 }
 
+/// Returns the one of `others` whose name is most like that of `path`: it has the same ending, and begins with as much as can be.
+pub(super) fn alike<'o>(
+    path: &ProjectPath,
+    others: impl IntoIterator<Item = &'o ProjectPath>,
+) -> Option<&'o ProjectPath> {
+    let ending = |path: &ProjectPath| path.name().rsplit(|byte| *byte == b'.').next().map(<[u8]>::to_vec);
+    let shared = |other: &&ProjectPath| {
+        path.as_bytes().iter().zip(other.as_bytes()).take_while(|(one, other)| one == other).count()
+    };
+    let has_ending = path.name().contains(&b'.');
+    others.into_iter().filter(|other| has_ending && ending(other) == ending(path)).max_by_key(shared)
+}
+
 /// Returns whether a file is a library or an object by its name.
 fn is_part_of_a_program(name: &[u8]) -> bool {
     let name = String::from_utf8_lossy(name);
@@ -246,6 +259,14 @@ mod tests {
             ),
             "OTHER THRESHOLD"
         );
+    }
+
+    #[test]
+    fn what_overrides_another_file_is_like_that_one() {
+        let path = |text: &str| ProjectPath::new(text).unwrap();
+        let read = [path("data/a.csv"), path("conf.json"), path("config.json"), path("step.py")];
+        assert_eq!(alike(&path("config.local.json"), &read), Some(&read[2]));
+        assert_eq!(alike(&path("flag"), &read), None);
     }
 
     #[test]

@@ -85,8 +85,8 @@ pub(super) enum Dimension {
     Variable(String, Option<String>),
     /// A file of the project that is read and not declared, and what is in it.
     File(ProjectPath, Vec<u8>),
-    /// A file that is looked for in vain, and the words of the inputs, a line each.
-    Missing(ProjectPath, Vec<u8>),
+    /// A file that is looked for in vain, and what it may well hold, one content for each value.
+    Missing(ProjectPath, [Vec<u8>; 3]),
     /// A file outside the project.
     Outside(PathBuf),
     /// Several that are told apart only if one of them counts.
@@ -248,11 +248,7 @@ impl Dimension {
                 (None, _) => set(name, ["1", "29", "971"][at]),
             },
             Self::File(path, content) => drop(conditions.files.insert(path.clone(), other_content(content, at))),
-            Self::Missing(path, words) => {
-                // A number is a setting in many formats; a list names what is in the data.
-                let content = [&b"7\n"[..], words, b"{}\n"][at];
-                drop(conditions.files.insert(path.clone(), content.to_vec()));
-            }
+            Self::Missing(path, contents) => drop(conditions.files.insert(path.clone(), contents[at].clone())),
             Self::Outside(path) => drop(conditions.hidden.insert(path.clone())),
             Self::Group(members) => members.iter().for_each(|member| member.apply(base, number, conditions)),
             Self::Layout
@@ -307,7 +303,7 @@ fn other_value(own: &str, number: usize) -> String {
 }
 
 /// Returns other content for a file: its digits changed, so that what reads it still can; else none of it, or more.
-fn other_content(content: &[u8], number: usize) -> Vec<u8> {
+pub(super) fn other_content(content: &[u8], number: usize) -> Vec<u8> {
     let has_digits = content.iter().any(u8::is_ascii_digit) && std::str::from_utf8(content).is_ok();
     match number {
         0 | 1 if has_digits => content
@@ -358,7 +354,7 @@ mod tests {
             Variable("B".into(), Some("text".into())),
             File(path("c"), b"a: 1\n".to_vec()),
             File(path("d"), b"text".to_vec()),
-            Missing(path("e"), b"word\n".to_vec()),
+            Missing(path("e"), [b"7\n".to_vec(), b"word\n".to_vec(), b"{}\n".to_vec()]),
             Outside("/f".into()),
         ]
     }

@@ -200,9 +200,13 @@ impl<E: Experiments> Search<'_, E> {
         let Some((dimension, outcome)) = self.narrow(open, number)? else {
             return self.explain_fleeting(open, number);
         };
-        if dimension != Dimension::Schedule && self.experiments.is_concurrent() && !self.mode.serial {
+        if dimension != Dimension::Schedule && self.experiments.is_concurrent() {
             let again = self.run(std::slice::from_ref(&dimension), number)?;
             let pinned = self.run(&[], 0)?;
+            if self.differs(pinned) && self.mode.serial {
+                // It repeated by chance, so nothing can be said of the rest.
+                return Ok(false);
+            }
             if self.differs(pinned) {
                 // Whatever was varied, it was a race that made the difference.
                 self.seen.extend(self.pinned.into_iter().chain([pinned.result]));

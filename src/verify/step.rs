@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::candidates;
 use super::cause::Cause;
-use super::dimension::{self, Base, Dimension};
+use super::dimension::{self, Base, Dimension, other_content};
 use super::search::{self, Experiments, Found, Mode, Outcome, Undetermined};
 use super::verdict::{CauseNamed, OutputVerdict, Rung, StepVerdict};
 use super::{Budget, Progress, VerifyError};
@@ -360,8 +360,16 @@ impl<'a, 'w> Subject<'a, 'w> {
             }
         }
         let words = self.words(trial)?;
-        let missing = candidates::missing(&trial.missed, step).into_iter();
-        files.extend(missing.map(|path| Dimension::Missing(path, words.clone())));
+        for path in candidates::missing(&trial.missed, step) {
+            // A number is a setting in many formats, a list names what is in the data, and what is to override another file
+            // looks like that.
+            let like = match candidates::alike(&path, trial.read.iter()) {
+                Some(other) => self.content(other)?.map(|content| other_content(&content, 0)),
+                None => None,
+            };
+            let contents = [like.unwrap_or_else(|| b"7\n".to_vec()), words.clone(), b"{}\n".to_vec()];
+            files.push(Dimension::Missing(path, contents));
+        }
         dimensions.extend([variables, files].into_iter().filter(|group| !group.is_empty()).map(Dimension::Group));
         Ok(dimensions)
     }
