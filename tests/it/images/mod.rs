@@ -1,5 +1,6 @@
 //! Images that become environments: from real registries, layouts and archives, and from hostile hands.
 
+mod encrypted;
 mod hostile;
 mod make;
 mod registry;
