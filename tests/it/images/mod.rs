@@ -5,6 +5,7 @@ mod hostile;
 mod make;
 mod registry;
 mod run;
+mod science;
 mod stranger;
 
 use std::fs;
