@@ -24,6 +24,7 @@ use steps::Step;
 
 #[expect(dead_code, reason = "some of it serves the store alone")]
 mod common;
+mod environments;
 mod lookup;
 mod observed;
 mod steps;
@@ -43,6 +44,8 @@ fn main() {
     ];
     let observed = observed::measure(&scratch, size);
     rows.extend(observed.rows);
+    let of_environments = environments::measure(&scratch, size);
+    rows.extend(of_environments.rows);
     let wide = rows.iter_mut().find(|row| row.name == "wide").expect("it is one of them");
     let steps = steps::measure(&scratch, size, &chain, wide);
     rows.extend(steps.rows);
@@ -51,7 +54,7 @@ fn main() {
     let mut report = Report::of(rows, size, start.elapsed().as_secs());
     let versions = ["git", "make"].map(|program| (program.to_owned(), version_of(program)));
     report.versions.extend(versions.into_iter().chain(steps.versions));
-    report.not_measured.extend(observed.missing.into_iter().chain(steps.missing));
+    report.not_measured.extend(observed.missing.into_iter().chain(of_environments.missing).chain(steps.missing));
     writeln!(out, "\nwritten to {}", report.keep(&directory(size), "numbers").display()).unwrap();
 }
 

@@ -85,9 +85,16 @@ install() {
     "$environment/bin/python3" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes "$@"
 }
 
+# Steps also run in images with a real training in them.
+make_images() {
+    PYTHON=$venv/bin/python3 sh scripts/make-images.sh "$venv/images" >&2 ||
+        say "images of Debian's packages are not to be had; tests that need them say so"
+}
+
 get_programs
 python=$(find_python)
 if "$venv/bin/python3" -c '' 2>/dev/null && made_from "$python" | cmp -s - "$stamp"; then
+    make_images
     exit 0
 fi
 have_venv "$python"
@@ -95,6 +102,7 @@ say "making $venv"
 rm -rf "$venv"
 "$python" -m venv "$venv"
 install "$venv" -r tests/requirements.txt
+make_images
 
 # Two tools that are not part of a Rust toolchain. What is there already is taken as it is.
 for tool in nextest deny; do

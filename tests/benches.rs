@@ -64,7 +64,7 @@ fn every_row_of_the_store_can_be_measured_and_drawn() {
         writeln!(error, "NOT TESTED: the table beside its floor, because zstd is not installed").unwrap();
     }
     let names: BTreeSet<_> = report.rows.iter().map(|row| row.name.as_str()).collect();
-    let all = ["again", "checkout", "csv", "diff", "files", "million", "random", "remote", "status", "wire"];
+    let all = ["again", "checkout", "csv", "diff", "files", "image", "million", "random", "remote", "status", "wire"];
     assert_eq!(names.into_iter().collect::<Vec<_>>(), all);
     for row in &report.rows {
         assert!(row.measured.telling() > 0.0, "{row:?}");

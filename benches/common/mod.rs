@@ -2,6 +2,7 @@
 
 pub(crate) mod child;
 pub(crate) mod facts;
+pub(crate) mod image;
 pub(crate) mod report;
 pub(crate) mod row;
 pub(crate) mod scratch;

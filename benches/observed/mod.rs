@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use pv::exec::{Command, End, Job, Rung, Stop, WORKPLACE, World, run};
+use pv::exec::{Command, End, Job, Listing, Pins, Rung, Schedule, Stop, WORKPLACE, WallClock, World, run};
 
 use crate::common::child::{Cost, in_turns};
 use crate::common::facts::first_line;
@@ -15,6 +15,7 @@ use crate::steps::Measured;
 
 const FILES: usize = 20_000;
 const IMPORT: &str = "import numpy, pandas, sklearn.linear_model, sklearn.ensemble";
+const WRITE: &str = "import os\nos.makedirs('made', exist_ok=True)\nfor n in range(20000):\n with open(f'made/{n}', 'w') as file: file.write('text')";
 const OPEN: &str = "for n in range(20000):\n with open(f'files/{n}') as file: file.read()";
 
 /// What is done to a command.
@@ -23,6 +24,8 @@ enum Way {
     Alone,
     Isolated,
     Observed,
+    /// Observed, and everything pinned that can be.
+    Pinned,
 }
 
 /// A place with what a world needs.
@@ -45,7 +48,8 @@ impl Place {
 
     /// Runs a command. What is observed is isolated too.
     fn run(&mut self, words: &[&str], way: Way) -> Cost {
-        let (is_isolated, is_observed) = (way != Way::Alone, way == Way::Observed);
+        let (is_isolated, is_observed) = (way != Way::Alone, matches!(way, Way::Observed | Way::Pinned));
+        let pins = (way == Way::Pinned).then(everything);
         self.jobs += 1;
         let [upper, scratch] = ["upper", "scratch"].map(|name| PathBuf::from(format!("{name}-{}", self.jobs)));
         for made in [&upper, &scratch] {
@@ -57,6 +61,7 @@ impl Place {
             upper: (upper, scratch),
             room: "room".into(),
             root: "root".into(),
+            workplace: WORKPLACE.into(),
             offline: false,
             image: None,
             read_only: Vec::new(),
@@ -76,7 +81,7 @@ impl Place {
             world: is_isolated.then_some(&world),
             observe: is_observed,
             permission: None,
-            entropy: None,
+            pins: pins.as_ref(),
         };
         let mut outcome = None;
         let cost = Cost::of(|| outcome = Some(run(&job, &mut |_| {}, &Stop::new()).unwrap()));
@@ -85,6 +90,24 @@ impl Place {
         let rung = if is_observed { Rung::Notify } else { Rung::None };
         assert_eq!((outcome.observation.rung, outcome.observation.isolated), (rung, is_isolated));
         cost
+    }
+}
+
+/// Returns what a step is given in an experiment in which nothing is varied.
+fn everything() -> Pins {
+    Pins {
+        entropy: Some(1),
+        clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }),
+        timer: Some(1_000_000),
+        listing: Some(Listing::Sorted),
+        processors: Some(2),
+        hostname: Some("pinned".to_owned()),
+        user: None,
+        first_pid: Some(100),
+        umask: None,
+        fixed_layout: true,
+        schedule: Schedule::Free,
+        hidden_hardware: false,
     }
 }
 
@@ -121,5 +144,24 @@ pub(crate) fn measure(scratch: &Scratch, size: Size) -> Measured {
         missing.push("an import, observed: numpy, pandas or scikit-learn is not installed for `python3`".to_owned());
     }
     both("20,000 files being opened", &["python3", "-c", OPEN], 1.5);
+    let mut pinned = |what: &str, words: &[&str]| {
+        let run = |way| place.borrow_mut().run(words, way);
+        let (subject, floor) = in_turns(size.rounds(10), |_| run(Way::Pinned), |_| run(Way::Alone));
+        rows.push(Row {
+            name: "pinned".to_owned(),
+            what: format!("{what}, isolated, observed and everything pinned"),
+            measured: Series::times("pv", &subject),
+            floor: Some(Series::times("the command alone", &floor)),
+            hold: Hold::Ratio(2.4),
+            hold_peak_mib: None,
+            peers: Vec::new(),
+        });
+    };
+    if missing.is_empty() {
+        pinned("an import of numpy, pandas and scikit-learn", &import);
+    }
+    pinned("20,000 files being written", &["python3", "-c", WRITE]);
+    pinned("3 million random numbers", &["python3", "-c", "import random\nfor n in range(3000000): random.random()"]);
+    pinned("150 short programs", &["sh", "-c", "for n in $(seq 150); do /bin/true; done"]);
     Measured { rows, versions: Vec::new(), missing }
 }

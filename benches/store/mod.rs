@@ -13,6 +13,7 @@ use crate::common::size::Size;
 pub(crate) mod data;
 pub(crate) mod floors;
 pub(crate) mod ground;
+mod image;
 mod large;
 mod million;
 mod peers;
@@ -28,7 +29,7 @@ struct Group {
 }
 
 /// All groups, in the order in which they are measured.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     Group { name: "files", needs_mib: 10_000, measure: small::files },
     Group { name: "status", needs_mib: 6000, measure: small::status },
     Group { name: "again", needs_mib: 3000, measure: small::again },
@@ -38,6 +39,7 @@ const GROUPS: [Group; 10] = [
     Group { name: "random", needs_mib: 14_000, measure: large::random },
     Group { name: "remote", needs_mib: 4000, measure: remote::remote },
     Group { name: "wire", needs_mib: 8000, measure: remote::wire },
+    Group { name: "image", needs_mib: 8000, measure: image::image },
     Group { name: "million", needs_mib: 16_000, measure: million::million },
 ];
 

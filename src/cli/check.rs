@@ -11,13 +11,13 @@ use super::open;
 use super::reach::Remote;
 use super::ui::{BAD, GOOD, NAME, Ui, paint};
 use crate::git::CommitId;
-use crate::object::{Entry, Kind, SnapshotId, pins_of_environment};
+use crate::object::{Entry, Kind, SnapshotId};
 use crate::project::Project;
 use crate::record::{Output, Run, RunVerdict};
 use crate::remote::{Connection, Fetching};
 use crate::retention::{self, Roots};
-use crate::snapshot::{SnapshotError, capture_commit, data_entry};
-use crate::store::{DryStore, Live, Store};
+use crate::snapshot::{SnapshotError, capture_commit, data_entry, pins_of};
+use crate::store::{DryStore, Live};
 
 /// Check that a commit can be replayed by somebody who has nothing but a clone and the remote
 ///
@@ -135,9 +135,7 @@ fn check(project: &Project, commit: &CommitId, args: &Args, answer: &mut Answer)
     let data: Vec<Entry> = captured.snapshot.data.iter().map(|(_, root)| data_entry(root)).collect();
     let outputs: Vec<Entry> =
         run.iter().flat_map(|run| &run.steps).flat_map(|step| step.outputs.iter().map(Output::entry)).collect();
-    let environment = dry.get(Kind::Environment, captured.snapshot.environment.digest())?;
-    let pins = pins_of_environment(&environment)
-        .map_err(|source| SnapshotError::NotUnderstood { kind: Kind::Environment, source: Box::new(source) })?;
+    let pins = pins_of(&dry, &captured.snapshot)?;
     let images: Vec<Entry> = pins.values().map(|pin| Entry::Directory { sized: pin.sized(), id: pin.tree }).collect();
     let remote = match args.remote.as_deref() {
         None => Remote::usual(project)?,

@@ -12,7 +12,9 @@ use super::fail::{CliError, DIFFERENCE};
 use super::open;
 use super::reach::{Reach, Reaching};
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
-use crate::diff::{Diff, FieldChange, FileChange, Head, How, Patch, Side, StepChange, StepHow, diff, patches};
+use crate::diff::{
+    Diff, FactChange, FieldChange, FileChange, Head, How, Patch, Side, StepChange, StepHow, diff, patches,
+};
 use crate::object::{RecordId, SnapshotId};
 use crate::project::Project;
 use crate::record::{Recipe, Run, RunVerdict};
@@ -182,6 +184,18 @@ struct Answer {
     to_working_tree: bool,
 }
 
+/// Returns which steps have to do with a fact, for people.
+fn used_by(fact: &FactChange) -> Option<String> {
+    let is_loaded = fact.name.starts_with("package ") || fact.name.starts_with("library ");
+    let (how, steps) = match (fact.steps.as_slice(), fact.in_image_of.as_slice()) {
+        ([], []) => return None,
+        ([], steps) => ("in the image of", steps),
+        (steps, _) => (if is_loaded { "loaded by" } else { "used by" }, steps),
+    };
+    let differs = if fact.may_explain { ", whose output differs" } else { "" };
+    Some(format!("({how} {}{differs})", steps.join(", ")))
+}
+
 fn patch_texts<S: serde::Serializer>(patches: &[Patch], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(patches.iter().map(|patch| (patch.path.to_string(), &patch.text)))
 }
@@ -296,11 +310,7 @@ impl Answer {
                 None => "(none)".to_owned(),
             };
             write!(f, "  {}  {} -> {}", fact.name, side(&fact.old), side(&fact.new))?;
-            if !fact.steps.is_empty() {
-                let differs = if fact.may_explain { ", whose output differs" } else { "" };
-                let is_loaded = fact.name.starts_with("package ") || fact.name.starts_with("library ");
-                let used = if is_loaded { "loaded" } else { "used" };
-                let text = format!("({used} by {}{differs})", fact.steps.join(", "));
+            if let Some(text) = used_by(fact) {
                 write!(f, "  {}", paint(FAINT, text))?;
             }
             writeln!(f)?;

@@ -142,7 +142,7 @@ impl<'a> Steps<'a> {
                 self.tools.add(python, &wanted, made);
             }
         }
-        self.images = run::images(store, snapshot)?;
+        self.images = run::images(store, snapshot, self.pipeline)?;
         Ok(Work {
             images: &self.images,
             memory: std::mem::take(&mut self.memory),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::images::Package;
 use super::{OutputChange, Side};
 use crate::environment::{BUILD, is_only_a_way};
 use crate::record::{ABSENT, Recipe, Run};
@@ -23,21 +24,33 @@ pub struct FactChange {
     /// The steps that use it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
+    /// The steps that run in an image in which it is installed, whether they use it or not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub in_image_of: Vec<String>,
     /// Whether one of these steps wrote something else than before.
     #[serde(skip)]
     pub may_explain: bool,
+}
+
+impl FactChange {
+    /// Returns one of which is not known what it has to do with the steps.
+    fn of(name: String, old: Option<String>, new: Option<String>) -> Self {
+        Self { name, old, new, steps: Vec::new(), in_image_of: Vec::new(), may_explain: false }
+    }
 }
 
 type Key = (String, Option<String>, Option<String>);
 
 /// Returns the facts that differ: first those that a step with another output uses, then those that some step uses, then the rest.
 ///
-/// What locks pin differently and no step used is there as well, without steps, also where nothing has been run.
+/// What locks pin differently and no step used is there as well, without steps, also where nothing has been run; and so is what is
+/// installed differently in images, with the steps that run in them.
 pub(super) fn changes(
     from: &Side<'_>,
     to: &Side<'_>,
     runs: Option<(&Run, &Run)>,
     outputs: &[OutputChange],
+    in_images: BTreeMap<Package, BTreeSet<String>>,
 ) -> Vec<FactChange> {
     let mut found = BTreeMap::new();
     if runs.is_some() {
@@ -52,14 +65,19 @@ pub(super) fn changes(
     }
     let is_in_both = |output: &&OutputChange| output.old.is_some() && output.new.is_some();
     let differs: BTreeSet<&String> = outputs.iter().filter(is_in_both).map(|output| &output.step).collect();
-    let mut changes: Vec<FactChange> = found
-        .into_iter()
-        .map(|((name, old, new), steps)| {
-            let may_explain = steps.iter().any(|step| differs.contains(step));
-            FactChange { name, old, new, steps: steps.into_iter().collect(), may_explain }
-        })
-        .collect();
-    changes.sort_by_key(|change| (!change.may_explain, change.steps.is_empty()));
+    let may_explain = |steps: &BTreeSet<String>| steps.iter().any(|step| differs.contains(step));
+    let used = found.into_iter().map(|((name, old, new), steps)| FactChange {
+        may_explain: may_explain(&steps),
+        steps: steps.into_iter().collect(),
+        ..FactChange::of(name, old, new)
+    });
+    let mut changes: Vec<FactChange> = used.collect();
+    changes.extend(in_images.into_iter().map(|((name, old, new), steps)| FactChange {
+        may_explain: may_explain(&steps),
+        in_image_of: steps.into_iter().collect(),
+        ..FactChange::of(format!("package {name}"), old, new)
+    }));
+    changes.sort_by_key(|change| (!change.may_explain, change.steps.is_empty(), change.in_image_of.is_empty()));
     if let Some((old, new)) = runs {
         changes.extend(of_machines(old, new));
     }
@@ -117,13 +135,7 @@ fn of_machines(old: &Run, new: &Run) -> Vec<FactChange> {
     let (old, new) = (facts(old), facts(new));
     let both = old.into_iter().filter_map(|(name, before)| {
         let after = new.get(&name)?.clone();
-        (before != after).then_some(FactChange {
-            name,
-            old: Some(before),
-            new: Some(after),
-            steps: Vec::new(),
-            may_explain: false,
-        })
+        (before != after).then(|| FactChange::of(name, Some(before), Some(after)))
     });
     both.collect()
 }

@@ -5,6 +5,7 @@
 
 mod environment;
 mod files;
+mod images;
 mod metrics;
 mod pipeline;
 
@@ -65,7 +66,8 @@ pub struct Diff {
     pub files: Vec<FileChange>,
     /// Data roots, by path.
     pub data: Vec<DataChange>,
-    /// Programs, packages, libraries and facts of the machine; where both sides have been run, and packages of locks anyway.
+    /// Programs, packages, libraries and facts of the machine; where both sides have been run, and packages of locks and images
+    /// anyway.
     /// First what a step uses whose output differs.
     pub environment: Vec<FactChange>,
     /// The pipeline's seed, old and new, if it changed.
@@ -142,7 +144,7 @@ pub fn diff(store: &dyn Store, from: &Side<'_>, to: &Side<'_>) -> Result<Diff, S
         Some((old, new)) => (outputs(old, new), metrics::changes(store, from, to)?),
         None => (Vec::new(), Vec::new()),
     };
-    let environment = environment::changes(from, to, runs, &outputs);
+    let environment = environment::changes(from, to, runs, &outputs, images::changes(store, from, to)?);
     Ok(Diff {
         from: head(from),
         to: head(to),

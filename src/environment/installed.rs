@@ -9,8 +9,9 @@ use crate::store::{Store, StoreError};
 
 /// Where Debian notes what is installed.
 const STATUS: [&str; 4] = ["var", "lib", "dpkg", "status"];
-/// The end of the name of the directory that describes a distribution of Python.
+/// The ends of the names of what describes a distribution of Python: a directory, and with the older one perhaps a file.
 const DISTRIBUTION: &str = ".dist-info";
+const OLD_DISTRIBUTION: &str = ".egg-info";
 
 /// Something installed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -60,20 +61,31 @@ pub fn installed(store: &dyn Store, tree: TreeId) -> Result<Vec<Package>, Instal
             continue;
         }
         for (name, entry) in entries(store, directory)? {
-            let Entry::Directory { id, .. } = entry else { continue };
-            let name = String::from_utf8_lossy(&name).into_owned();
-            match name.strip_suffix(DISTRIBUTION).and_then(|named| named.rsplit_once('-')) {
-                Some((name, version)) => {
-                    let (name, version) = (name.replace('_', "-").to_lowercase(), version.to_owned());
+            match (distribution(&String::from_utf8_lossy(&name)), entry) {
+                (Some((name, version)), Entry::Directory { .. } | Entry::File { .. }) => {
                     packages.push(Package { manager: "python", name, version });
                 }
-                None => todo.push(id),
+                (None, Entry::Directory { id, .. }) => todo.push(id),
+                _ => {}
             }
         }
     }
     packages.sort();
     packages.dedup();
     Ok(packages)
+}
+
+/// Returns the name and the version of the distribution that something of this name describes.
+fn distribution(name: &str) -> Option<(String, String)> {
+    let (name, version) = match name.strip_suffix(DISTRIBUTION) {
+        Some(named) => named.rsplit_once('-')?,
+        None => {
+            let (name, rest) = name.strip_suffix(OLD_DISTRIBUTION)?.split_once('-')?;
+            // The version of Python that it was installed for may be there too.
+            (name, rest.split_once("-py").map_or(rest, |(version, _)| version))
+        }
+    };
+    Some((name.replace('_', "-").to_lowercase(), version.to_owned()))
 }
 
 /// Returns what is in a directory, its nodes together.
@@ -115,6 +127,15 @@ mod tests {
         entries.iter().for_each(|(name, entry)| builder.push(name.as_bytes(), entry).unwrap());
         let (id, sized) = builder.finish().unwrap();
         Entry::Directory { sized, id }
+    }
+
+    #[test]
+    fn a_distribution_is_told_by_its_name_of_either_kind() {
+        let told = |name| distribution(name).map(|(name, version)| format!("{name} {version}"));
+        assert_eq!(told("scikit_learn-1.4.0.dist-info").unwrap(), "scikit-learn 1.4.0");
+        assert_eq!(told("scikit_learn-1.2.1.egg-info").unwrap(), "scikit-learn 1.2.1");
+        assert_eq!(told("PyYAML-6.0-py3.11.egg-info").unwrap(), "pyyaml 6.0");
+        assert_eq!(["own.egg-info", "numpy", "x.dist-info"].map(told), [const { None }; 3]);
     }
 
     #[test]

@@ -12,10 +12,10 @@ use crate::disk::{self, DiskError, Durability, Lock};
 use crate::environment;
 use crate::exec::{self, Stop};
 use crate::host::Time;
-use crate::object::{Entry, Kind, Pin, PinConfig, Snapshot, pins_of_environment};
+use crate::object::{Entry, Pin, PinConfig, Snapshot};
 use crate::path::ProjectPath;
 use crate::pipeline::{Environment, Isolate, Pipeline, Runtime, Step};
-use crate::snapshot::{SnapshotError, place_entry};
+use crate::snapshot::{images_of, pins_of, place_entry};
 use crate::store::Store;
 
 const PREFIX: &str = "image-";
@@ -36,15 +36,13 @@ pub(super) fn short(digest: &str) -> &str {
 /// What a snapshot knows of the images that its pipeline names, by the digests of their manifests.
 pub type Images = BTreeMap<String, Pin>;
 
-/// Returns what a snapshot knows of the images that its pipeline names.
+/// Returns what a snapshot knows of the images that its pipeline names. Where it names none, nothing is read.
 ///
 /// # Errors
 ///
-/// [`RunError::Store`] if its environment cannot be read, [`RunError::Snapshot`] if it is not understood.
-pub fn images(store: &dyn Store, snapshot: &Snapshot) -> Result<Images, RunError> {
-    let bytes = store.get(Kind::Environment, snapshot.environment.digest())?;
-    let not_understood = |source| SnapshotError::NotUnderstood { kind: Kind::Environment, source: Box::new(source) };
-    Ok(pins_of_environment(&bytes).map_err(not_understood)?)
+/// [`RunError::Snapshot`] if its environment cannot be read or is not understood.
+pub fn images(store: &dyn Store, snapshot: &Snapshot, pipeline: &Pipeline) -> Result<Images, RunError> {
+    if images_of(pipeline).is_empty() { Ok(Images::new()) } else { Ok(pins_of(store, snapshot)?) }
 }
 
 /// Returns the digest of the image whose files a step finds in place of the machine's; `None` for one that runs elsewhere.
@@ -247,6 +245,29 @@ pub(super) fn idle(places: &Path) -> Result<Vec<(PathBuf, Lock, Time)>, RunError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::MemoryStore;
+    use crate::{object, pipeline};
+
+    /// What every `status` costs.
+    #[test]
+    fn an_environment_is_read_only_where_the_pipeline_names_an_image() {
+        let store = MemoryStore::default();
+        let read = |environment: &str| {
+            let text = format!("environment: {environment}\nsteps: {{a: {{run: 'true'}}}}\n");
+            let pipeline = pipeline::read(text.as_bytes(), "pipeline.yaml").unwrap().pipeline;
+            let snapshot = Snapshot {
+                definition: pipeline.id(),
+                tree: object::TreeId::of(b""),
+                data: Vec::new(),
+                params: object::ParamsId::of(b""),
+                seed: None,
+                environment: object::EnvironmentId::of(b"not there"),
+            };
+            images(&store, &snapshot, &pipeline)
+        };
+        assert_eq!(read("host").unwrap(), Images::new());
+        assert!(read(&format!("{{image: \"x@sha256:{}\"}}", "0".repeat(64))).is_err());
+    }
 
     #[test]
     fn the_lists_of_an_image_are_its_own_and_never_those_of_the_machine() {

@@ -21,7 +21,7 @@ use crate::exec::{self, Command, End, Job, Stop, WORKPLACE, World};
 use crate::object::SnapshotId;
 use crate::path::ProjectPath;
 use crate::pipeline::{COMBINATION_MARK, Run, Step};
-use crate::snapshot::{View, read_snapshot};
+use crate::snapshot::{View, pins_of, read_snapshot};
 use crate::store::Store;
 
 /// What notes in a place end with, after the number of the step.
@@ -358,7 +358,7 @@ impl Kept {
 
     /// Returns the image that the step saw.
     fn image(&self, store: &dyn Store, digest: &str) -> Result<Ready, RunError> {
-        let images = image::images(store, &read_snapshot(store, self.note.snapshot)?)?;
+        let images = pins_of(store, &read_snapshot(store, self.note.snapshot)?)?;
         let pinned = images.get(digest).ok_or_else(|| image::unknown(&self.note.step, digest))?;
         Ready::lay(store, digest, pinned, &self.note.step, &self.places, &Stop::new())
     }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -286,10 +287,7 @@ impl<'a> Laboratory<'a> {
                 stem => Some(stem),
             })
             .collect();
-        let is_module = |name: &[u8]| {
-            let stem = name.split(|byte| *byte == b'.').next().unwrap_or_default();
-            modules.contains(std::os::unix::ffi::OsStrExt::from_bytes(stem))
-        };
+        let is_module = |name: &[u8]| modules.contains(std::ffi::OsStr::from_bytes(name));
         for (path, touch) in &observation.touched {
             let Ok(inside) = path.strip_prefix(tree) else { continue };
             let Ok(path) = ProjectPath::new(inside.as_os_str().as_encoded_bytes().to_vec()) else { continue };

@@ -46,7 +46,7 @@ pub use capture::{
 pub use data::{NotAPointer, POINTERS, Pointer, differing_pointers, pointers_in, same_pointers, write_pointers};
 pub use lay_out::{CheckoutMode, lay_out, place_entry, place_file};
 pub use load::{load_definition, load_pipeline};
-pub use pins::{PINS, images_of, pin_name, pin_place};
+pub use pins::{PINS, images_of, pin_name, pin_place, pins_of};
 pub use roots::{capture_data, capture_path, read_pointers};
 pub use survey::{Gap, Survey};
 pub use tree::{Change, View, changes, data_entry, for_each_file, read_snapshot};

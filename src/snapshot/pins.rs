@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::SnapshotError;
-use crate::object::Pin;
+use crate::object::{Kind, Pin, Snapshot, pins_of_environment};
 use crate::path::ProjectPath;
 use crate::pipeline::{Environment, Image, Pipeline};
+use crate::store::Store;
 
 /// Where the pins of images lie in the project, and so in every commit of it.
 pub const PINS: &str = ".pipeline/environments";
@@ -28,6 +29,17 @@ pub fn images_of(pipeline: &Pipeline) -> BTreeMap<&str, &Image> {
         _ => None,
     });
     images.collect()
+}
+
+/// Returns the pins that a snapshot has, by the digests of their images.
+///
+/// # Errors
+///
+/// [`SnapshotError::Store`] if its environment cannot be read, [`SnapshotError::NotUnderstood`] if it makes no sense.
+pub fn pins_of(store: &dyn Store, snapshot: &Snapshot) -> Result<BTreeMap<String, Pin>, SnapshotError> {
+    let bytes = store.get(Kind::Environment, snapshot.environment.digest())?;
+    pins_of_environment(&bytes)
+        .map_err(|source| SnapshotError::NotUnderstood { kind: Kind::Environment, source: Box::new(source) })
 }
 
 /// Returns the pins of all images that the pipeline needs, which `read` finds by their places.

@@ -16,7 +16,8 @@ use crate::store::DryStore;
 /// Show which packages, libraries and facts of the machine differ between two versions
 ///
 /// First what a step loaded whose output differs, then what some step loaded, then the rest. Packages are told from
-/// the locks of Python environments, and, where both versions have been run, from what their steps were seen to load.
+/// the locks of Python environments and from what is installed in images, and, where both versions have been run, from
+/// what their steps were seen to load.
 #[derive(clap::Args)]
 pub(in crate::cli) struct Args {
     /// The old side: a version, a Git revision, a snapshot or a run
@@ -61,6 +62,9 @@ struct Part {
     old: Option<String>,
     new: Option<String>,
     loaded_by: Vec<String>,
+    /// The steps in whose image it is installed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    in_image_of: Vec<String>,
     #[serde(skip)]
     may_explain: bool,
 }
@@ -75,9 +79,11 @@ struct Fact {
 impl Answer {
     fn new(changes: Vec<FactChange>, are_run: bool) -> Self {
         let mut answer = Self { packages: Vec::new(), libraries: Vec::new(), facts: Vec::new(), are_run };
-        for FactChange { name, old, new, steps: loaded_by, may_explain } in changes {
-            let loaded =
-                |name: &str| Part { name: name.to_owned(), old: old.clone(), new: new.clone(), loaded_by, may_explain };
+        for FactChange { name, old, new, steps: loaded_by, in_image_of, may_explain } in changes {
+            let loaded = |name: &str| {
+                let (name, old, new) = (name.to_owned(), old.clone(), new.clone());
+                Part { name, old, new, loaded_by, in_image_of, may_explain }
+            };
             if let Some(package) = name.strip_prefix("package ") {
                 answer.packages.push(loaded(package));
             } else if let Some(library) = name.strip_prefix("library ") {
@@ -93,7 +99,7 @@ impl Answer {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.are_run {
-            let text = "one side has not been run: only what locks pin is compared";
+            let text = "one side has not been run: only what locks and images have is compared";
             writeln!(f, "{}", paint(FAINT, text))?;
         }
         if self.packages.is_empty() && self.libraries.is_empty() && self.facts.is_empty() {
@@ -104,9 +110,10 @@ impl fmt::Display for Answer {
                 writeln!(f, "{}", paint(NAME, title))?;
             }
             for one in all {
-                let by = match one.loaded_by.as_slice() {
-                    [] => "loaded by no step".to_owned(),
-                    steps => format!("loaded by {}", steps.join(", ")),
+                let by = match (one.loaded_by.as_slice(), one.in_image_of.as_slice()) {
+                    ([], []) => "loaded by no step".to_owned(),
+                    ([], steps) => format!("in the image of {}", steps.join(", ")),
+                    (steps, _) => format!("loaded by {}", steps.join(", ")),
                 };
                 let differs = if one.may_explain { ", whose output differs" } else { "" };
                 let by = paint(FAINT, format!("({by}{differs})"));

@@ -12,10 +12,10 @@ use crate::cli::open;
 use crate::cli::reach::{Reach, Reaching};
 use crate::cli::ui::{NAME, Ui, paint};
 use crate::environment::image;
-use crate::object::{DataRoot, Kind, Pin, pins_of_environment};
+use crate::object::{DataRoot, Pin};
 use crate::pipeline::{Environment, Image, Pipeline};
 use crate::project::Project;
-use crate::snapshot::{SnapshotError, images_of};
+use crate::snapshot::{images_of, pins_of};
 
 /// Write the image of a snapshot to a file that `podman load` and `docker load` read
 ///
@@ -65,9 +65,7 @@ fn fetched(ui: &Ui, project: &Project, args: &Args) -> Result<(Image, Pin), CliE
     let named = open::resolve_in(project, reach.store(), &args.revision)?;
     let opened = open::open_in(reach.store(), &named)?;
     let chosen = choose(&opened.pipeline, args.step.as_deref())?;
-    let environment = reach.store().get(Kind::Environment, opened.snapshot.environment.digest())?;
-    let mut pins = pins_of_environment(&environment)
-        .map_err(|source| SnapshotError::NotUnderstood { kind: Kind::Environment, source: Box::new(source) })?;
+    let mut pins = pins_of(reach.store(), &opened.snapshot)?;
     let pin = pins.remove(&chosen.digest).ok_or_else(|| {
         CliError::usage(format!("the snapshot does not tell what is in `{chosen}`")).exit(ENVIRONMENT)
     })?;

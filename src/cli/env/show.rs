@@ -11,10 +11,10 @@ use crate::cli::fail::CliError;
 use crate::cli::open;
 use crate::cli::ui::{FAINT, NAME, Ui, paint};
 use crate::environment::{Package, installed, read_pins};
-use crate::object::{Kind, Pin, pins_of_environment};
+use crate::object::{Kind, Pin};
 use crate::pipeline::{Environment, Pipeline};
 use crate::project::Project;
-use crate::snapshot::{PINS, SnapshotError, check_definition};
+use crate::snapshot::{PINS, check_definition, pins_of};
 use crate::store::Store;
 
 /// Show what each step runs in, and what is installed there
@@ -69,10 +69,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
 fn of_revision(project: &Project, revision: &str) -> Result<(Pipeline, BTreeMap<String, Pin>), CliError> {
     let named = open::resolve_in(project, &project.store, revision)?;
     let opened = open::open(project, &named)?;
-    let bytes = project.store.get(Kind::Environment, opened.snapshot.environment.digest())?;
-    let pins = pins_of_environment(&bytes);
-    let pins =
-        pins.map_err(|source| SnapshotError::NotUnderstood { kind: Kind::Environment, source: Box::new(source) })?;
+    let pins = pins_of(&project.store, &opened.snapshot)?;
     Ok((opened.pipeline, pins))
 }
 

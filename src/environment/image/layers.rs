@@ -1,11 +1,9 @@
 //! Layers: each checked, unpacked and laid over those below, straight into the store.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 
-use flate2::bufread::MultiGzDecoder;
-use zstd::stream::read::Decoder;
-
-use super::digest::Hashing;
+use super::ahead::{self, Passed};
+use super::digest::{Hashing, ImageDigest};
 use super::manifest::{Descriptor, shortened};
 use super::root::{Refusal, Root};
 use super::tar::{Entry, EntryKind, Stream, Tar};
@@ -16,11 +14,8 @@ use crate::store::{Source, Store, StoreError};
 
 /// Files up to this size are read as a whole.
 const WHOLE_MAX_BYTES: u64 = 1 << 20;
-const BUFFER_BYTES: usize = 128 << 10;
 /// What is behind the last entry of a layer is padding, of which there is little.
 const BEHIND_MAX_BYTES: u64 = 1 << 30;
-/// The largest window that zstd uses without being asked to: 128 MiB.
-const WINDOW_LOG_MAX: u32 = 27;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -107,54 +102,42 @@ impl Unpacking<'_> {
         let mut layer = Layer { name, descriptor, stored_bytes: blob.bytes.unwrap_or_default(), bytes: 0 };
         // One byte more than there should be, to see that there are more.
         let stored = Hashing::new(blob.reader.take(descriptor.size.saturating_add(1)));
-        let mut stored = BufReader::with_capacity(BUFFER_BYTES, stored);
-        let begin = stored.fill_buf().map_err(|source| fetch_failed(&what, source))?;
-        let (is_gzip, is_zstd) = (begin.starts_with(&[0x1f, 0x8b]), begin.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
-        let mut stored = Caught { inner: stored, failure: None };
-        let unpacked = if is_gzip {
-            self.entries(&mut layer, &mut Hashing::new(MultiGzDecoder::new(&mut stored)))
-        } else if is_zstd {
-            let mut decoder = Decoder::with_buffer(&mut stored).map_err(|source| damaged(&layer.name, b"", source))?;
-            decoder.window_log_max(WINDOW_LOG_MAX).map_err(|source| damaged(&layer.name, b"", source))?;
-            self.entries(&mut layer, &mut Hashing::new(decoder))
-        } else {
-            self.entries(&mut layer, &mut Hashing::new(&mut stored))
-        };
-        if let Some(source) = stored.failure {
+        let (taken, Passed { stored, failure, unpacked }) =
+            ahead::unpacked(stored, |bytes| self.entries(&mut layer, bytes));
+        let is_told = matches!(taken, Err(ref error) if !matches!(error, ImageError::Layer { .. }));
+        if let Some(source) = failure.filter(|_| !is_told) {
             return Err(fetch_failed(&what, source));
         }
-        let actual = match unpacked {
-            // What is not what it should be is the reason why it cannot be unpacked, if it is so.
-            Err(error @ ImageError::Layer { .. }) => {
-                self.check_stored(&what, descriptor, stored.inner.into_inner())?;
-                return Err(error);
-            }
-            other => other?,
-        };
-        self.check_stored(&what, descriptor, stored.inner.into_inner())?;
-        if actual != diff_id {
+        if is_told {
+            return taken;
+        }
+        // What is not what it should be is the reason why it cannot be unpacked, if it is so.
+        let stored = self.check_stored(&what, descriptor, stored)?;
+        taken?;
+        let actual = unpacked.unwrap_or(stored);
+        if actual.to_string() != diff_id {
             let what = format!("{what}, unpacked,");
-            let actual = actual.parse().expect("it was made from one");
             return Err(ImageError::Mismatch { what, expected: diff_id.to_owned(), actual });
         }
         Ok(())
     }
 
-    /// Checks the bytes of a layer as they came, of which not all need have been read.
-    fn check_stored<R: Read>(&self, what: &str, descriptor: &Descriptor, stored: Hashing<R>) -> Result<(), ImageError> {
+    /// Checks the bytes of a layer as they came, of which not all need have been read; returns their digest.
+    fn check_stored<R: Read>(
+        &self,
+        what: &str,
+        descriptor: &Descriptor,
+        stored: Hashing<R>,
+    ) -> Result<ImageDigest, ImageError> {
         let finished = stored.finish(descriptor.size).map_err(|source| fetch_failed(what, source))?;
         match finished {
-            Some((digest, bytes)) => check(what, descriptor, digest, bytes),
+            Some((digest, bytes)) => check(what, descriptor, digest, bytes).map(|()| digest),
             None => Err(ImageError::Size { what: what.to_owned(), expected: descriptor.size, is_longer: true }),
         }
     }
 
-    /// Takes in all entries of a layer; returns the digest of its bytes without compression.
-    fn entries(
-        &mut self,
-        layer: &mut Layer<'_>,
-        unpacked: &mut Hashing<impl Read + Send>,
-    ) -> Result<String, ImageError> {
+    /// Takes in all entries of a layer, and reads its bytes to the end.
+    fn entries(&mut self, layer: &mut Layer<'_>, unpacked: &mut (dyn Read + Send)) -> Result<(), ImageError> {
         let mut tar = Tar::new(Stream(&mut *unpacked));
         loop {
             let next = tar.next();
@@ -164,12 +147,12 @@ impl Unpacking<'_> {
         }
         let last = tar.last_name().to_vec();
         drop(tar);
-        let behind = io::copy(&mut unpacked.by_ref().take(BEHIND_MAX_BYTES), &mut io::sink());
+        let behind = io::copy(&mut Read::take(&mut *unpacked, BEHIND_MAX_BYTES), &mut io::sink());
         let behind = behind.map_err(|source| damaged(&layer.name, &last, source))?;
         if behind == BEHIND_MAX_BYTES {
             return Err(refused(layer, &last, self.bomb(layer, behind)));
         }
-        Ok(unpacked.digest().to_string())
+        Ok(())
     }
 
     fn entry(&mut self, layer: &mut Layer<'_>, entry: &Entry, tar: &mut (impl Read + Send)) -> Result<(), ImageError> {
@@ -253,35 +236,4 @@ fn told(entry: &[u8]) -> String {
         return text.into_owned();
     }
     text.chars().take(TOLD_MAX_CHARS).chain(['…']).collect()
-}
-
-/// Keeps the first error of what it reads from, which whoever unpacks it would take for one of the layer.
-struct Caught<R> {
-    inner: R,
-    failure: Option<io::Error>,
-}
-
-impl<R: Read> Read for Caught<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer).map_err(|error| caught(&mut self.failure, error))
-    }
-}
-
-impl<R: BufRead> BufRead for Caught<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf().map_err(|error| caught(&mut self.failure, error))
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.inner.consume(count);
-    }
-}
-
-fn caught(failure: &mut Option<io::Error>, error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::Interrupted {
-        return error;
-    }
-    let kind = error.kind();
-    *failure = Some(error);
-    io::Error::new(kind, "the layer cannot be read")
 }

@@ -4,6 +4,7 @@
 //! it was named, and nothing is written but objects of the store: the files of
 //! the layers go there as they stream by. What an image can do wrong is a [`Refusal`].
 
+mod ahead;
 mod digest;
 mod export;
 mod files;

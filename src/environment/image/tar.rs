@@ -1,7 +1,7 @@
 //! Reading tar files, of which every byte may be meant to do harm.
 //!
-//! Knows what image builders write: ustar, the extensions of POSIX and of GNU for
-//! long names, large sizes and, of GNU alone, sparse files. Nothing is
+//! Knows what image builders write: ustar, and the extensions of POSIX and of GNU for
+//! long names, large sizes and sparse files. Nothing is
 //! believed before it is checked, and no more is held of an entry than its header.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 const BLOCK_BYTES: usize = 512;
 /// A name or an extended header is not longer than this.
 const EXTENSION_MAX_BYTES: u64 = 1 << 20;
-/// Four in the header of a sparse file, 21 in each block behind it.
+/// So many parts of a sparse file are stored at the most. In GNU's form there are four in its header and 21 in each block
+/// behind it; in that of POSIX they are a list of numbers before its bytes.
 const SPANS_MAX: usize = 1 << 20;
+
+/// No number of 64 bits has more.
+const NUMBER_MAX_DIGITS: usize = 20;
 
 /// What a tar file is read from.
 pub(super) trait Input: Read + Sized {
@@ -151,11 +155,10 @@ impl<R: Input> Tar<R> {
         extended: &BTreeMap<Vec<u8>, Vec<u8>>,
     ) -> io::Result<Entry> {
         let said = |key: &str| extended.get(key.as_bytes()).cloned();
-        let path = said("path").or(long_name).unwrap_or_else(|| name_in(block));
+        let name = said("GNU.sparse.name").or_else(|| said("path"));
+        let path = name.or(long_name).unwrap_or_else(|| name_in(block));
         self.last_name.clone_from(&path);
-        if extended.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
-            return Err(bad("it is a sparse file in a form that is not known here"));
-        }
+        let is_posix_sparse = extended.keys().any(|key| key.starts_with(b"GNU.sparse."));
         let stored = match said("size") {
             Some(text) => decimal(&text).ok_or_else(|| bad("its size is no number"))?,
             None => number(&block[124..136])?,
@@ -171,17 +174,22 @@ impl<R: Input> Tar<R> {
             _ => return Err(bad("it is of a kind that is not known here")),
         };
         let mode = u32::try_from(number(&block[100..108])? & 0o7777).expect("twelve bits");
-        let (size, spans) =
-            if block[156] == b'S' { self.sparse(block, stored)? } else { (stored, vec![Span::Stored(stored)]) };
-        self.stored_left = stored;
+        let (size, spans, list) = if is_posix_sparse {
+            self.posix_sparse(extended, stored)?
+        } else if block[156] == b'S' {
+            self.sparse(block, stored)?
+        } else {
+            (stored, vec![Span::Stored(stored)], 0)
+        };
+        self.stored_left = stored - list;
         self.padding = padding(stored);
         self.spans = spans.into();
         let target = said("linkpath").or(long_target).unwrap_or_else(|| until_nul(&block[157..257]).to_vec());
         Ok(Entry { kind, path, target, mode, size, offset: self.position })
     }
 
-    /// Returns the size of a sparse file, and where it has holes.
-    fn sparse(&mut self, block: &[u8; BLOCK_BYTES], stored: u64) -> io::Result<(u64, Vec<Span>)> {
+    /// Returns the size of a sparse file, where it has holes, and how many of the stored bytes say so.
+    fn sparse(&mut self, block: &[u8; BLOCK_BYTES], stored: u64) -> io::Result<(u64, Vec<Span>, u64)> {
         let mut listed = pairs(&block[386..482])?;
         let mut has_more = block[482] != 0;
         let size = number(&block[483..495])?;
@@ -193,16 +201,48 @@ impl<R: Input> Tar<R> {
                 return Err(bad("it has too many holes"));
             }
         }
-        let (mut at, mut sum, mut spans) = (0_u64, 0_u64, Vec::new());
-        for (begin, length) in listed {
-            let end = begin.checked_add(length).filter(|end| begin >= at && *end <= size);
-            let Some(end) = end else { return Err(bad("its holes overlap")) };
-            spans.push(Span::Hole(begin - at));
-            spans.push(Span::Stored(length));
-            (at, sum) = (end, sum + length);
+        Ok((size, spans(listed, size, stored)?, 0))
+    }
+
+    /// Returns the same of a sparse file as POSIX has it in version 1.0: the list is in blocks before its bytes.
+    fn posix_sparse(
+        &mut self,
+        extended: &BTreeMap<Vec<u8>, Vec<u8>>,
+        stored: u64,
+    ) -> io::Result<(u64, Vec<Span>, u64)> {
+        let said = |key: &str| extended.get(key.as_bytes()).map(Vec::as_slice);
+        if (said("GNU.sparse.major"), said("GNU.sparse.minor")) != (Some(b"1"), Some(b"0")) {
+            return Err(bad("it is a sparse file in a form that is not known here"));
         }
-        spans.push(Span::Hole(size - at));
-        if sum == stored { Ok((size, spans)) } else { Err(bad("its holes do not fit its size")) }
+        let no_number = || bad("a number in the list of its holes is none");
+        let size = said("GNU.sparse.realsize").and_then(decimal).ok_or_else(|| bad("its size is no number"))?;
+        let (mut numbers, mut digits, mut wanted, mut list) = (Vec::new(), Vec::new(), 1, 0);
+        while numbers.len() < wanted {
+            list += BLOCK_BYTES as u64;
+            if list > stored {
+                return Err(bad("its holes do not fit its size"));
+            }
+            for byte in self.block()?.ok_or_else(|| bad("it ends in the middle"))? {
+                if byte != b'\n' {
+                    digits.push(byte);
+                    continue;
+                }
+                let number = decimal(&std::mem::take(&mut digits)).ok_or_else(no_number)?;
+                if numbers.is_empty() {
+                    let parts = usize::try_from(number).ok().filter(|parts| *parts <= SPANS_MAX);
+                    wanted = 1 + 2 * parts.ok_or_else(|| bad("it has too many holes"))?;
+                }
+                numbers.push(number);
+                if numbers.len() == wanted {
+                    break;
+                }
+            }
+            if digits.len() > NUMBER_MAX_DIGITS {
+                return Err(no_number());
+            }
+        }
+        let listed = numbers[1..].chunks_exact(2).map(|pair| (pair[0], pair[1]));
+        Ok((size, spans(listed.collect(), size, stored - list)?, list))
     }
 
     /// Goes over what was not read of the last entry.
@@ -301,6 +341,20 @@ impl<R: Input> Read for Tar<R> {
             return Ok(count);
         }
     }
+}
+
+/// Returns what a file of so many bytes consists of, of which these parts, and so many bytes together, are stored.
+fn spans(listed: Vec<(u64, u64)>, size: u64, stored: u64) -> io::Result<Vec<Span>> {
+    let (mut at, mut sum, mut spans) = (0_u64, 0_u64, Vec::new());
+    for (begin, length) in listed {
+        let end = begin.checked_add(length).filter(|end| begin >= at && *end <= size);
+        let Some(end) = end else { return Err(bad("its holes overlap")) };
+        spans.push(Span::Hole(begin - at));
+        spans.push(Span::Stored(length));
+        (at, sum) = (end, sum + length);
+    }
+    spans.push(Span::Hole(size - at));
+    if sum == stored { Ok(spans) } else { Err(bad("its holes do not fit its size")) }
 }
 
 fn padding(size: u64) -> u64 {
@@ -404,8 +458,14 @@ mod tests {
     }
 
     #[test]
-    fn what_gnu_tar_packs_is_read() {
-        let entries = all(&made("gnu")).unwrap();
+    fn what_tar_packs_is_read_in_the_form_of_gnu_and_in_that_of_posix() {
+        for format in ["gnu", "posix"] {
+            reads_all_of(format);
+        }
+    }
+
+    fn reads_all_of(format: &str) {
+        let entries = all(&made(format)).unwrap();
         let long = "l".repeat(150);
         let find = |name: &str| {
             let path = format!("d/{name}");
@@ -422,18 +482,65 @@ mod tests {
         assert_eq!((content[0], content[1], *content.last().unwrap()), (b'x', 0, b'y'));
     }
 
+    /// Nobody writes those any more.
     #[test]
-    fn what_posix_packs_is_read_up_to_what_is_not_known() {
-        let error = all(&made("posix")).unwrap_err();
-        assert!(error.to_string().contains("sparse"), "{error}");
+    fn older_forms_of_sparse_files_are_refused_and_not_misread() {
+        for version in ["0.0", "0.1"] {
+            let error = all(&made(&format!("posix --sparse-version={version}"))).unwrap_err();
+            assert!(error.to_string().contains("sparse"), "{error}");
+        }
     }
 
     #[test]
     fn what_is_cut_off_is_noticed_wherever() {
-        let whole = made("gnu");
-        let ends = all(&whole).unwrap().iter().map(|(entry, _)| entry.offset).max().unwrap();
-        for length in (1..usize::try_from(ends).unwrap()).step_by(97).filter(|length| length % BLOCK_BYTES != 0) {
-            assert!(all(&whole[..length]).is_err(), "{length}");
+        for format in ["gnu", "posix"] {
+            let whole = made(format);
+            let ends = all(&whole).unwrap().iter().map(|(entry, _)| entry.offset).max().unwrap();
+            for length in (1..usize::try_from(ends).unwrap()).step_by(97).filter(|length| length % BLOCK_BYTES != 0) {
+                assert!(all(&whole[..length]).is_err(), "{length}");
+            }
+        }
+    }
+
+    /// Returns a sparse file of 1000 bytes in the form of POSIX, with a list of its parts and 512 bytes behind that.
+    fn with_list(list: &str) -> Vec<u8> {
+        let header = |kind: u8, size: usize| {
+            let mut block = [0_u8; BLOCK_BYTES];
+            block[..3].copy_from_slice(b"abc");
+            block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+            block[156] = kind;
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 256;
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            block
+        };
+        let records = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n28 GNU.sparse.realsize=1000\n";
+        let mut list = list.as_bytes().to_vec();
+        list.resize(list.len().next_multiple_of(BLOCK_BYTES), 0);
+        let mut out = header(b'x', records.len()).to_vec();
+        out.extend(records.as_bytes());
+        out.resize(2 * BLOCK_BYTES, 0);
+        out.extend(header(b'0', list.len() + BLOCK_BYTES));
+        out.extend(list);
+        out.extend([b'y'; BLOCK_BYTES]);
+        out
+    }
+
+    #[test]
+    fn a_list_of_holes_that_cannot_be_is_refused_and_never_held_whole() {
+        let (entry, content) = all(&with_list("1\n100\n512\n")).unwrap().remove(0);
+        assert_eq!((entry.size, content.len(), content[99], content[100], content[612]), (1000, 1000, 0, b'y', 0));
+        for (list, why) in [
+            ("1\n900\n512\n", "overlap"),
+            ("2\n500\n256\n100\n256\n", "overlap"),
+            ("1\n0\n511\n", "do not fit"),
+            ("99999999999\n", "too many"),
+            ("18446744073709551616\n", "is none"),
+            ("1\n-1\n512\n", "is none"),
+            ("3\n1\n", "is none"),
+            (&"1".repeat(600), "is none"),
+        ] {
+            let error = all(&with_list(list)).unwrap_err().to_string();
+            assert!(error.contains(why), "{list}: {error}");
         }
     }
 

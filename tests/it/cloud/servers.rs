@@ -129,28 +129,43 @@ pub(super) fn web(test: &str, web: Web) -> Option<Server> {
     panic!("no port stays free");
 }
 
-/// Returns a registry of images, for everybody or for those whose `secrets` it is given.
-pub(crate) fn registry(test: &str, secrets: Option<&str>) -> Option<Server> {
+/// Whom a registry of images lets in, and how.
+#[derive(Clone, Copy)]
+pub(crate) enum Access<'a> {
+    Everybody,
+    /// Those of whom it keeps the secrets.
+    Known(&'a str),
+    /// Everybody, encrypted, with the certificate in its directory that nobody has signed.
+    Encrypted,
+}
+
+/// Returns a registry of images.
+pub(crate) fn registry(test: &str, access: Access<'_>) -> Option<Server> {
     let program = needs(test, "a registry of images (the package docker-registry)", program("docker-registry"))?;
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().display();
-    let access = match secrets {
-        None => String::new(),
-        Some(secrets) => {
+    let (mut tls, mut auth) = (String::new(), String::new());
+    match access {
+        Access::Everybody => {}
+        Access::Known(secrets) => {
             fs::write(directory.path().join("secrets"), secrets).unwrap();
-            format!("auth: {{htpasswd: {{realm: tests, path: {place}/secrets}}}}\n")
+            auth = format!("auth: {{htpasswd: {{realm: tests, path: {place}/secrets}}}}\n");
         }
-    };
+        Access::Encrypted => {
+            needs(test, "the program openssl", make_certificate(directory.path()))?;
+            tls = format!(", tls: {{certificate: {place}/certificate, key: {place}/key}}");
+        }
+    }
     let settings = format!(
         "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {place}/images}}}}\n\
-         http: {{addr: '127.0.0.1:0'}}\n{access}"
+         http: {{addr: '127.0.0.1:0'{tls}}}\n{auth}"
     );
     fs::write(directory.path().join("settings"), settings).unwrap();
     let mut command = Command::new("sh");
     // It says where it listens among its complaints.
     command.args(["-c", LEASHED, "sh", "sh", "-c", "exec \"$@\" 2>&1", "sh"]).arg(program).arg("serve");
     command.arg(directory.path().join("settings"));
-    let port = |line: &str| line.split_once("listening on 127.0.0.1:")?.1.split(['"', ' ']).next()?.parse().ok();
+    let port = |line: &str| line.split_once("listening on 127.0.0.1:")?.1.split(['"', ' ', ',']).next()?.parse().ok();
     Some(saying_its_port(command, directory, port))
 }
 
@@ -175,9 +190,13 @@ fn saying_its_port(mut command: Command, directory: TempDir, port: impl Fn(&str)
     }
 }
 
-/// Makes a certificate for the loopback that says itself that it is right.
+/// What a server is called that no name leads to; a proxy may know it.
+pub(crate) const NAMED: &str = "registry.test";
+
+/// Makes a certificate for the loopback, and for a server of that name, that says itself that it is right.
 fn make_certificate(directory: &Path) -> Result<(), String> {
-    let subject = ["-subj", "/CN=loopback", "-addext", "subjectAltName=IP:127.0.0.1"];
+    let names = format!("subjectAltName=IP:127.0.0.1,DNS:{NAMED}");
+    let subject = ["-subj", "/CN=loopback", "-addext", &names];
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
         .args(subject)

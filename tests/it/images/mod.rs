@@ -1,10 +1,12 @@
 //! Images that become environments: from real registries, layouts and archives, and from hostile hands.
 
+mod encrypted;
 mod hostile;
 mod make;
 mod registry;
 mod run;
 mod runtimes;
+mod science;
 mod stranger;
 
 use std::fs;

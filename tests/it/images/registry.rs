@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::make::{Layer, Layout, config, digest, file, program};
 use super::{DEFINITION, beside, files_of, project, small_root, told};
-use crate::cloud::servers::{self, Server};
+use crate::cloud::servers::{self, Access, Server};
 use crate::fault::needs;
 
 /// Who may ask the registry of these tests that lets not everybody in, and the secret as the registry keeps it.
@@ -16,28 +16,37 @@ const USER: (&str, &str) = ("ada", "s3cret");
 const SECRETS: &str = "ada:$2b$04$APfcdc6rt.fqCIzngXsY3.JZgZMDoMnNMtYd0Dn1PNNc/QyizO0MW\n";
 
 /// A registry, and the tool that puts images there.
-struct Hub {
-    server: Server,
+pub(super) struct Hub {
+    pub(super) server: Server,
     skopeo: PathBuf,
 }
 
 impl Hub {
-    fn start(test: &str, secrets: Option<&str>) -> Option<Self> {
+    pub(super) fn start(test: &str, access: Access<'_>) -> Option<Self> {
         let skopeo = needs(test, "the program skopeo", servers::program("skopeo"))?;
-        Some(Self { server: servers::registry(test, secrets)?, skopeo })
+        Some(Self { server: servers::registry(test, access)?, skopeo })
     }
 
-    fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.server.port)
     }
 
-    /// Copies an image of a layout to the registry.
-    fn push(&self, layout: &Layout, name: &str) {
+    /// Returns where the registry keeps its images.
+    pub(super) fn storage(&self) -> PathBuf {
+        self.server.directory.path().join("images")
+    }
+
+    /// Copies the image of a layout to the registry.
+    pub(super) fn push(&self, layout: &Layout, name: &str) {
+        self.copy(&format!("oci:{}:latest", layout.0.display()), name);
+    }
+
+    /// Copies an image to the registry.
+    pub(super) fn copy(&self, from: &str, name: &str) {
         let mut command = Command::new(&self.skopeo);
         command.args(["--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]);
         command.args(["--dest-creds", &format!("{}:{}", USER.0, USER.1)]);
-        command.arg(format!("oci:{}:latest", layout.0.display()));
-        command.arg(format!("docker://{}/{name}", self.host()));
+        command.arg(from).arg(format!("docker://{}/{name}", self.host()));
         let done = command.env("TMPDIR", self.server.directory.path()).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
@@ -45,7 +54,9 @@ impl Hub {
 
 #[test]
 fn a_tag_becomes_a_digest_and_moving_it_changes_nothing() {
-    let Some(hub) = Hub::start("a_tag_becomes_a_digest_and_moving_it_changes_nothing", None) else { return };
+    let Some(hub) = Hub::start("a_tag_becomes_a_digest_and_moving_it_changes_nothing", Access::Everybody) else {
+        return;
+    };
     let sandbox = project();
     let (first, first_image) = Layout::with(sandbox.beside("first"), &[Layer::gzip(&small_root())]);
     let (second, second_image) = Layout::with(sandbox.beside("second"), &[Layer::gzip(&[program("bin/tool", "new")])]);
@@ -74,7 +85,10 @@ fn a_tag_becomes_a_digest_and_moving_it_changes_nothing() {
 /// The registry stops and its disk is wiped: whoever has a remote has the environment.
 #[test]
 fn without_the_registry_a_clone_gets_the_environment_from_a_remote() {
-    let Some(hub) = Hub::start("without_the_registry_a_clone_gets_the_environment_from_a_remote", None) else { return };
+    let Some(hub) = Hub::start("without_the_registry_a_clone_gets_the_environment_from_a_remote", Access::Everybody)
+    else {
+        return;
+    };
     let sandbox = project();
     let noise: Vec<u8> = (0..2_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
     let mut root = small_root();
@@ -139,7 +153,7 @@ fn a_pull_says_what_of_an_environment_is_nowhere() {
 
 #[test]
 fn an_index_leads_to_the_image_for_this_machine() {
-    let Some(hub) = Hub::start("an_index_leads_to_the_image_for_this_machine", None) else { return };
+    let Some(hub) = Hub::start("an_index_leads_to_the_image_for_this_machine", Access::Everybody) else { return };
     let sandbox = project();
     let own = [Layer::gzip(&small_root())];
     let layout = Layout::empty(sandbox.beside("index"));
@@ -173,7 +187,9 @@ fn an_index_leads_to_the_image_for_this_machine() {
 
 #[test]
 fn a_registry_that_wants_to_know_who_asks_is_told() {
-    let Some(hub) = Hub::start("a_registry_that_wants_to_know_who_asks_is_told", Some(SECRETS)) else { return };
+    let Some(hub) = Hub::start("a_registry_that_wants_to_know_who_asks_is_told", Access::Known(SECRETS)) else {
+        return;
+    };
     let sandbox = project();
     let (layout, _) = Layout::with(sandbox.beside("layout"), &[Layer::gzip(&small_root())]);
     hub.push(&layout, "closed:1");
@@ -214,7 +230,7 @@ fn a_registry_that_wants_to_know_who_asks_is_told() {
 
 #[test]
 fn what_a_registry_does_not_have_is_named() {
-    let Some(hub) = Hub::start("what_a_registry_does_not_have_is_named", None) else { return };
+    let Some(hub) = Hub::start("what_a_registry_does_not_have_is_named", Access::Everybody) else { return };
     let sandbox = project();
     let told = sandbox.pv(&["env", "add", &format!("{}/nothing:1", hub.host())]);
     let expected = format!(

@@ -1,5 +1,7 @@
 //! Steps that run in an image, by `pv` itself.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::make::{Layer, Layout, Member, directory, file, program, symlink};
@@ -49,6 +51,7 @@ pub(super) fn add(sandbox: &Sandbox, model: &str, test: &str) -> Option<String> 
     Some(image)
 }
 
+/// Returns each step with its verdict.
 pub(super) fn verdicts(run: &Value) -> Vec<(String, String)> {
     let text = |step: &Value, key: &str| step[key].as_str().unwrap_or_default().to_owned();
     run["steps"].as_array().unwrap().iter().map(|step| (text(step, "step"), text(step, "verdict"))).collect()
@@ -143,6 +146,43 @@ fn the_same_files_come_out_on_another_machine_when_nothing_is_left_of_where_the_
 /// A user that nobody else is.
 const USER: &str = "61010";
 
+/// An ordinary user, to whom everything in a sandbox was given.
+pub(super) struct User {
+    pv: String,
+    cache: std::path::PathBuf,
+}
+
+impl User {
+    /// Gives everything in the sandbox to the user; only root can.
+    pub(super) fn given(sandbox: &Sandbox, test: &str) -> Option<Self> {
+        let all = beside(sandbox, "");
+        let user = Self { pv: beside(sandbox, "pv"), cache: sandbox.beside("cache-of-user") };
+        let give = format!("cp \"$0\" '{all}/pv' && chown -R {USER}:{USER} '{all}' && chmod 755 '{all}'");
+        let given =
+            sandbox.command_in(&sandbox.path("."), "sh").args(["-ec", &give, env!("CARGO_BIN_EXE_pv")]).output();
+        let given = given.map_err(|error| error.to_string()).and_then(|done| {
+            let tried = user.command(sandbox, &["git", "status"]).output().map_err(|error| error.to_string())?;
+            let why = [sandbox.tell(&done), sandbox.tell(&tried)].concat();
+            if done.status.success() && tried.status.success() { Ok(user) } else { Err(why) }
+        });
+        needs(test, "root, and another user", given)
+    }
+
+    fn command(&self, sandbox: &Sandbox, words: &[&str]) -> Command {
+        let mut command = sandbox.command_in(&sandbox.path("."), "setpriv");
+        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]).args(words);
+        command.env("XDG_CACHE_HOME", &self.cache);
+        command
+    }
+
+    /// Returns the answer of a command of the user that must succeed.
+    pub(super) fn told(&self, sandbox: &Sandbox, arguments: &[&str]) -> Value {
+        let output = self.command(sandbox, &[&[self.pv.as_str(), "--json"], arguments].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", sandbox.tell(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
 #[test]
 fn an_ordinary_user_is_in_the_image_who_it_asks_for_and_makes_the_same() {
     let test = "an_ordinary_user_is_in_the_image_who_it_asks_for_and_makes_the_same";
@@ -152,23 +192,8 @@ fn an_ordinary_user_is_in_the_image_who_it_asks_for_and_makes_the_same() {
     }
     sandbox.commit("image");
     let own = told(&sandbox, &["run"]);
-    let all = beside(&sandbox, "");
-    let give = format!("cp \"$0\" '{all}/pv' && chown -R {USER}:{USER} '{all}' && chmod 755 '{all}'");
-    let as_user = |words: &[&str]| {
-        let mut command = sandbox.command_in(&sandbox.path("."), "setpriv");
-        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]).args(words);
-        command.env("XDG_CACHE_HOME", sandbox.beside("cache-of-user")).output()
-    };
-    let given = sandbox.command_in(&sandbox.path("."), "sh").args(["-ec", &give, env!("CARGO_BIN_EXE_pv")]).output();
-    let given = given.map_err(|error| error.to_string()).and_then(|done| {
-        let tried = as_user(&["git", "status"]).map_err(|error| error.to_string())?;
-        let why = [sandbox.tell(&done), sandbox.tell(&tried)].concat();
-        if done.status.success() && tried.status.success() { Ok(()) } else { Err(why) }
-    });
-    let Some(()) = needs(test, "root, and another user", given) else { return };
-    let output = as_user(&[&beside(&sandbox, "pv"), "--json", "run", "--again"]).unwrap();
-    assert!(output.status.success(), "{}", sandbox.tell(&output));
-    let run: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let Some(user) = User::given(&sandbox, test) else { return };
+    let run = user.told(&sandbox, &["run", "--again"]);
     assert_eq!(verdicts(&run), of(&[("fit", "ran"), ("report", "ran")]));
     assert_eq!(sandbox.read("out.txt"), "one\n3\nin\n1000\nimage /pv/home\n");
     assert_eq!(run["steps"][0]["outputs"][0]["digest"], own["steps"][0]["outputs"][0]["digest"]);
@@ -182,4 +207,53 @@ fn an_image_that_is_not_pinned_is_told_with_the_way_to_pin_it() {
     let (answer, code) = sandbox.json(&["run"]);
     assert_ne!(code, 0, "{answer}");
     assert!(answer["hint"].as_str().unwrap().contains("pv env add"), "{answer}");
+}
+
+/// Podman needs to be told that it may not do here what it does elsewhere.
+const PODMAN: &str = "\
+[containers]
+default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
+[engine]
+runtime = \"runc\"
+cgroup_manager = \"cgroupfs\"
+events_logger = \"file\"
+";
+
+/// Podman, where it can run anything at all.
+pub(super) struct Podman;
+
+impl Podman {
+    /// Tries it. Where it cannot run anything, as in some containers, nothing can be said of what it would make.
+    #[expect(clippy::print_stderr, reason = "what a machine cannot show must be said aloud")]
+    pub(super) fn find(sandbox: &Sandbox, test: &str) -> Option<Self> {
+        std::fs::write(sandbox.beside("containers.conf"), PODMAN).unwrap();
+        let script = "tar -cf - -C / etc/hostname | podman import - localhost/pv/probe; podman run --rm --network none localhost/pv/probe /nothing";
+        let probe = Self::here(sandbox, sandbox.command_in(&sandbox.path("."), "sh").args(["-ec", script])).output();
+        let said = sandbox.tell(&probe.unwrap());
+        // That nothing of this name is in it is what a runtime says that works.
+        let works = said.contains("/nothing");
+        if !works {
+            eprintln!("NOT TESTED: {test}: podman cannot run anything here: {said}");
+        }
+        works.then_some(Self)
+    }
+
+    fn here<'c>(sandbox: &Sandbox, command: &'c mut Command) -> &'c mut Command {
+        command.env("CONTAINERS_CONF", sandbox.beside("containers.conf")).env("STORAGE_DRIVER", "overlay")
+    }
+
+    /// Lets the definition's images be run by podman.
+    pub(super) fn switch_to(&self, sandbox: &Sandbox) {
+        let pipeline = sandbox.read(".pipeline/pipeline.yaml");
+        assert!(pipeline.contains("\"}"), "{pipeline}");
+        sandbox.write(".pipeline/pipeline.yaml", pipeline.replacen("\"}", "\", runtime: podman}", 1));
+    }
+
+    /// Returns the answer of a command that must succeed, and whatever it leads podman to.
+    pub(super) fn told(&self, sandbox: &Sandbox, arguments: &[&str]) -> Value {
+        let mut command = sandbox.pv_command(&[&["--json"], arguments].concat());
+        let output = Self::here(sandbox, &mut command).output().unwrap();
+        assert!(output.status.success(), "{}", sandbox.tell(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
 }
