@@ -6,6 +6,7 @@
 //! but for the words.
 
 mod array;
+mod arrow;
 mod bytes;
 mod config;
 mod csv;
@@ -108,6 +109,10 @@ fn binaries(report: &mut Report, name: &str, old: &[u8], new: &[u8]) -> Option<&
     if both(parquet::is_it) {
         parquet::compare(report, old, new)?;
         return Some("parquet");
+    }
+    if both(arrow::is_it) {
+        arrow::compare(report, old, new)?;
+        return Some("arrow");
     }
     if both(image::is_png) {
         image::compare_png(report, old, new)?;

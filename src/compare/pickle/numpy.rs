@@ -151,7 +151,7 @@ impl Picture<'_> {
 }
 
 /// Returns a storage as an array of one dimension.
-pub(super) fn array_of<'a>(kind: Type, data: &'a [u8]) -> Option<Array<'a>> {
+pub(super) fn array_of(kind: Type, data: &[u8]) -> Option<Array<'_>> {
     let count = data.len() / kind.bytes()?;
     Some(Array { kind, shape: vec![count as u64], is_fortran: false, data })
 }
