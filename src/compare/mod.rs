@@ -6,15 +6,19 @@
 //! but for the words.
 
 mod array;
+mod arrow;
 mod bytes;
 mod config;
 mod csv;
+mod image;
 mod json;
 mod literal;
 mod npy;
 mod number;
 mod outputs;
 mod packed;
+mod parquet;
+mod pickle;
 mod precision;
 mod report;
 mod safetensors;
@@ -23,6 +27,7 @@ mod sqlite;
 mod table;
 mod tar;
 mod text;
+mod torch;
 mod tree;
 mod zip;
 
@@ -82,7 +87,11 @@ fn binaries(report: &mut Report, name: &str, old: &[u8], new: &[u8]) -> Option<&
         return Some(method.word());
     }
     if both(zip::is_it) {
-        packed::compare_members(report, &zip::members(old)?, &zip::members(new)?);
+        let (old, new) = (zip::members(old)?, zip::members(new)?);
+        if torch::compare(report, &old, &new).is_some() {
+            return Some("torch");
+        }
+        packed::compare_members(report, &old, &new);
         return Some("zip");
     }
     if both(tar::is_it) {
@@ -90,8 +99,28 @@ fn binaries(report: &mut Report, name: &str, old: &[u8], new: &[u8]) -> Option<&
         return Some("tar");
     }
     if both(npy::is_it) {
-        array::compare(report, &npy::read(old)?, &npy::read(new)?)?;
+        npy::compare(report, old, new)?;
         return Some("npy");
+    }
+    if both(pickle::is_it) {
+        pickle::compare(report, old, new)?;
+        return Some("pickle");
+    }
+    if both(parquet::is_it) {
+        parquet::compare(report, old, new)?;
+        return Some("parquet");
+    }
+    if both(arrow::is_it) {
+        arrow::compare(report, old, new)?;
+        return Some("arrow");
+    }
+    if both(image::is_png) {
+        image::compare_png(report, old, new)?;
+        return Some("png");
+    }
+    if both(image::is_jpeg) {
+        image::compare_jpeg(report, old, new)?;
+        return Some("jpeg");
     }
     if both(sqlite::is_it) {
         sqlite::compare(report, old, new)?;
@@ -102,6 +131,14 @@ fn binaries(report: &mut Report, name: &str, old: &[u8], new: &[u8]) -> Option<&
         return Some("safetensors");
     }
     None
+}
+
+/// Returns what the decoder of somebody else makes of bytes that may be anything; `None` if it fails, in whatever way.
+///
+/// Such decoders promise errors for damaged files, and now and then one stops with a panic instead. That is no reason to
+/// leave the user without an answer.
+fn foreign<T>(decode: impl FnOnce() -> Option<T>) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).ok().flatten()
 }
 
 /// Compares two texts by what the name says, or by what they look like.

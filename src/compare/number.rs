@@ -148,6 +148,17 @@ mod tests {
         assert_eq!(Difference::of(-f64::from_bits(1), f64::from_bits(1), Double).ulps, 2);
         let next = f32::from_bits(0.1_f32.to_bits() + 1);
         assert_eq!(Difference::of(0.1_f32.into(), next.into(), Precision::Single).ulps, 1);
+        // The smallest of 16 bits, the smallest with all digits, and one.
+        let smallest = 2_f64.powi(-24);
+        for (old, new, ulps) in [
+            (smallest, -smallest, 2),
+            (2_f64.powi(-14), 0.0, 1024),
+            (1.0, 0.0, 15 << 10),
+            (1.0, 1.0 + 2_f64.powi(-10), 1),
+        ] {
+            assert_eq!(Difference::of(old, new, Precision::Half).ulps, ulps, "{old} {new}");
+        }
+        assert_eq!(Difference::of(1.0, 1.0 + 2_f64.powi(-7), Precision::Brain).ulps, 1);
     }
 
     #[test]

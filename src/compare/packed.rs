@@ -165,11 +165,9 @@ fn place((name, before): &Key<'_>) -> String {
 }
 
 fn describe(member: &Member<'_>) -> String {
-    match (member.about.as_str(), member.method) {
-        ("", Method::Stored) => format!("{} bytes", member.content.len()),
-        ("", _) => format!("{} bytes packed", member.content.len()),
-        (about, _) => about.to_owned(),
-    }
+    let packed = if member.method == Method::Stored { "" } else { " packed" };
+    let size = format!("{} bytes{packed}", member.content.len());
+    if member.about.is_empty() { size } else { format!("{}, {size}", member.about) }
 }
 
 fn members(report: &mut Report, key: &Key<'_>, old: &Member<'_>, new: &Member<'_>) {
@@ -202,4 +200,59 @@ fn members(report: &mut Report, key: &Key<'_>, old: &Member<'_>, new: &Member<'_
 /// Returns the name of a member as text; names in archives may be any bytes.
 pub(super) fn name_of(bytes: &[u8]) -> String {
     text::read(bytes).map_or_else(|| crate::path::escape(bytes).into_owned(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::compare::compare_bytes;
+    use crate::pipeline::{Level, Tolerance};
+
+    fn gzip(content: &[u8], level: u32) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn compared(budget_bytes: u64, old: &[u8], new: &[u8]) -> crate::compare::Comparison {
+        let mut report = Report::new(Tolerance::default(), budget_bytes);
+        let format = compare(&mut report, "x.gz", old, new);
+        report.finish("x.gz", format)
+    }
+
+    #[test]
+    fn what_would_become_too_much_is_not_unpacked() {
+        let content = vec![b'x'; 100_000];
+        let (old, new) = (gzip(&content, 1), gzip(&content, 9));
+        assert!(old != new && old.len() < 2000, "{} bytes", old.len());
+        assert_eq!(compared(100_000, &old, &new).level, Level::Canonical);
+        let bomb = compared(99_999, &old, &new);
+        assert_eq!((bomb.level, bomb.format), (Level::Different, "bytes"));
+        assert!(bomb.note.as_deref().unwrap().starts_with("too large to unpack; "), "{bomb}");
+    }
+
+    #[test]
+    fn what_is_packed_in_itself_many_times_has_an_end() {
+        let nested = |content: &[u8], level| (0..20).fold(content.to_owned(), |inner, _| gzip(&inner, level));
+        let (old, new) = (nested(b"text", 1), nested(b"other", 1));
+        assert_eq!(compare_bytes("x.gz", &old, &new).level, Level::Different);
+    }
+
+    #[test]
+    fn zlib_and_zstd_are_unpacked_too() {
+        let zlib = |level| {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(level));
+            encoder.write_all(&[7; 1000]).unwrap();
+            encoder.finish().unwrap()
+        };
+        let comparison = compare_bytes("x.z", &zlib(1), &zlib(9));
+        assert_eq!((comparison.level, comparison.format), (Level::Canonical, "zlib"));
+        let zstd = |level| zstd::encode_all(&b"a,b\n1,2\n1,2\n1,2\n1,2\n1,2\n".repeat(50)[..], level).unwrap();
+        let (old, new) = (zstd(1), zstd(19));
+        assert_ne!(old, new);
+        let comparison = compare_bytes("x.csv.zst", &old, &new);
+        assert_eq!((comparison.level, comparison.format), (Level::Canonical, "zstd"));
+    }
 }

@@ -33,18 +33,28 @@ impl Precision {
         match self {
             Self::Whole => 0,
             Self::Double => ordered(old.to_bits(), 63).abs_diff(ordered(new.to_bits(), 63)),
-            Self::Single | Self::Half | Self::Brain => {
+            Self::Single | Self::Brain => {
                 let place = |value: f64| ordered(u64::from((value as f32).to_bits()), 31);
                 // A number with fewer digits is one with more that ends in zeros.
-                let dropped = match self {
-                    Self::Half => 13,
-                    Self::Brain => 16,
-                    _ => 0,
-                };
-                place(old).abs_diff(place(new)) >> dropped
+                place(old).abs_diff(place(new)) >> if self == Self::Brain { 16 } else { 0 }
             }
+            Self::Half => half_place(old).abs_diff(half_place(new)),
         }
     }
+}
+
+/// Returns at which place a number with 16 bits stands among all of those.
+#[expect(clippy::cast_possible_truncation, reason = "there are 65,536 of them")]
+fn half_place(value: f64) -> i64 {
+    let bits = (value.abs() as f32).to_bits();
+    let exponent = i64::from(bits >> 23) - 127;
+    let place = if exponent < -14 {
+        // Below the smallest exponent they stand at equal distances.
+        (value.abs() * 2_f64.powi(24)) as i64
+    } else {
+        (exponent + 15) << 10 | i64::from(bits >> 13 & 0x3ff)
+    };
+    if value < 0.0 { -place } else { place }
 }
 
 /// Returns the bits of a float, whose sign is at `sign`, as a number that grows as the float does.

@@ -13,6 +13,8 @@ use crate::pipeline::{Level, Tolerance};
 pub const FINDINGS_MAX: usize = 20;
 /// More than so many say nothing to people.
 const ULPS_TOLD_MAX: u64 = 1_000_000;
+/// So many characters of a place are told.
+const PLACE_MAX_CHARS: usize = 200;
 /// So many characters of a value are told.
 const SHOWN_MAX_CHARS: usize = 72;
 
@@ -288,6 +290,16 @@ impl Report {
         }
     }
 
+    /// Notes two numbers that differ, at the place of the last ones.
+    pub(super) fn number_at_same_place(&mut self, difference: Difference) {
+        let count = self.count;
+        let told = (self.beyond.len(), self.within.len());
+        self.number(difference, || Finding::of("", None, None));
+        self.beyond.truncate(told.0);
+        self.within.truncate(told.1);
+        self.count = count;
+    }
+
     /// Calls `compare` with every place that it tells of put behind `place`.
     pub(super) fn inside<T>(&mut self, place: String, compare: impl FnOnce(&mut Self) -> T) -> T {
         self.inside.push(place);
@@ -313,7 +325,8 @@ impl Report {
 
     fn placed(&self, place: String) -> String {
         let parts = self.inside.iter().map(String::as_str).chain([place.as_str()]);
-        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+        // Names in files may be anything.
+        fit(&parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", "), PLACE_MAX_CHARS)
     }
 
     fn at(&self, finding: Finding) -> Finding {
@@ -345,17 +358,21 @@ impl Finding {
     }
 }
 
-/// Returns `text` on one line, fit for a terminal, and not too long.
+/// Returns a value on one line, fit for a terminal, and not too long.
 pub(super) fn shown(text: &str) -> String {
+    if text.is_empty() { "\"\"".to_owned() } else { fit(text, SHOWN_MAX_CHARS) }
+}
+
+fn fit(text: &str, max: usize) -> String {
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {
-        if count == SHOWN_MAX_CHARS {
+        if count == max {
             out.push('…');
             break;
         }
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
     }
-    if out.is_empty() { "\"\"".to_owned() } else { out }
+    out
 }
 
 /// Returns the first bytes as hexadecimal digits.

@@ -170,12 +170,14 @@ impl Cell<'_> {
             Self::Null | Self::Text(_) | Self::Bytes(_) => None,
         };
         match (self, other) {
-            (Self::Float(old, precision), Self::Float(new, _)) => Some(Difference::of(*old, *new, *precision)),
+            (Self::Float(old, precision), Self::Float(new, other)) if precision == other => {
+                Some(Difference::of(*old, *new, *precision))
+            }
             _ => Some(value(self)?.difference(value(other)?)),
         }
     }
 
-    fn spelled(&self) -> String {
+    pub(super) fn spelled(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
             Self::Whole(whole) => whole.to_string(),
@@ -215,4 +217,17 @@ fn missing<R: Ord>(rows: &[R], others: &[R]) -> Vec<usize> {
     }
     missing.sort_unstable();
     missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::Precision::{Half, Single};
+
+    /// Which side's precision counted, decided about the answer: it was another if the sides were swapped.
+    #[test]
+    fn numbers_of_two_precisions_are_as_far_apart_both_ways() {
+        let (old, new) = (Cell::Float(1.5, Half), Cell::Float(1.6, Single));
+        assert_eq!(old.difference(&new), new.difference(&old));
+    }
 }

@@ -99,11 +99,10 @@ fn until_zero(bytes: &[u8]) -> &[u8] {
 /// A number in octal digits, or if it does not fit in base 256.
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
-        let (upper, lower) = field.split_at(field.len() - 8);
-        let is_small = upper[0] == 0x80 && upper[1..].iter().all(|byte| *byte == 0);
-        // A field of eight bytes has its mark in the first of them.
-        let lower = u64::from_be_bytes(lower.try_into().ok()?);
-        return if upper.is_empty() { Some(lower & !(0x80 << 56)) } else { is_small.then_some(lower) };
+        // Base 256 behind the mark, the least significant byte last. No file has more than 2^64 bytes.
+        let (first, rest) = field.split_first()?;
+        let is_small = *first == 0x80 && rest.iter().rev().skip(8).all(|byte| *byte == 0);
+        return is_small.then(|| rest.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
     }
     let digits = std::str::from_utf8(until_zero(field)).ok()?.trim();
     if digits.is_empty() { Some(0) } else { u64::from_str_radix(digits, 8).ok() }
@@ -113,4 +112,21 @@ fn is_header(header: &[u8]) -> bool {
     let sum: u64 =
         header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) }).sum();
     number(&header[148..156]) == Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A field of eight bytes with a number in base 256 used to stop the program, whoever had written it.
+    #[test]
+    fn numbers_are_octal_digits_or_bytes_behind_a_mark() {
+        assert_eq!(number(b"0000644\0"), Some(0o644));
+        assert_eq!(number(b"        "), Some(0));
+        assert_eq!(number(b"12345678"), None);
+        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 5]), Some(261));
+        assert_eq!(number(&[0x80, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]), Some(2 << 56));
+        assert_eq!(number(&[0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(number(&[0xff; 8]), None);
+    }
 }

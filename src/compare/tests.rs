@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::disk;
 
 /// What is told of two files, with the level in front.
 fn told(name: &str, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) -> String {
@@ -209,6 +210,50 @@ fn the_json_of_a_comparison_has_every_key() {
     "#);
 }
 
+/// Pairs of files that real libraries wrote: what has changed in them, the ending, and both.
+fn fixtures() -> Vec<(String, String, Vec<u8>, Vec<u8>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/compare");
+    let mut pairs = Vec::new();
+    for path in disk::walk(&root).map(|entry| entry.unwrap().0) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let Some(ending) = name.strip_prefix("old.") else { continue };
+        let case = path.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        let read = |path: &Path| disk::read_if_there(path).unwrap().unwrap();
+        let new = read(&path.with_file_name(format!("new.{ending}")));
+        pairs.push((case.to_owned(), ending.to_owned(), read(&path), new));
+    }
+    pairs.sort();
+    assert!(pairs.len() > 40, "{} pairs", pairs.len());
+    pairs
+}
+
+#[test]
+fn files_that_real_libraries_wrote_are_told_by_what_is_in_them() {
+    let (mut all, mut wrong) = (String::new(), String::new());
+    for (case, ending, old, new) in fixtures() {
+        let name = format!("{case}.{ending}");
+        let comparison = compare_bytes(&name, &old, &new);
+        let expected = match case.as_str() {
+            "canonical" | "set" | "byte-order" => Level::Canonical,
+            "last-bit" => Level::Close,
+            _ => Level::Different,
+        };
+        let ulps = comparison.errors.as_ref().map(|errors| errors.max_ulps);
+        if comparison.level != expected || expected == Level::Close && ulps != Some(1) {
+            wrong += &format!("{name}: {} as {}, {ulps:?} ulps\n{comparison}\n", comparison.level, comparison.format);
+        }
+        let back = compare_bytes(&name, &new, &old);
+        assert_eq!(
+            (back.level, back.format, &back.errors),
+            (comparison.level, comparison.format, &comparison.errors),
+            "{back}"
+        );
+        all += &format!("{} as {}\n{comparison}\n\n", comparison.level, comparison.format);
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    insta::assert_snapshot!(all);
+}
+
 fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let texts = [
         ("a.json", "{\"a\": [1, 2.5, \"x\", null, {\"b\": NaN}], \"c\": \"2023-11-14T22:13:20\"}"),
@@ -281,5 +326,23 @@ proptest! {
         prop_assert!(there.level != Level::Different || !there.findings.is_empty(), "{:?}", there);
         prop_assert!(!there.to_string().chars().any(|c| c.is_control() && c != '\n'), "{:?}", there);
         prop_assert_eq!(compare_bytes(name, &old, &old).level, Level::Identical);
+    }
+
+    #[test]
+    fn damaged_files_have_an_answer_that_is_the_same_both_ways(
+        which in any::<prop::sample::Index>(),
+        side in any::<bool>(),
+        changes in proptest::collection::vec(any_change(), 1..4),
+    ) {
+        let fixtures = fixtures();
+        let (_, ending, old, new) = which.get(&fixtures);
+        let (mut old, mut new) = (old.clone(), new.clone());
+        changes.iter().for_each(|change| change.apply(if side { &mut old } else { &mut new }));
+        let name = format!("x.{ending}");
+        let (there, back) = (compare_bytes(&name, &old, &new), compare_bytes(&name, &new, &old));
+        prop_assert_eq!((there.level, there.format, &there.errors), (back.level, back.format, &back.errors), "{}\n{}", there, back);
+        prop_assert_eq!(there.level == Level::Identical, old == new);
+        prop_assert!(there.level != Level::Different || !there.findings.is_empty(), "{:?}", there);
+        prop_assert!(!there.to_string().chars().any(|c| c.is_control() && c != '\n'), "{:?}", there);
     }
 }

@@ -35,7 +35,7 @@ const FLOORS: [(&str, u8); 25] = [
 /// Each dependency that only one room may use, and that room. Two have the system's bare calls: what is locked on a disk
 /// is no matter of who executes commands. What is compressed is read in three: what is stored here, what comes as an image and what a
 /// step has written have nothing else in common.
-const DOORS: [(&str, &str); 29] = [
+const DOORS: [(&str, &str); 35] = [
     ("libc", "exec|disk"),
     ("blake3", "hash"),
     ("walkdir", "disk"),
@@ -45,6 +45,12 @@ const DOORS: [(&str, &str); 29] = [
     ("sha2", "environment"),
     ("rusqlite", "compare"),
     ("toml", "compare"),
+    ("parquet", "compare"),
+    ("arrow_array", "compare"),
+    ("arrow_ipc", "compare"),
+    ("arrow_schema", "compare"),
+    ("png", "compare"),
+    ("zune_jpeg", "compare"),
     ("jiff", "host"),
     ("serde_yaml", "yaml"),
     ("serde_saphyr", "yaml"),

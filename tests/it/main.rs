@@ -9,6 +9,7 @@ mod bad_input;
 mod checkout;
 mod choose;
 mod cloud;
+mod compare;
 mod damaged_records;
 mod data;
 mod depends;

@@ -1,0 +1,326 @@
+//! Where the pictures of two pickles differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::number::{Difference, Spelled};
+use super::super::report::{Finding, Report, hex};
+use super::super::{array, compare as compare_bytes};
+use super::{Id, Made, Node, Picture, Storages, numpy};
+
+/// So many pairs of things are compared.
+const PAIRS_MAX: usize = 16_000_000;
+/// How deep a key of a map, or an item of a set, may be nested to be told apart from others.
+const KEY_DEPTH_MAX: usize = 6;
+/// A longer key is not told apart.
+const KEY_MAX_BYTES: usize = 4096;
+/// How deep a place is told.
+const PLACE_MAX: usize = 24;
+
+type Side<'a> = (&'a Picture<'a>, &'a Storages<'a>);
+
+/// Compares two pictures; `None` if they are too large to be compared.
+pub(super) fn compare(report: &mut Report, old: Side<'_>, new: Side<'_>) -> Option<()> {
+    if old.0.roots.len() != new.0.roots.len() {
+        let count = |side: &Side<'_>| Some(format!("{} pickles", side.0.roots.len()));
+        report.differ(|| Finding::of("length", count(&old), count(&new)));
+        return Some(());
+    }
+    let mut walk = Walk { old, new, places: Vec::new(), open: Vec::new(), seen: BTreeSet::new() };
+    let is_single = old.0.roots.len() == 1;
+    for (index, (old, new)) in old.0.roots.iter().zip(&new.0.roots).enumerate().rev() {
+        walk.push(None, if is_single { String::new() } else { format!("[{index}]") }, *old, *new);
+    }
+    while let Some((place, old, new)) = walk.open.pop() {
+        if walk.seen.insert((old, new)) {
+            if walk.seen.len() > PAIRS_MAX {
+                return None;
+            }
+            walk.pair(report, place, old, new);
+        }
+    }
+    Some(())
+}
+
+struct Walk<'a> {
+    old: Side<'a>,
+    new: Side<'a>,
+    /// The last part of each place, and the place that it is a part of.
+    places: Vec<(Option<usize>, String)>,
+    /// What is still to be compared, the next at the end.
+    open: Vec<(usize, Id, Id)>,
+    seen: BTreeSet<(Id, Id)>,
+}
+
+impl Walk<'_> {
+    fn push(&mut self, above: Option<usize>, part: String, old: Id, new: Id) {
+        self.places.push((above, part));
+        self.open.push((self.places.len() - 1, old, new));
+    }
+
+    fn place(&self, place: usize) -> String {
+        let mut parts = Vec::new();
+        let mut next = Some(place);
+        while let Some(at) = next.filter(|_| parts.len() < PLACE_MAX) {
+            let (above, part) = &self.places[at];
+            parts.push(part.as_str());
+            next = *above;
+        }
+        parts.push("$");
+        parts.reverse();
+        parts.concat()
+    }
+
+    fn pair(&mut self, report: &mut Report, place: usize, old: Id, new: Id) {
+        if self.arrays(report, place, old, new) || self.storages(report, place, old, new) {
+            return;
+        }
+        let (before, after) = (&self.old.0.nodes[old], &self.new.0.nodes[new]);
+        match (before, after) {
+            (Node::List(a), Node::List(b)) | (Node::Tuple(a), Node::Tuple(b)) => {
+                let (a, b) = (a.clone(), b.clone());
+                self.sequences(report, place, "", &a, &b);
+            }
+            (Node::Set(a), Node::Set(b)) => {
+                let (a, b) = (a.clone(), b.clone());
+                self.sets(report, place, &a, &b);
+            }
+            (Node::Map(a), Node::Map(b)) => {
+                let (a, b) = (a.clone(), b.clone());
+                self.maps(report, place, &a, &b);
+            }
+            (Node::Made(a), Node::Made(b)) => {
+                let (a, b) = (a.clone(), b.clone());
+                self.things(report, place, &a, &b);
+            }
+            (Node::Elsewhere(a), Node::Elsewhere(b)) => self.push(Some(place), String::new(), *a, *b),
+            _ => self.leaves(report, place, before, after),
+        }
+    }
+
+    /// Compares two arrays, if both are.
+    fn arrays(&self, report: &mut Report, place: usize, old: Id, new: Id) -> bool {
+        match (self.old.0.array(old), self.new.0.array(new)) {
+            (Some(old), Some(new)) => {
+                // Their elements are there, or they would be none.
+                report.inside(self.place(place), |report| array::compare(report, &old, &new)).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Compares what is kept beside, if both are tensors.
+    fn storages(&self, report: &mut Report, place: usize, old: Id, new: Id) -> bool {
+        let (Some((old_key, old_kind)), Some((new_key, new_kind))) = (self.old.0.storage(old), self.new.0.storage(new))
+        else {
+            return false;
+        };
+        let (Some(old), Some(new)) = (self.old.1.get(old_key), self.new.1.get(new_key)) else { return false };
+        let (Some(old), Some(new)) = (numpy::array_of(old_kind, old), numpy::array_of(new_kind, new)) else {
+            return false;
+        };
+        report.inside(self.place(place), |report| array::compare(report, &old, &new)).is_some()
+    }
+
+    fn leaves(&self, report: &mut Report, place: usize, old: &Node<'_>, new: &Node<'_>) {
+        match (old, new) {
+            (Node::None, Node::None) => {}
+            (Node::Float(a), Node::Float(b)) => {
+                let finding = || Finding::of_texts(self.place(place), &format!("{a:?}"), &format!("{b:?}"));
+                if a.to_bits() == b.to_bits() {
+                    report.same_numbers(1);
+                } else {
+                    report.number(Spelled::Float(*a).difference(Spelled::Float(*b)), finding);
+                }
+            }
+            (Node::Whole(a), Node::Whole(b)) if a == b => report.same_numbers(1),
+            (Node::Whole(a), Node::Whole(b)) => {
+                let finding = || Finding::of_texts(self.place(place), &a.to_string(), &b.to_string());
+                report.number(Difference::whole(*a, *b), finding);
+            }
+            (Node::Bool(a), Node::Bool(b)) if a == b => {}
+            (Node::Large(a), Node::Large(b)) if a == b => {}
+            (Node::Text(a), Node::Text(b)) if a == b => {}
+            (Node::Global(a), Node::Global(b)) if a == b => {}
+            (Node::Bytes(a), Node::Bytes(b)) => {
+                if a != b {
+                    report.inside(self.place(place), |report| compare_bytes(report, "", a, b));
+                }
+            }
+            (Node::Raw { data: a, .. }, Node::Raw { data: b, .. }) => {
+                if a != b {
+                    report.inside(self.place(place), |report| compare_bytes(report, "", a, b));
+                }
+            }
+            (old, new) => {
+                let told = |picture: &Picture<'_>, node: &Node<'_>| spelled(picture, node);
+                let (old, new) = (told(self.old.0, old), told(self.new.0, new));
+                report.differ(|| Finding::of_texts(self.place(place), &old, &new));
+            }
+        }
+    }
+
+    fn sequences(&mut self, report: &mut Report, place: usize, part: &str, old: &[Id], new: &[Id]) {
+        if old.len() != new.len() {
+            let count = |items: &[Id]| Some(format!("{} items", items.len()));
+            report.differ(|| Finding::of(self.place(place) + part, count(old), count(new)));
+        }
+        for (index, (old, new)) in old.iter().zip(new).enumerate().rev() {
+            self.push(Some(place), format!("{part}[{index}]"), *old, *new);
+        }
+    }
+
+    fn sets(&mut self, report: &mut Report, place: usize, old: &[Id], new: &[Id]) {
+        let (Some(old_keys), Some(new_keys)) = (keys(self.old.0, old), keys(self.new.0, new)) else {
+            return self.sequences(report, place, "", old, new);
+        };
+        for key in old_keys.keys().filter(|key| !new_keys.contains_key(*key)) {
+            report.differ(|| Finding::of(self.place(place) + " item", Some(key.clone()), None));
+        }
+        for key in new_keys.keys().filter(|key| !old_keys.contains_key(*key)) {
+            report.differ(|| Finding::of(self.place(place) + " item", None, Some(key.clone())));
+        }
+    }
+
+    fn maps(&mut self, report: &mut Report, place: usize, old: &[(Id, Id)], new: &[(Id, Id)]) {
+        let names = |pairs: &[(Id, Id)]| pairs.iter().map(|(key, _)| *key).collect::<Vec<Id>>();
+        let (Some(old_keys), Some(new_keys)) = (keys(self.old.0, &names(old)), keys(self.new.0, &names(new))) else {
+            return self.pairs(report, place, old, new);
+        };
+        let mut both = Vec::new();
+        for (key, at) in &old_keys {
+            match new_keys.get(key) {
+                Some(other) => both.push((at, part_of(self.old.0, old[*at].0, key), old[*at].1, new[*other].1)),
+                None => {
+                    let value = spelled(self.old.0, &self.old.0.nodes[old[*at].1]);
+                    let part = part_of(self.old.0, old[*at].0, key);
+                    report.differ(|| Finding::of(self.place(place) + &part, Some(value), None));
+                }
+            }
+        }
+        for (key, at) in new_keys.iter().filter(|(key, _)| !old_keys.contains_key(*key)) {
+            let value = spelled(self.new.0, &self.new.0.nodes[new[*at].1]);
+            let part = part_of(self.new.0, new[*at].0, key);
+            report.differ(|| Finding::of(self.place(place) + &part, None, Some(value)));
+        }
+        both.sort_unstable_by_key(|(at, ..)| std::cmp::Reverse(**at));
+        for (_, part, old, new) in both {
+            self.push(Some(place), part, old, new);
+        }
+    }
+
+    /// Compares pairs in the order in which they are set.
+    fn pairs(&mut self, report: &mut Report, place: usize, old: &[(Id, Id)], new: &[(Id, Id)]) {
+        if old.len() != new.len() {
+            let count = |pairs: &[(Id, Id)]| Some(format!("{} items", pairs.len()));
+            report.differ(|| Finding::of(self.place(place), count(old), count(new)));
+        }
+        for (index, (old_pair, new_pair)) in old.iter().zip(new).enumerate().rev() {
+            let part = match key(self.old.0, old_pair.0, 0) {
+                Some(key) => part_of(self.old.0, old_pair.0, &key),
+                None => format!("[{index}]"),
+            };
+            self.push(Some(place), part.clone(), old_pair.1, new_pair.1);
+            self.push(Some(place), part + " key", old_pair.0, new_pair.0);
+        }
+    }
+
+    fn things(&mut self, report: &mut Report, place: usize, old: &Made, new: &Made) {
+        self.pairs(report, place, &old.pairs, &new.pairs);
+        self.sequences(report, place, "", &old.items, &new.items);
+        if old.states.len() == new.states.len() {
+            for (old, new) in old.states.iter().zip(&new.states) {
+                self.push(Some(place), String::new(), *old, *new);
+            }
+        } else {
+            let count = |states: &[Id]| Some(format!("{} states", states.len()));
+            report.differ(|| Finding::of(self.place(place), count(&old.states), count(&new.states)));
+        }
+        if old.parts.len() == new.parts.len() {
+            for (index, (old, new)) in old.parts.iter().zip(&new.parts).enumerate().rev() {
+                let part = if index == 0 { " class" } else { "" };
+                self.push(Some(place), part.to_owned(), *old, *new);
+            }
+        } else {
+            let count = |parts: &[Id]| Some(format!("call of {} parts", parts.len()));
+            report.differ(|| Finding::of(self.place(place), count(&old.parts), count(&new.parts)));
+        }
+    }
+}
+
+/// Returns how a place goes on at a key of a map: names of attributes as such.
+fn part_of(picture: &Picture<'_>, key: Id, spelled: &str) -> String {
+    let is_name = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == '_') && !text.is_empty();
+    match picture.text(key) {
+        Some(text) if is_name(text) => format!(".{text}"),
+        _ => format!("[{spelled}]"),
+    }
+}
+
+/// Returns where each of some keys stands, by what it is; `None` if they cannot be told apart.
+fn keys(picture: &Picture<'_>, ids: &[Id]) -> Option<BTreeMap<String, usize>> {
+    let mut keys = BTreeMap::new();
+    for (index, id) in ids.iter().enumerate() {
+        if keys.insert(key(picture, *id, 0)?, index).is_some() {
+            return None;
+        }
+    }
+    Some(keys)
+}
+
+/// Returns a text that says what a simple thing is, another for each.
+fn key(picture: &Picture<'_>, id: Id, depth: usize) -> Option<String> {
+    if depth > KEY_DEPTH_MAX {
+        return None;
+    }
+    let text = match &picture.nodes[id] {
+        Node::None => "None".to_owned(),
+        Node::Bool(value) => if *value { "True" } else { "False" }.to_owned(),
+        Node::Whole(value) => value.to_string(),
+        Node::Float(value) => format!("{value:?}"),
+        Node::Text(text) => format!("'{}'", text.escape_debug()),
+        Node::Bytes(bytes) => format!("b'{}'", hex(bytes, KEY_MAX_BYTES)),
+        Node::Global(name) => name.clone(),
+        Node::Tuple(items) => {
+            let mut keys = Vec::new();
+            for item in items {
+                keys.push(key(picture, *item, depth + 1)?);
+            }
+            format!("({})", keys.join(", "))
+        }
+        Node::Set(items) => {
+            let mut keys = Vec::new();
+            for item in items {
+                keys.push(key(picture, *item, depth + 1)?);
+            }
+            keys.sort_unstable();
+            format!("{{{}}}", keys.join(", "))
+        }
+        Node::Large(_) | Node::List(_) | Node::Map(_) | Node::Elsewhere(_) | Node::Made(_) | Node::Raw { .. } => {
+            return None;
+        }
+    };
+    (text.len() <= KEY_MAX_BYTES).then_some(text)
+}
+
+/// Returns a thing for people.
+fn spelled(picture: &Picture<'_>, node: &Node<'_>) -> String {
+    match node {
+        Node::None => "None".to_owned(),
+        Node::Bool(value) => if *value { "True" } else { "False" }.to_owned(),
+        Node::Whole(value) => value.to_string(),
+        Node::Large(bytes) | Node::Raw { data: bytes, .. } => hex(bytes, 16),
+        Node::Float(value) => format!("{value:?}"),
+        Node::Text(text) => text.clone().into_owned(),
+        Node::Bytes(bytes) => format!("{} bytes", bytes.len()),
+        Node::List(items) => format!("list of {} items", items.len()),
+        Node::Tuple(items) => format!("tuple of {} items", items.len()),
+        Node::Set(items) => format!("set of {} items", items.len()),
+        Node::Map(pairs) => format!("dict of {} items", pairs.len()),
+        Node::Global(name) => name.clone(),
+        Node::Elsewhere(_) => "something kept elsewhere".to_owned(),
+        Node::Made(made) => match picture.call(made) {
+            Some((name, _)) => format!("{name}(…)"),
+            None => "an object".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,191 @@
+//! Pickles: what they would build, without building it.
+//!
+//! A pickle is a program for a small machine with a stack. Here that machine makes a picture of what would come about:
+//! which things by which calls with which arguments. Nothing is called or imported. So the numbers of a memo, frames, and the
+//! version of the protocol make no difference, and a set may be written in any order.
+
+mod differ;
+mod machine;
+mod numpy;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::report::Report;
+
+/// The place of a node in [`Picture::nodes`].
+type Id = usize;
+
+/// What a pickle would build.
+#[derive(Debug)]
+struct Picture<'a> {
+    nodes: Vec<Node<'a>>,
+    /// What was built; more than one if several pickles stand behind each other.
+    roots: Vec<Id>,
+}
+
+/// A thing that would be built.
+#[derive(Clone, Debug)]
+enum Node<'a> {
+    None,
+    Bool(bool),
+    Whole(i128),
+    /// A whole number of more than 128 bits, the least significant byte first.
+    Large(&'a [u8]),
+    Float(f64),
+    Text(Cow<'a, str>),
+    Bytes(Cow<'a, [u8]>),
+    List(Vec<Id>),
+    Tuple(Vec<Id>),
+    Set(Vec<Id>),
+    Map(Vec<(Id, Id)>),
+    /// A class or a function, by module and name.
+    Global(String),
+    /// Something that is kept elsewhere, by what it is called there.
+    Elsewhere(Id),
+    /// Anything that comes about by a call.
+    Made(Made),
+    /// The elements of an array of joblib, which stand between instructions.
+    Raw {
+        wrapper: Made,
+        data: &'a [u8],
+    },
+}
+
+/// Something that comes about by a call, and what happens to it then.
+#[derive(Clone, Debug, Default)]
+struct Made {
+    /// What is called, and with what.
+    parts: Vec<Id>,
+    /// What it is given as its state.
+    states: Vec<Id>,
+    /// What is appended to it.
+    items: Vec<Id>,
+    /// What is set in it.
+    pairs: Vec<(Id, Id)>,
+}
+
+/// What is kept beside a pickle, by the name that the pickle has for it.
+pub(super) type Storages<'a> = BTreeMap<String, Cow<'a, [u8]>>;
+
+/// Returns whether bytes begin as a pickle does, of protocol 2 or later, and end as one.
+pub(super) fn is_it(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x80, 2..=5, .., b'.'])
+}
+
+/// Compares two pickles; `None` if one of them cannot be followed.
+pub(super) fn compare(report: &mut Report, old: &[u8], new: &[u8]) -> Option<()> {
+    compare_with(report, (old, &Storages::new()), (new, &Storages::new()))
+}
+
+/// Compares two pickles together with what is kept beside them.
+pub(super) fn compare_with(
+    report: &mut Report,
+    (old, old_storages): (&[u8], &Storages<'_>),
+    (new, new_storages): (&[u8], &Storages<'_>),
+) -> Option<()> {
+    let (old, new) = (machine::run(old)?, machine::run(new)?);
+    differ::compare(report, (&old, old_storages), (&new, new_storages))
+}
+
+impl Picture<'_> {
+    /// Returns the name of what is called to make this, and the arguments.
+    fn call(&self, made: &Made) -> Option<(&str, &[Id])> {
+        let Node::Global(name) = &self.nodes[*made.parts.first()?] else { return None };
+        let arguments = match made.parts.get(1).map(|id| &self.nodes[*id]) {
+            Some(Node::Tuple(arguments)) => arguments.as_slice(),
+            _ => &[],
+        };
+        Some((name, arguments))
+    }
+
+    fn bytes(&self, id: Id) -> Option<&[u8]> {
+        match &self.nodes[id] {
+            Node::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    fn text(&self, id: Id) -> Option<&str> {
+        match &self.nodes[id] {
+            Node::Text(text) => Some(text),
+            // Programs of Python 2 have texts that are bytes.
+            Node::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    fn whole(&self, id: Id) -> Option<i128> {
+        match &self.nodes[id] {
+            Node::Whole(whole) => Some(*whole),
+            Node::Bool(value) => Some((*value).into()),
+            _ => None,
+        }
+    }
+
+    fn items(&self, id: Id) -> Option<&[Id]> {
+        match &self.nodes[id] {
+            Node::Tuple(items) | Node::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// Returns what a map has under a text.
+    fn get(&self, map: Id, name: &str) -> Option<Id> {
+        let Node::Map(pairs) = &self.nodes[map] else { return None };
+        pairs.iter().rev().find(|(key, _)| self.text(*key) == Some(name)).map(|(_, value)| *value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::compare::compare_bytes;
+    use crate::pipeline::Level;
+
+    /// A list of twice the list before, and so on: few bytes that stand for more than any memory holds.
+    fn laughs(first: u8, levels: u8) -> Vec<u8> {
+        let mut bytes = vec![0x80, 2, b']', b'q', 0, b'K', first, b'a', b'0'];
+        for level in 1..levels {
+            bytes.extend([b']', b'q', level, b'(', b'h', level - 1, b'h', level - 1, b'e', b'0']);
+        }
+        bytes.extend([b'h', levels - 1, b'.']);
+        bytes
+    }
+
+    #[test]
+    fn what_is_said_once_is_compared_once() {
+        let comparison = compare_bytes("x.pkl", &laughs(1, 200), &laughs(2, 200));
+        assert_eq!((comparison.level, comparison.format, comparison.more), (Level::Different, "pickle", 0));
+        assert_eq!(comparison.findings.len(), 1, "{comparison}");
+    }
+
+    #[test]
+    fn a_thing_that_holds_itself_has_an_end() {
+        // x = [x, 1]
+        let own = |number| [&[0x80, 2, b']', b'q', 0, b'h', 0, b'a', b'K'][..], &[number, b'a', b'.']].concat();
+        assert_eq!(compare_bytes("x.pkl", &own(1), &own(1)).level, Level::Identical);
+        assert_eq!(compare_bytes("x.pkl", &own(1), &own(2)).level, Level::Different);
+    }
+
+    #[test]
+    fn an_instruction_to_do_harm_is_read_and_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let harm = |name: &str| {
+            let command = format!("touch {}", root.path().join(name).display());
+            let length = u8::try_from(command.len()).unwrap();
+            [b"\x80\x02cposix\nsystem\nU", &[length][..], command.as_bytes(), b"\x85R."].concat()
+        };
+        let comparison = compare_bytes("x.pkl", &harm("one"), &harm("two"));
+        assert_eq!((comparison.level, comparison.format), (Level::Different, "pickle"));
+        assert!(!root.path().join("one").exists() && !root.path().join("two").exists());
+    }
+
+    #[test]
+    fn memos_and_protocols_make_no_difference() {
+        // (1, "ab", "ab") with a text that is said twice, and with one that is remembered.
+        let twice = b"\x80\x02(K\x01X\x02\0\0\0abX\x02\0\0\0abt.";
+        let once = b"\x80\x04\x95\x0c\0\0\0\0\0\0\0K\x01\x8c\x02ab\x94h\0\x87\x94.";
+        let comparison = compare_bytes("x.pkl", twice, once);
+        assert_eq!((comparison.level, comparison.format), (Level::Canonical, "pickle"), "{comparison}");
+    }
+}
