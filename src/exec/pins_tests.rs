@@ -299,3 +299,29 @@ fn every_pin_at_once_lets_a_pipeline_of_tools_end_as_it_does_without() {
     let text = "seq 1000 | awk '{s += $1} END {print s}'; tar cf - /etc/passwd 2>/dev/null | tar tf -; sort -R < /etc/passwd | wc -l | tr -d ' ' > lines; test -s lines && echo lines";
     assert_eq!(printed(&all(), text), Bench::new().run(text).printed);
 }
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn programs_are_told_that_the_processor_has_no_random_bits_where_it_lets_us() {
+    if !can_pin() {
+        return;
+    }
+    let text = "#include <cpuid.h>\n#include <stdio.h>\n#include <unistd.h>\nint main(int count, char **words) {
+        unsigned a, b, c, d, seven = 0;
+        __cpuid(1, a, b, c, d);
+        if (__get_cpuid_max(0, 0) >= 7) { unsigned e, f, g; __cpuid_count(7, 0, e, seven, f, g); }
+        printf(\"%u %u\\n\", c >> 30 & 1, seven >> 18 & 1);
+        fflush(stdout);
+        if (count == 1) execl(words[0], words[0], \"again\", (char *)0);
+        return 0; }";
+    let mut bench = Bench::new();
+    let Some(program) = compiled(&bench, "asks", &[], text) else { return };
+    bench.pins = Some(Pins { hidden_hardware: true, ..Pins::default() });
+    let ran = bench.run(&format!("{program}; {program}"));
+    assert_eq!(ran.outcome.end, End::Exited(0), "{}", ran.printed);
+    if !ran.outcome.observation.hidden {
+        not_tested("hidden random bits of the processor", "it cannot be made to fault when it is asked what it can");
+        return;
+    }
+    assert_eq!(ran.printed, "0 0\n".repeat(4));
+}

@@ -44,9 +44,19 @@ pub(super) fn hide(pid: i32) -> io::Result<()> {
         rsi: 0,
         ..before
     };
-    set_registers(pid, call)?;
-    let stepped = step(pid);
-    let answer = registers(pid)?.rax.cast_signed();
+    let mut stepped = Ok(());
+    let mut answer = before;
+    // The first step may only lead out of the call by which the program was executed, which sets a register.
+    for _ in 0..2 {
+        set_registers(pid, call)?;
+        stepped = step(pid);
+        answer = registers(pid)?;
+        if stepped.is_err() || answer.rip != before.rip {
+            break;
+        }
+    }
+    let is_made = answer.rip == before.rip + SYSCALL.len() as u64;
+    let answer = if is_made { answer.rax.cast_signed() } else { -i64::from(libc::EIO) };
     poke(pid, place, there)?;
     set_registers(pid, before)?;
     stepped?;
