@@ -229,9 +229,10 @@ fn told(progress: Progress<'_>) -> String {
     let names: Vec<String> = progress.varied.iter().take(TOLD_MAX).map(Cause::to_string).collect();
     let more = progress.varied.len().saturating_sub(TOLD_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    match names.is_empty() {
-        true => format!("run {}: nothing is varied", progress.run),
-        false => format!("run {}: {}{more} varied", progress.run, names.join(", ")),
+    if names.is_empty() {
+        format!("run {}: nothing is varied", progress.run)
+    } else {
+        format!("run {}: {}{more} varied", progress.run, names.join(", "))
     }
 }
 

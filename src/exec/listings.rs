@@ -23,8 +23,6 @@ const PART: usize = 64 * 1024;
 const OFFSET: usize = 8;
 const LENGTH: usize = 16;
 const NAME: usize = 19;
-/// The magic number of `/proc`, whose directories are of processes and no data.
-const PROC: i64 = 0x9fa0;
 
 /// Listings that have begun.
 pub(super) struct Listings {
@@ -76,8 +74,8 @@ impl Listings {
 
     /// Returns the records of all entries in our order.
     fn read(&self, directory: &OwnedFd) -> Option<Vec<Vec<u8>>> {
-        #[expect(clippy::unnecessary_cast, clippy::cast_lossless, reason = "its width is another on each architecture")]
-        if rustix::fs::fstatfs(directory).ok()?.f_type as i64 == PROC {
+        // Its directories are of processes and no data.
+        if rustix::fs::fstatfs(directory).ok()?.f_type == rustix::fs::PROC_SUPER_MAGIC {
             return None;
         }
         // Its own offset, so that the other stays where it is if this fails.

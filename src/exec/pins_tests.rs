@@ -181,11 +181,12 @@ fn directories_are_listed_in_the_order_that_is_asked_for_however_large_and_by_wh
         }
         printed_in(&mut bench, &Pins { listing: Some(listing), ..Pins::default() }, text)
     };
-    let sorted: String =
-        (0..600).map(|number| format!("a-rather-long-name-of-one-of-very-many-files-{number:04}.txt\n")).collect();
+    let names: Vec<String> =
+        (0..600).map(|number| format!("a-rather-long-name-of-one-of-very-many-files-{number:04}.txt")).collect();
+    let sorted = names.join("\n") + "\n";
     let dots = format!(".\n..\n{sorted}");
     assert_eq!(listed(Listing::Sorted, "ls -f many"), dots);
-    let reversed: String = dots.lines().rev().map(|line| format!("{line}\n")).collect();
+    let reversed = dots.lines().rev().collect::<Vec<_>>().join("\n") + "\n";
     assert_eq!(listed(Listing::Reversed, "ls -f many"), reversed);
     let shuffled = listed(Listing::Shuffled(1), "ls -f many");
     assert_ne!(shuffled, dots);

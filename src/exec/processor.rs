@@ -3,7 +3,7 @@
 //! Programs ask the processor what it can (`cpuid`) before they ask it for random bits, and where it has none they ask the system.
 //! Where the processor can make `cpuid` fault, that question is answered here. Each program that begins has to be
 //! made to fault anew, by a call that is put into its mouth before its first instruction.
-//! Sources: arch_prctl(2), `ARCH_CPUID`; ptrace(2); Intel's manual of instructions, CPUID.
+//! Sources: `arch_prctl(2)`, `ARCH_CPUID`; ptrace(2); Intel's manual of instructions, CPUID.
 
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 

@@ -382,8 +382,7 @@ impl Running<'_> {
         if room.elsewhere.is_none() {
             self.place.executed(index);
         }
-        let strays = writes.into_iter().map(|path| (path, step.name.clone()));
-        self.strays.lock().expect("no holder panics").extend(strays);
+        self.strays.lock().expect("no holder panics").extend(writes.into_iter().map(|path| (path, step.name.clone())));
         match &mut failure {
             Some(failure) => {
                 failure.hints = self.hints(step, &room, &failure.tail, shown.as_ref(), before, &observation);

@@ -290,7 +290,7 @@ impl<'a> Laboratory<'a> {
         let is_module = |name: &[u8]| modules.contains(std::ffi::OsStr::from_bytes(name));
         for (path, touch) in &observation.touched {
             let Ok(inside) = path.strip_prefix(tree) else { continue };
-            let Ok(path) = ProjectPath::new(inside.as_os_str().as_encoded_bytes().to_vec()) else { continue };
+            let Ok(path) = ProjectPath::new(inside.as_os_str().as_encoded_bytes()) else { continue };
             match world.find(Some(&path))? {
                 super::world::Found::Absent if !touch.written && !is_module(path.name()) => {
                     missed.insert(path, touch.by.clone());

@@ -221,7 +221,7 @@ impl Dimension {
                 )
             })),
             // What is there already may hide whatever else would count, so not always.
-            Self::State => conditions.finds_state = number % VALUES == 0,
+            Self::State => conditions.finds_state = number.is_multiple_of(VALUES),
             Self::Network => conditions.offline = true,
             Self::Zone => set("TZ", ["Asia/Kathmandu", "America/New_York", "Pacific/Auckland"][at]),
             Self::Locale => {
@@ -238,7 +238,7 @@ impl Dimension {
                 }
             }
             Self::Workplace => {
-                conditions.workplace = Some(["elsewhere", "w", "a-directory-of-another-name"][at].to_owned())
+                conditions.workplace = Some(["elsewhere", "w", "a-directory-of-another-name"][at].to_owned());
             }
             Self::Home => conditions.home = Some(["another-home", "h", "home-of-somebody-else"][at].to_owned()),
             Self::Temporary => conditions.temporary = Some(["another-tmp", "t", "tmp-of-somebody-else"][at].to_owned()),
@@ -305,10 +305,11 @@ fn other_value(own: &str, number: usize) -> String {
 /// Returns other content for a file: its digits changed, so that what reads it still can; else none of it, or more.
 pub(super) fn other_content(content: &[u8], number: usize) -> Vec<u8> {
     let has_digits = content.iter().any(u8::is_ascii_digit) && std::str::from_utf8(content).is_ok();
+    let shift = if number == 0 { 1 } else { 3 };
     match number {
         0 | 1 if has_digits => content
             .iter()
-            .map(|byte| if byte.is_ascii_digit() { b'0' + (byte - b'0' + 1 + 2 * number as u8) % 10 } else { *byte })
+            .map(|byte| if byte.is_ascii_digit() { b'0' + (byte - b'0' + shift) % 10 } else { *byte })
             .collect(),
         0 => [content, b"\n"].concat().iter().rev().copied().skip(1).chain(content.iter().copied()).collect(),
         1 => [content, content].concat(),

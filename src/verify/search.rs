@@ -410,7 +410,7 @@ mod tests {
                 text += &format!("{cause:?} {number}");
             }
             let moved = varied.contains(&Dimension::Schedule) && !mode.serial;
-            if self.races > 0 && !mode.serial && (moved || self.runs % self.races == 0) {
+            if self.races > 0 && !mode.serial && (moved || self.runs.is_multiple_of(self.races)) {
                 text += "race";
             }
             if self.hardware && !mode.hidden {

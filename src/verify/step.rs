@@ -399,7 +399,7 @@ impl<'a, 'w> Subject<'a, 'w> {
         let view: &View<'_> = &self.work.view;
         match view.entry(path).map_err(RunError::from)? {
             Some(Entry::File { size, id, .. }) if size <= SMALL_FILE_BYTES => {
-                Ok(Some(view.store().get(Kind::Blob, id.digest()).map_err(RunError::from)?.to_vec()))
+                Ok(Some(view.store().get(Kind::Blob, id.digest()).map_err(RunError::from)?.clone()))
             }
             _ => Ok(None),
         }
