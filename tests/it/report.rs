@@ -63,3 +63,40 @@ fn a_report_that_cannot_be_written_is_an_error_and_a_directory_is_refused_before
     assert!(told.contains("error: cannot") && told.contains("a-file") && told.ends_with("--- exit 2\n"), "{told}");
     assert!(told.starts_with("identical  same"), "the answer is not lost: {told}");
 }
+
+#[test]
+fn what_came_of_the_newest_verification_is_told_by_log_and_show_and_nothing_where_there_is_none() {
+    let sandbox = sandbox();
+    sandbox.pv_ok(&["snapshot", "--tag", "v1"]);
+    sandbox.pv_ok(&["run"]);
+    let before = [sandbox.pv(&["log"]), sandbox.pv(&["show", "v1"])];
+    assert!(before.iter().all(|told| !told.contains("verified")), "{before:?}");
+    assert!(sandbox.json(&["show", "v1"]).0.get("verification").is_none());
+
+    sandbox.pv(&["verify", "v1", "same"]);
+    let told = sandbox.pv(&["log"]);
+    assert_eq!(told.matches("  verified identical, 2 runs\n").count(), 2, "the snapshot and its run: {told}");
+    let (answer, _) = sandbox.json(&["verify", "--why", "v1"]);
+    if answer["engine"]["rung"] != "full" {
+        eprintln!("NOT TESTED: a verdict with a cause: steps cannot be pinned here");
+        return;
+    }
+    let (log, show) = (sandbox.pv(&["log"]), sandbox.pv(&["show", "v1"]));
+    assert_eq!(log.matches("  verified different: clock\n").count(), 2, "{log}");
+    let section = show.split_once("\nverified ").unwrap().1;
+    let section = section.split_once("varied: ").unwrap().0;
+    let same = answer["steps"][0]["runs"].as_u64().unwrap();
+    let stamp = answer["steps"][1]["runs"].as_u64().unwrap();
+    let expected = format!(
+        "different: clock, causes searched for, pinned: full\n         same  identical  {same} runs\n         \
+         stamp  different  {stamp} runs\n           depends on clock\n         "
+    );
+    assert!(section.ends_with(&expected), "{show}");
+    let (shown, _) = sandbox.json(&["show", "v1"]);
+    assert_eq!(shown["verification"]["steps"][1]["causes"][0]["cause"], "clock", "{shown:#}");
+    let (listed, _) = sandbox.json(&["log"]);
+    for entry in listed["entries"].as_array().unwrap() {
+        assert_eq!(entry["verified"]["causes"], serde_json::json!(["clock"]), "{entry:#}");
+        assert_eq!(entry["verified"]["runs"], same + stamp, "{entry:#}");
+    }
+}
