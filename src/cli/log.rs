@@ -1,6 +1,6 @@
 //! `pv log`: snapshots and runs, newest first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use super::open;
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
 use crate::host::Time;
 use crate::object::{RecordId, SnapshotId};
-use crate::record::{RunVerdict, StepVerdict};
+use crate::pipeline::Level;
+use crate::project::Project;
+use crate::record::{RunVerdict, StepVerdict, Verification};
 
 /// List snapshots and runs, newest first
 #[derive(clap::Args)]
@@ -43,6 +45,8 @@ enum Entry {
         who: String,
         message: Option<String>,
         verdicts: BTreeMap<String, u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        verified: Option<Verified>,
     },
     Run {
         run: RecordId,
@@ -57,7 +61,43 @@ enum Entry {
         reused: usize,
         failed: Vec<String>,
         who: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        verified: Option<Verified>,
     },
+}
+
+/// What came of the newest verification of a snapshot.
+#[derive(Clone, Serialize)]
+struct Verified {
+    verification: RecordId,
+    time: Time,
+    level: Level,
+    allowed: bool,
+    runs: u32,
+    explained: bool,
+    interrupted: bool,
+    rung: String,
+    causes: BTreeSet<String>,
+    #[serde(skip)]
+    badge: String,
+}
+
+impl Verified {
+    fn of(id: RecordId, verification: &Verification) -> Self {
+        let causes = verification.steps.iter().flat_map(|step| &step.causes);
+        Self {
+            verification: id,
+            time: verification.time,
+            level: verification.level(),
+            allowed: verification.is_allowed(),
+            runs: verification.runs(),
+            explained: verification.explained,
+            interrupted: verification.interrupted,
+            rung: verification.rung.clone(),
+            causes: causes.map(|named| named.cause.clone()).collect(),
+            badge: verification.badge(),
+        }
+    }
 }
 
 impl Entry {
@@ -81,6 +121,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
         versions.entry(version.snapshot).or_default().push(version.name);
     }
     let mut verdicts: BTreeMap<SnapshotId, BTreeMap<String, u64>> = BTreeMap::new();
+    let verified = newest(&project)?;
     let mut entries = Vec::new();
     for run in project.journal.runs()? {
         let (id, run) = run?;
@@ -103,6 +144,7 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             reused: number(StepVerdict::Reused),
             failed: failed.map(|step| step.step.clone()).collect(),
             who: run.by.who,
+            verified: verified.get(&run.snapshot).cloned(),
         });
     }
     for (_, link) in project.journal.links()?.into_iter().filter(|(_, link)| link.pipeline == project.pipeline) {
@@ -115,12 +157,25 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
             who: link.by.who,
             message: link.message,
             verdicts: verdicts.get(&link.snapshot).cloned().unwrap_or_default(),
+            verified: verified.get(&link.snapshot).cloned(),
         });
     }
     entries.sort_by_key(|entry| std::cmp::Reverse((entry.time(), entry.rank())));
     entries.truncate(limit);
     ui.show(&Answer { entries })?;
     Ok(0)
+}
+
+/// Returns what came of the newest verification of each snapshot.
+fn newest(project: &Project) -> Result<BTreeMap<SnapshotId, Verified>, CliError> {
+    let mut newest = BTreeMap::new();
+    for verification in project.journal.verifications()? {
+        let (id, verification) = verification?;
+        if verification.pipeline == project.pipeline {
+            newest.entry(verification.snapshot).or_insert_with(|| Verified::of(id, &verification));
+        }
+    }
+    Ok(newest)
 }
 
 impl fmt::Display for Answer {
@@ -139,7 +194,7 @@ fn write_entry(f: &mut fmt::Formatter<'_>, entry: &Entry) -> fmt::Result {
         (None, _) => "no commit".to_owned(),
     };
     match entry {
-        Entry::Snapshot { snapshot, versions, commit, dirty, time, message, verdicts, .. } => {
+        Entry::Snapshot { snapshot, versions, commit, dirty, time, message, verdicts, verified, .. } => {
             write!(f, "{}  snapshot {}", paint(FAINT, time.local()), paint(NAME, snapshot.short()))?;
             for version in versions {
                 write!(f, "  {}", paint(NAME, version))?;
@@ -148,12 +203,25 @@ fn write_entry(f: &mut fmt::Formatter<'_>, entry: &Entry) -> fmt::Result {
             for (verdict, number) in verdicts {
                 write!(f, "  {}", paint(verdict_style(verdict), format!("{number} {verdict}")))?;
             }
+            write_badge(f, verified.as_ref())?;
             if let Some(message) = message {
                 write!(f, "  {}", message.lines().next().unwrap_or_default())?;
             }
         }
         Entry::Run {
-            run, snapshot, version, commit, dirty, verdict, time, seconds: s, ran, reused, failed, ..
+            run,
+            snapshot,
+            version,
+            commit,
+            dirty,
+            verdict,
+            time,
+            seconds: s,
+            ran,
+            reused,
+            failed,
+            verified,
+            ..
         } => {
             write!(f, "{}  run      {}", paint(FAINT, time.local()), paint(NAME, run.short()))?;
             write!(f, "  of {}", version.clone().unwrap_or_else(|| snapshot.short()))?;
@@ -163,9 +231,16 @@ fn write_entry(f: &mut fmt::Formatter<'_>, entry: &Entry) -> fmt::Result {
                 write!(f, " in {}", failed.join(", "))?;
             }
             write!(f, "  {ran} ran, {reused} reused, {}", seconds(Duration::from_secs_f64(*s)))?;
+            write_badge(f, verified.as_ref())?;
         }
     }
     writeln!(f)
+}
+
+fn write_badge(f: &mut fmt::Formatter<'_>, verified: Option<&Verified>) -> fmt::Result {
+    let Some(verified) = verified else { return Ok(()) };
+    let style = if verified.allowed { GOOD } else { BAD };
+    write!(f, "  verified {}", paint(style, &verified.badge))
 }
 
 fn verdict_style(verdict: &str) -> anstyle::Style {

@@ -13,9 +13,9 @@ use super::fail::{CliError, DIFFERENCE};
 use super::open;
 use super::ui::{BAD, FAINT, GOOD, NAME, NOTE, Ui, paint};
 use crate::hash::Digest;
-use crate::object::{Kind, Node, RecordId};
+use crate::object::{Kind, Node, RecordId, SnapshotId};
 use crate::project::Project;
-use crate::record::{Layer, Link, Run, RunVerdict, StepVerdict};
+use crate::record::{Layer, Link, Run, RunVerdict, StepVerdict, Verification};
 use crate::revision::{Named, RevisionError};
 use crate::run::Conflict;
 use crate::store::Store;
@@ -54,7 +54,8 @@ pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliEr
     match (&args.log, &named.run) {
         (Some(step), _) => show_log(ui, &project, &named, step),
         (None, Some((id, run))) => {
-            ui.show(&RunAnswer { run: *id, record: run, blas: blas(&project, run)? })?;
+            let verification = newest_verification(&project, named.snapshot)?;
+            ui.show(&RunAnswer { run: *id, record: run, blas: blas(&project, run)?, verification })?;
             Ok(0)
         }
         (None, None) => show_snapshot(ui, &project, &named),
@@ -198,6 +199,52 @@ fn runs_of(project: &Project, named: &Named) -> Result<Vec<(RecordId, Run)>, Cli
     Ok(runs)
 }
 
+/// Returns the newest verification of a snapshot.
+fn newest_verification(project: &Project, snapshot: SnapshotId) -> Result<Option<Verified>, CliError> {
+    for verification in project.journal.verifications()? {
+        let (id, record) = verification?;
+        if record.snapshot == snapshot && record.pipeline == project.pipeline {
+            return Ok(Some(Verified { verification: id, record }));
+        }
+    }
+    Ok(None)
+}
+
+/// A verification and its id.
+#[derive(Serialize)]
+struct Verified {
+    verification: RecordId,
+    #[serde(flatten)]
+    record: Verification,
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = &self.record;
+        let how = if record.explained { "causes searched for" } else { "compared" };
+        let badge = paint(if record.is_allowed() { GOOD } else { BAD }, record.badge());
+        writeln!(f, "verified {}  {badge}, {how}, pinned: {}", record.time.local(), record.rung)?;
+        for step in &record.steps {
+            let style = if step.allowed { GOOD } else { BAD };
+            let runs = count(u64::from(step.runs), "run");
+            writeln!(f, "         {}  {}  {runs}", paint(NAME, &step.step), paint(style, step.level))?;
+            for named in &step.causes {
+                let maybe = if named.confirmed { "" } else { ", not confirmed" };
+                writeln!(f, "           depends on {}{maybe}", paint(NOTE, &named.cause))?;
+            }
+        }
+        if !record.varied.is_empty() {
+            let is_single = |name: &&String| name.contains(':');
+            let (single, conditions): (Vec<_>, Vec<_>) = record.varied.iter().partition(is_single);
+            let conditions: Vec<&str> = conditions.into_iter().map(String::as_str).collect();
+            let more =
+                if single.is_empty() { String::new() } else { format!(" and {} variables and files", single.len()) };
+            writeln!(f, "         {}", paint(FAINT, format!("varied: {}{more}", conditions.join(", "))))?;
+        }
+        Ok(())
+    }
+}
+
 fn show_snapshot(ui: &mut Ui, project: &Project, named: &Named) -> Result<u8, CliError> {
     let opened = open::open(project, named)?;
     let versions: Vec<String> = project
@@ -228,6 +275,7 @@ fn show_snapshot(ui: &mut Ui, project: &Project, named: &Named) -> Result<u8, Cl
         versions,
         links,
         runs: runs_of(project, named)?,
+        verification: newest_verification(project, named.snapshot)?,
         files: sized.files,
         bytes: sized.bytes,
     })?;
@@ -240,6 +288,7 @@ struct SnapshotAnswer<'a> {
     versions: Vec<String>,
     links: Vec<Link>,
     runs: Vec<(RecordId, Run)>,
+    verification: Option<Verified>,
     files: u64,
     bytes: u64,
 }
@@ -260,7 +309,7 @@ impl Serialize for SnapshotAnswer<'_> {
             .iter()
             .map(|(id, run)| json!({"run": id, "verdict": run.verdict, "started": run.started, "elapsed_ms": run.elapsed_ms}))
             .collect();
-        json!({
+        let mut answer = json!({
             "snapshot": self.named.snapshot,
             "versions": self.versions,
             "commit": self.named.commit,
@@ -275,8 +324,11 @@ impl Serialize for SnapshotAnswer<'_> {
             "environment": self.opened.pipeline.environment,
             "links": self.links,
             "runs": runs,
-        })
-        .serialize(serializer)
+        });
+        if let (Some(answer), Some(verification)) = (answer.as_object_mut(), &self.verification) {
+            answer.insert("verification".to_owned(), json!(verification));
+        }
+        answer.serialize(serializer)
     }
 }
 
@@ -326,7 +378,7 @@ impl fmt::Display for SnapshotAnswer<'_> {
                 paint(style(run.verdict), run.verdict)
             )?;
         }
-        Ok(())
+        self.verification.iter().try_for_each(|verification| write!(f, "{verification}"))
     }
 }
 
@@ -338,6 +390,9 @@ struct RunAnswer<'a> {
     /// The libraries of linear algebra that steps loaded, by step.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     blas: BTreeMap<&'a str, BTreeSet<String>>,
+    /// The newest verification of its snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<Verified>,
 }
 
 /// Returns which libraries of linear algebra the steps of a run loaded, as far as they were seen.
@@ -422,7 +477,7 @@ impl fmt::Display for RunAnswer<'_> {
                 writeln!(f, "         {}  {}  {}", output.digest.short(), output.path, bytes(output.size))?;
             }
         }
-        Ok(())
+        self.verification.iter().try_for_each(|verification| write!(f, "{verification}"))
     }
 }
 

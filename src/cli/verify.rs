@@ -1,6 +1,9 @@
 //! `pv verify`: whether results repeat, and if not, why.
 
+mod report;
+
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -58,6 +61,9 @@ pub(super) struct Args {
     /// How long to search for each step: a number of executions such as `30`, or a time such as `90s`, `10m` or `2h`
     #[arg(long, value_name = "RUNS | TIME", requires = "why")]
     budget: Option<Allowed>,
+    /// Write all that was found into one page, which any browser shows, without a network and without `pv`
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -86,17 +92,24 @@ impl std::str::FromStr for Allowed {
 }
 
 pub(super) fn run(ui: &mut Ui, global: &Global, args: &Args) -> Result<u8, CliError> {
+    let page = args.report.as_deref().map(|given| report::place(global, given)).transpose()?;
     let project = open::project(ui, global)?;
     project.store.hold()?;
     project.machine.learn();
     let fetched = ui.progress_of("Fetching", "objects");
     let reach = Reach::new(&project, args.reaching.offline, &fetched)?;
-    let done = run_with(ui, &project, &reach, args);
+    let done = run_with(ui, &project, &reach, args, page.as_deref());
     reach.tell(ui);
     done
 }
 
-fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> Result<u8, CliError> {
+fn run_with(
+    ui: &mut Ui,
+    project: &Project,
+    reach: &Reach<'_>,
+    args: &Args,
+    page: Option<&Path>,
+) -> Result<u8, CliError> {
     let store = reach.store();
     let target = Target::parse(project, &args.targets, &args.step)?;
     let subject = Subject::of(ui, project, reach, store, target.revision.as_deref())?;
@@ -104,6 +117,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     let mut steps = open::Steps::new(project, pipeline, &subject.opened.params, subject.version.as_deref())?;
     let chosen = target.named(pipeline, steps.graph())?;
     let selection = target.up_to(pipeline, steps.graph())?;
+    let graph = steps.graph().clone();
     let view = crate::snapshot::View::new(store, &subject.opened.snapshot);
     let provided = provide::provide(ui, project, pipeline, &selection, &view, args.reaching.offline)?;
     let work = steps.work(&subject.opened.snapshot, store)?;
@@ -146,8 +160,15 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     laboratory.close()?;
     project.remember_machine();
     let answer = Answer::new(&subject, args.why, stop.is_requested(), verdicts);
-    project.journal.add(&[Record::Verification(answer.recorded(project))])?;
+    let recorded = answer.recorded(project);
+    project.journal.add(&[Record::Verification(recorded.clone())])?;
     ui.show(&answer)?;
+    if let Some(page) = page {
+        let done = &performed.steps;
+        let around = report::Around { project, subject: &subject, graph: &graph, done, recorded: &recorded, args };
+        report::write(page, &answer, &around)?;
+        ui.say(format!("Report {}", page.display()));
+    }
     Ok(match () {
         () if stop.is_requested() => INTERRUPTED,
         () if answer.steps.iter().any(|step| !step.is_allowed) => DIFFERENCE,
@@ -275,6 +296,17 @@ impl Answer {
         }
     }
 
+    /// Says what came of it, in a few words.
+    fn verdict(&self) -> String {
+        match (self.interrupted, self.allowed) {
+            (true, _) => "interrupted".to_owned(),
+            (false, false) if self.explained => self.depends(),
+            (false, false) => "does not repeat".to_owned(),
+            (false, true) if self.level == Level::Identical => "repeats, bit for bit".to_owned(),
+            (false, true) => "repeats".to_owned(),
+        }
+    }
+
     /// Says on what results depend that is not declared.
     fn depends(&self) -> String {
         let mut names: Vec<String> = Vec::new();
@@ -318,14 +350,8 @@ impl fmt::Display for Answer {
         }
         let what = self.version.clone().unwrap_or_else(|| self.snapshot.short());
         let runs = count(self.steps.iter().map(|step| u64::from(step.runs)).sum(), "run");
-        let verdict = match (self.interrupted, self.allowed) {
-            (true, _) => paint(BAD, "interrupted"),
-            (false, false) if self.explained => paint(BAD, self.depends()),
-            (false, true) => {
-                paint(GOOD, if self.level == Level::Identical { "repeats, bit for bit" } else { "repeats" })
-            }
-            (false, false) => paint(BAD, "does not repeat"),
-        };
+        let style = if self.allowed && !self.interrupted { GOOD } else { BAD };
+        let verdict = paint(style, self.verdict());
         write!(f, "{} {verdict}, {runs}", paint(NAME, what))?;
         if self.engine.rung != Rung::Full {
             let less = match self.engine.rung {

@@ -34,6 +34,20 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// Returns the word for it, as JSON has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Timestamp => "timestamp",
+            Self::Duration => "duration",
+            Self::Uuid => "uuid",
+            Self::Path => "path",
+            Self::Address => "address",
+            Self::LastBits => "last-bits",
+            Self::Reordering => "reordering",
+            Self::Random => "random",
+        }
+    }
+
     /// Returns what the difference of two texts looks like that stand at `place`.
     pub(super) fn of_texts(place: &str, old: &str, new: &str) -> Option<Self> {
         if old.len().max(new.len()) > TEXT_MAX_BYTES || old == new {

@@ -7,6 +7,8 @@
 mod candidates;
 mod cause;
 mod dimension;
+mod page;
+mod page_graph;
 mod search;
 mod step;
 mod verdict;
@@ -18,6 +20,7 @@ use crate::compare::CompareError;
 use crate::run::{Laboratory, RunError, StepDone, Work};
 
 pub use cause::Cause;
+pub use page::{Node, Page, Used};
 pub use verdict::{CauseNamed, OutputVerdict, Rung, StepVerdict};
 
 /// How many executions a search may take that has no other bound.

@@ -37,6 +37,7 @@ mod plain;
 mod python;
 mod reclaim;
 mod records;
+mod report;
 mod robustness;
 mod run;
 mod run_together;
