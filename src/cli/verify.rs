@@ -147,6 +147,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     project.remember_machine();
     let answer = Answer::new(&subject, args.why, stop.is_requested(), verdicts);
     project.journal.add(&[Record::Verification(answer.recorded(project))])?;
+    open::exchange(ui, project);
     ui.show(&answer)?;
     Ok(match () {
         () if stop.is_requested() => INTERRUPTED,

@@ -135,7 +135,14 @@ impl Bench<'_, '_, '_> {
         let causes: Vec<Cause> = varied.iter().filter_map(Dimension::cause).collect();
         self.runs += 1;
         (self.subject.progress)(Progress { step: &self.step().name, run: self.runs, varied: &causes });
-        let trial = self.subject.laboratory.run(self.subject.index, &conditions)?;
+        let trial = match self.subject.laboratory.run(self.subject.index, &conditions) {
+            Err(error @ RunError::NotPinned { .. }) => {
+                // It was not begun.
+                self.runs -= 1;
+                return Err(error.into());
+            }
+            trial => trial?,
+        };
         if trial.interrupted {
             self.interrupted = true;
             return Ok(None);

@@ -52,4 +52,5 @@ mod stored;
 mod training;
 mod transfer;
 mod travel;
+mod verify;
 mod why;
