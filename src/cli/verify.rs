@@ -117,8 +117,7 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
             ui.warn(format!("  {line}"));
         }
         let how = failed.failure.as_ref().map(|failure| failure.how.clone()).unwrap_or_default();
-        ui.warn(format!("step `{}` failed: {how}", failed.step));
-        return Ok(STEP_FAILED);
+        return Err(CliError::usage(format!("step `{}` failed: {how}", failed.step)).exit(STEP_FAILED));
     }
     let (places, locks) = (project.places(), project.locks());
     let laboratory = Laboratory::new(&work, &performed.steps, &places, &locks, &stop);
@@ -138,7 +137,8 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
         running.borrow_mut().end(name);
         let verdict = verdict?;
         let is_interrupted = verdict.interrupted;
-        verdicts.push(verdict);
+        // Of what was interrupted before it ended once, nothing is known.
+        verdicts.extend(Some(verdict).filter(|verdict| verdict.runs > 0));
         if is_interrupted || stop.is_requested() {
             break;
         }
@@ -146,8 +146,10 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     laboratory.close()?;
     project.remember_machine();
     let answer = Answer::new(&subject, args.why, stop.is_requested(), verdicts);
-    project.journal.add(&[Record::Verification(answer.recorded(project))])?;
-    open::exchange(ui, project);
+    if !answer.steps.is_empty() {
+        project.journal.add(&[Record::Verification(answer.recorded(project))])?;
+        open::exchange(ui, project);
+    }
     ui.show(&answer)?;
     Ok(match () {
         () if stop.is_requested() => INTERRUPTED,
@@ -182,8 +184,8 @@ fn bring_up_to_date(
     let performed = perform(work, &request, &|event| {
         let mut running = running.lock().expect("no holder panics");
         match event {
-            crate::run::Event::Started { step, .. } => {
-                running.beside(|| ui.say(format!("step `{step}` has no result on record and is executed first")));
+            crate::run::Event::Started { step, reason } => {
+                running.beside(|| ui.say(format!("step `{step}` is executed first: {reason}")));
                 running.begin(step);
             }
             crate::run::Event::Line { step, line } => {

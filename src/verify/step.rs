@@ -144,6 +144,7 @@ impl Bench<'_, '_, '_> {
             trial => trial?,
         };
         if trial.interrupted {
+            self.runs -= 1;
             self.interrupted = true;
             return Ok(None);
         }
@@ -212,7 +213,6 @@ impl<'a, 'w> Subject<'a, 'w> {
         let mut bench = self.bench();
         let own = self.own_pins()?;
         let plain = Conditions { pins: own.clone(), ..Conditions::default() };
-        bench.rung = if own.is_some() { Rung::Full } else { Rung::Variables };
         let mut outcomes = Vec::new();
         for run in 0..runs {
             let number = u8::try_from((run + 2) % 3).unwrap_or_default();
@@ -224,11 +224,11 @@ impl<'a, 'w> Subject<'a, 'w> {
                 conditions.pins.get_or_insert_with(Pins::default);
                 varied.iter().for_each(|dimension| dimension.apply(&bench.base, number, &mut conditions));
                 match bench.try_with(&conditions, varied) {
-                    Err(VerifyError::Run(RunError::NotPinned { .. })) => bench.try_with(&plain, Vec::new())?,
-                    outcome => {
-                        bench.rung = Rung::Full;
-                        outcome?
+                    Err(VerifyError::Run(RunError::NotPinned { .. })) => {
+                        bench.rung = Rung::Variables;
+                        bench.try_with(&plain, Vec::new())?
                     }
+                    outcome => outcome?,
                 }
             };
             let Some(outcome) = outcome else { break };

@@ -228,8 +228,11 @@ fn a_step_that_fails_is_told_as_one() {
     project.commit("first");
     std::fs::create_dir(&gate).unwrap();
     let told = project.pv(&["verify"]);
-    assert!(told.contains("there is a gate\n") && told.contains("step `step` failed: it exited with code 7"), "{told}");
-    assert!(told.ends_with("--- exit 3\n"), "{told}");
+    assert!(told.contains("step `step` is executed first: it has not run before\n"), "{told}");
+    assert!(told.contains("  there is a gate\n"), "{told}");
+    assert!(told.ends_with("error: step `step` failed: it exited with code 7\n--- exit 3\n"), "{told}");
+    let (answer, code) = project.json(&["verify"]);
+    assert_eq!((code, &answer["error"]), (3, &json!("step `step` failed: it exited with code 7")), "{answer}");
     assert_eq!(recorded(&project.path("")), [] as [Value; 0], "there was nothing to verify");
     std::fs::remove_dir(&gate).unwrap();
     project.pv_ok(&["run"]);
@@ -241,6 +244,10 @@ fn a_step_that_fails_is_told_as_one() {
     }
     std::fs::remove_dir(&gate).unwrap();
     let (answer, code) = project.json(&["verify", "--runs", "1"]);
+    assert_eq!(
+        answer["engine"]["rung"], "full",
+        "one execution alone varies nothing, and that is no limit of the machine"
+    );
     assert_eq!((code, &answer["level"]), (0, &json!("identical")), "that it failed then is on no record: {answer}");
 }
 
@@ -382,11 +389,17 @@ fn an_interrupted_verification_leaves_what_it_learnt_on_record_and_nothing_else(
         let recorded = recorded(&project.path(""));
         assert_eq!(recorded.len(), 1);
         assert_eq!(recorded[0]["interrupted"], true);
-        assert_eq!(
-            (&recorded[0]["steps"][0]["step"], &recorded[0]["steps"][0]["level"]),
-            (&json!("quick"), &json!("identical"))
-        );
+        let known =
+            json!([{"step": "quick", "level": "identical", "allowed": true, "runs": recorded[0]["steps"][0]["runs"]}]);
+        assert_eq!(recorded[0]["steps"], known, "of the step that did not end nothing is known");
+        assert_eq!(answer["steps"].as_array().unwrap().len(), 1);
     }
+    let project = sleepy();
+    let child = begin(&project, &["verify", "slow"]);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    let told = project.tell(&child.wait_with_output().unwrap());
+    assert!(told.contains(" interrupted, 0 runs\n") && told.ends_with("--- exit 130\n"), "{told}");
+    assert_eq!(recorded(&project.path("")), [] as [Value; 0], "nothing was learnt");
 }
 
 #[test]
