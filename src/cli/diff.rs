@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Global;
-use super::answer::{bytes, count, short};
+use super::answer::{bytes, count, fact, short};
 use super::fail::{CliError, DIFFERENCE};
 use super::open;
 use super::reach::{Reach, Reaching};
@@ -289,18 +289,14 @@ impl Answer {
         if !self.diff.environment.is_empty() {
             title(f, "Environment")?;
         }
-        for fact in &self.diff.environment {
-            let side = |text: &Option<String>| match text {
-                Some(text) if text.len() == 64 => text[..12].to_owned(),
-                Some(text) => text.clone(),
-                None => "(none)".to_owned(),
-            };
-            write!(f, "  {}  {} -> {}", fact.name, side(&fact.old), side(&fact.new))?;
-            if !fact.steps.is_empty() {
-                let differs = if fact.may_explain { ", whose output differs" } else { "" };
-                let is_loaded = fact.name.starts_with("package ") || fact.name.starts_with("library ");
+        for change in &self.diff.environment {
+            let (old, new) = (fact(change.old.as_ref()), fact(change.new.as_ref()));
+            write!(f, "  {}  {old} -> {new}", change.name)?;
+            if !change.steps.is_empty() {
+                let differs = if change.may_explain { ", whose output differs" } else { "" };
+                let is_loaded = change.name.starts_with("package ") || change.name.starts_with("library ");
                 let used = if is_loaded { "loaded" } else { "used" };
-                let text = format!("({used} by {}{differs})", fact.steps.join(", "));
+                let text = format!("({used} by {}{differs})", change.steps.join(", "));
                 write!(f, "  {}", paint(FAINT, text))?;
             }
             writeln!(f)?;

@@ -160,7 +160,7 @@ fn steps_and_a_revision_are_chosen_by_their_names_and_the_working_tree_stays() {
     project.write(".pipeline/pipeline.yaml", "steps:\n  other:\n    run: date > other.txt\n    outputs: [other.txt]\n");
     let _ = dated.executed();
     let told = project.pv(&["verify", "v1", "first", "third"]);
-    assert!(told.ends_with("\n") && !told.contains("--- exit"), "{told}");
+    assert!(!told.contains("--- exit"), "{told}");
     assert!(told.contains("v1 repeats, bit for bit, 4 runs"), "{told}");
     assert_eq!(dated.executed(), [2, 0, 2]);
     assert_eq!(project.json(&["verify", "v1", "second"]).1, 1);

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cli::DEFAULT_PIPELINE;
+use crate::cli::answer::{count, fact};
 use crate::cli::diff::side;
 use crate::cli::fail::CliError;
 use crate::cli::reach::Reach;
 use crate::cli::ui::{FAINT, GOOD, Ui, paint};
-use crate::cli::{DEFAULT_PIPELINE, answer::count};
 use crate::compare::{self, Comparison, FILE_MAX_BYTES};
 use crate::diff::{FactChange, diff};
 use crate::path::ProjectPath;
@@ -144,16 +145,10 @@ fn variables(old: &BTreeMap<String, Recipe>, new: &BTreeMap<String, Recipe>, rep
 }
 
 fn told(change: &FactChange) -> String {
-    let value = |value: Option<&String>| match value {
-        // Of a digest the first digits.
-        Some(text) if text.len() == 64 => text[..12].to_owned(),
-        Some(text) => text.clone(),
-        None => "(none)".to_owned(),
-    };
     let differs = if change.may_explain { ", whose output differs" } else { "" };
     let by = match change.steps.as_slice() {
         [] => String::new(),
         steps => format!("  {}", paint(FAINT, format!("(used by {}{differs})", steps.join(", ")))),
     };
-    format!("{}  {} -> {}{by}", change.name, value(change.old.as_ref()), value(change.new.as_ref()))
+    format!("{}  {} -> {}{by}", change.name, fact(change.old.as_ref()), fact(change.new.as_ref()))
 }
