@@ -33,6 +33,15 @@ pub(super) fn seconds(elapsed: Duration) -> String {
     }
 }
 
+/// Returns the value of a fact about the environment: of a digest the first digits.
+pub(super) fn fact(value: Option<&String>) -> &str {
+    match value {
+        Some(text) if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => &text[..12],
+        Some(text) => text,
+        None => "(none)",
+    }
+}
+
 /// Returns the first digits of a commit id.
 pub(super) fn short(commit: &str) -> &str {
     commit.get(..10).unwrap_or(commit)

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Global;
-use super::answer::{bytes, count, short};
+use super::answer::{bytes, count, fact, short};
 use super::fail::{CliError, DIFFERENCE};
 use super::open;
 use super::reach::{Reach, Reaching};
@@ -303,14 +303,10 @@ impl Answer {
         if !self.diff.environment.is_empty() {
             title(f, "Environment")?;
         }
-        for fact in &self.diff.environment {
-            let side = |text: &Option<String>| match text {
-                Some(text) if text.len() == 64 => text[..12].to_owned(),
-                Some(text) => text.clone(),
-                None => "(none)".to_owned(),
-            };
-            write!(f, "  {}  {} -> {}", fact.name, side(&fact.old), side(&fact.new))?;
-            if let Some(text) = used_by(fact) {
+        for change in &self.diff.environment {
+            let (old, new) = (fact(change.old.as_ref()), fact(change.new.as_ref()));
+            write!(f, "  {}  {old} -> {new}", change.name)?;
+            if let Some(text) = used_by(change) {
                 write!(f, "  {}", paint(FAINT, text))?;
             }
             writeln!(f)?;

@@ -1,5 +1,6 @@
 //! `pv run`: bring results up to date, or execute a snapshot again.
 
+mod differs;
 pub(super) mod provide;
 pub(super) mod target;
 mod tell;
@@ -15,6 +16,8 @@ use super::fail::{CliError, DIFFERENCE, INTERRUPTED, STEP_FAILED};
 use super::open;
 use super::reach::{Reach, Reaching};
 use super::ui::{BAD, GOOD, NAME, NOTE, Ui, paint};
+use crate::compare::Comparison;
+use crate::diff::FactChange;
 use crate::exec::Stop;
 use crate::hash::Digest;
 use crate::host::{self, Stopwatch, Time};
@@ -31,6 +34,7 @@ use crate::run::{
 use crate::snapshot::{CheckoutMode, View, capture_working};
 use crate::store::{DryStore, Store};
 
+use differs::Differences;
 use target::Target;
 use tell::Teller;
 
@@ -173,8 +177,8 @@ fn run_with(ui: &mut Ui, project: &Project, reach: &Reach<'_>, args: &Args) -> R
     // Only from here on there is something to end in good order; before, a signal just ends the program.
     let stop = provided.stop.map_or_else(Stop::on_signals, Ok);
     let stop = stop.map_err(|error| CliError::usage(format!("signals cannot be caught: {error}")))?;
-    let compare = target.revision.is_some();
-    perform_and_show(ui, project, args, &subject, &work, &selection, &stop, replay, compare, into_tree)
+    let compared = target.revision.as_deref();
+    perform_and_show(ui, project, reach, args, &subject, &work, &selection, &stop, replay, compared, into_tree)
 }
 
 fn named(project: &Project, reach: &Reach<'_>, revision: &str) -> Result<Subject, CliError> {
@@ -282,15 +286,17 @@ impl<'a> Committed<'a> {
 fn perform_and_show(
     ui: &mut Ui,
     project: &Project,
+    reach: &Reach<'_>,
     args: &Args,
     subject: &Subject,
     work: &Work<'_>,
     selection: &Selection,
     stop: &Stop,
     replay: bool,
-    compare: bool,
+    compared: Option<&str>,
     into_tree: bool,
 ) -> Result<u8, CliError> {
+    let compare = compared.is_some();
     let title = subject.version.clone().unwrap_or_else(|| subject.snapshot.short());
     // A reader who has gone stops the printing, not the run.
     let mut gone = if ui.json { None } else { ui.out(&format!("Running pipeline version: {title}\n")).err() };
@@ -346,7 +352,12 @@ fn perform_and_show(
         scope.spawn(|| drop(leftovers));
         open::exchange(ui, project);
     });
-    match gone.map_or_else(|| show(ui, subject, &report, watch.elapsed()), Err) {
+    let elapsed = watch.elapsed();
+    let shown = || {
+        let revision = compared.unwrap_or_default();
+        show(ui, subject, &report, &Differences::of(project, reach, work, &report)?, revision, elapsed)
+    };
+    match gone.map_or_else(shown, Err) {
         Err(error) if !error.is_closed_pipe() => return Err(error),
         _ => {}
     }
@@ -376,12 +387,15 @@ fn succeeded(performed: &Performed) -> Vec<crate::record::Output> {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct Answer<'a> {
     run: RecordId,
     snapshot: SnapshotId,
     version: Option<String>,
     verdict: RunVerdict,
     steps: Vec<AnswerStep>,
+    /// What of the environment is another than in the run that outputs differ from, the likeliest first.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    consistent_with: &'a [FactChange],
 }
 
 #[derive(Serialize)]
@@ -409,6 +423,9 @@ struct AnswerOutput {
     digest: Digest,
     size: u64,
     recorded: Option<Digest>,
+    /// How it differs from what was recorded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    differences: Vec<Comparison>,
 }
 
 #[derive(Serialize)]
@@ -429,7 +446,14 @@ struct AnswerHint {
     add: String,
 }
 
-fn show(ui: &mut Ui, subject: &Subject, report: &Report, elapsed: Duration) -> Result<(), CliError> {
+fn show(
+    ui: &mut Ui,
+    subject: &Subject,
+    report: &Report,
+    differences: &Differences,
+    revision: &str,
+    elapsed: Duration,
+) -> Result<(), CliError> {
     for done in &report.steps {
         if let Some(failure) = done.failure.as_ref().filter(|failure| !failure.tail.is_empty()) {
             ui.warn(format!("the last lines of `{}`:", done.step));
@@ -442,7 +466,8 @@ fn show(ui: &mut Ui, subject: &Subject, report: &Report, elapsed: Duration) -> R
             snapshot: subject.snapshot,
             version: subject.version.clone(),
             verdict: report.run.verdict,
-            steps: report.steps.iter().map(|done| answer_step(report, done)).collect(),
+            steps: report.steps.iter().map(|done| answer_step(report, differences, done)).collect(),
+            consistent_with: &differences.environment,
         };
         return ui.out(&(serde_json::to_string_pretty(&answer).expect("answers have text keys only") + "\n"));
     }
@@ -454,11 +479,13 @@ fn show(ui: &mut Ui, subject: &Subject, report: &Report, elapsed: Duration) -> R
             output.step,
             output.digest.short()
         ));
+        differences.tell_output(ui, &output.path);
     }
+    differences.tell_rest(ui, report, revision);
     ui.out(&format!("Run {}: {}\n", paint(NAME, report.id.short()), verdict(report, elapsed)))
 }
 
-fn answer_step(report: &Report, done: &crate::run::StepDone) -> AnswerStep {
+fn answer_step(report: &Report, differences: &Differences, done: &crate::run::StepDone) -> AnswerStep {
     let recorded = |path: &ProjectPath| report.compared.iter().find(|o| o.path == *path).and_then(|o| o.recorded);
     AnswerStep {
         step: done.step.clone(),
@@ -474,6 +501,7 @@ fn answer_step(report: &Report, done: &crate::run::StepDone) -> AnswerStep {
                 digest: output.digest,
                 size: output.size,
                 recorded: recorded(&output.path),
+                differences: differences.at(&output.path).to_vec(),
             })
             .collect(),
         failure: done.failure.as_ref().map(|failure| AnswerFailure {

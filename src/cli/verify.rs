@@ -131,8 +131,7 @@ fn run_with(
             ui.warn(format!("  {line}"));
         }
         let how = failed.failure.as_ref().map(|failure| failure.how.clone()).unwrap_or_default();
-        ui.warn(format!("step `{}` failed: {how}", failed.step));
-        return Ok(STEP_FAILED);
+        return Err(CliError::usage(format!("step `{}` failed: {how}", failed.step)).exit(STEP_FAILED));
     }
     let (places, locks) = (project.places(), project.locks());
     let laboratory = Laboratory::new(&work, &performed.steps, &places, &locks, &stop);
@@ -152,7 +151,8 @@ fn run_with(
         running.borrow_mut().end(name);
         let verdict = verdict?;
         let is_interrupted = verdict.interrupted;
-        verdicts.push(verdict);
+        // Of what was interrupted before it ended once, nothing is known.
+        verdicts.extend(Some(verdict).filter(|verdict| verdict.runs > 0));
         if is_interrupted || stop.is_requested() {
             break;
         }
@@ -161,7 +161,10 @@ fn run_with(
     project.remember_machine();
     let answer = Answer::new(&subject, args.why, stop.is_requested(), verdicts);
     let recorded = answer.recorded(project);
-    project.journal.add(&[Record::Verification(recorded.clone())])?;
+    if !answer.steps.is_empty() {
+        project.journal.add(&[Record::Verification(recorded.clone())])?;
+        open::exchange(ui, project);
+    }
     ui.show(&answer)?;
     if let Some(page) = page {
         let done = &performed.steps;
@@ -202,8 +205,8 @@ fn bring_up_to_date(
     let performed = perform(work, &request, &|event| {
         let mut running = running.lock().expect("no holder panics");
         match event {
-            crate::run::Event::Started { step, .. } => {
-                running.beside(|| ui.say(format!("step `{step}` has no result on record and is executed first")));
+            crate::run::Event::Started { step, reason } => {
+                running.beside(|| ui.say(format!("step `{step}` is executed first: {reason}")));
                 running.begin(step);
             }
             crate::run::Event::Line { step, line } => {

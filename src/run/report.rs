@@ -11,7 +11,7 @@ use crate::hash::Digest;
 use crate::host::Time;
 use crate::object::{RecordId, SnapshotId};
 use crate::path::ProjectPath;
-use crate::record::{By, Journal, Record, Run, RunStep, RunVerdict, StepVerdict};
+use crate::record::{By, Journal, Output, Record, Run, RunStep, RunVerdict, StepVerdict};
 use crate::store::Store;
 
 /// Where a run comes from.
@@ -60,6 +60,10 @@ pub struct Compared {
     pub digest: Digest,
     /// The digest that was recorded; `None` if nothing was.
     pub recorded: Option<Digest>,
+    /// What was recorded; `None` if nothing was.
+    pub before: Option<Output>,
+    /// What it is now.
+    pub now: Output,
     /// Whether it is what was recorded, in content and in kind: a lost executable bit is a difference too.
     pub equal: bool,
 }
@@ -164,6 +168,8 @@ fn compare(done: &StepDone, reference: Option<&Run>, compared: &mut Vec<Compared
             path: output.path.clone(),
             digest: output.digest,
             recorded: before.map(|before| before.digest),
+            before: before.cloned(),
+            now: output.clone(),
             equal: before == Some(output),
         });
     }

@@ -29,19 +29,19 @@ use crate::store::{MemoryStore, Store};
 const WORKPLACE: &str = "/pv/work";
 
 /// A project of which the files can be edited, and what is on record of it.
-struct Bed {
-    root: tempfile::TempDir,
+pub(super) struct Bed {
+    pub(super) root: tempfile::TempDir,
     store: MemoryStore,
-    journal: Journal,
+    pub(super) journal: Journal,
     /// A text that begins with `-> ` is a link.
     files: BTreeMap<String, String>,
     definition: String,
-    search_path: String,
+    pub(super) search_path: String,
     clock: i64,
 }
 
 impl Bed {
-    fn new(definition: &str, files: &[(&str, &str)]) -> Self {
+    pub(super) fn new(definition: &str, files: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let journal = Journal::new(root.path().join("records"));
         let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
@@ -89,7 +89,7 @@ impl Bed {
     }
 
     /// Calls `act` with everything that decisions are made from.
-    fn work<T>(&self, act: impl FnOnce(&Work<'_>) -> T) -> T {
+    pub(super) fn work<T>(&self, act: impl FnOnce(&Work<'_>) -> T) -> T {
         let definition = pipeline::read(self.definition.as_bytes(), "pipeline.yaml").unwrap();
         let read = |path: &ProjectPath| self.files.get(&path.to_string()).map(|text| text.clone().into_bytes());
         let params = Params::load(&definition.pipeline, &read).unwrap();

@@ -135,8 +135,16 @@ impl Bench<'_, '_, '_> {
         let causes: Vec<Cause> = varied.iter().filter_map(Dimension::cause).collect();
         self.runs += 1;
         (self.subject.progress)(Progress { step: &self.step().name, run: self.runs, varied: &causes });
-        let trial = self.subject.laboratory.run(self.subject.index, &conditions)?;
+        let trial = match self.subject.laboratory.run(self.subject.index, &conditions) {
+            Err(error @ RunError::NotPinned { .. }) => {
+                // It was not begun.
+                self.runs -= 1;
+                return Err(error.into());
+            }
+            trial => trial?,
+        };
         if trial.interrupted {
+            self.runs -= 1;
             self.interrupted = true;
             return Ok(None);
         }
@@ -205,7 +213,6 @@ impl<'a, 'w> Subject<'a, 'w> {
         let mut bench = self.bench();
         let own = self.own_pins()?;
         let plain = Conditions { pins: own.clone(), ..Conditions::default() };
-        bench.rung = if own.is_some() { Rung::Full } else { Rung::Variables };
         let mut outcomes = Vec::new();
         for run in 0..runs {
             let number = u8::try_from((run + 2) % 3).unwrap_or_default();
@@ -217,11 +224,11 @@ impl<'a, 'w> Subject<'a, 'w> {
                 conditions.pins.get_or_insert_with(Pins::default);
                 varied.iter().for_each(|dimension| dimension.apply(&bench.base, number, &mut conditions));
                 match bench.try_with(&conditions, varied) {
-                    Err(VerifyError::Run(RunError::NotPinned { .. })) => bench.try_with(&plain, Vec::new())?,
-                    outcome => {
-                        bench.rung = Rung::Full;
-                        outcome?
+                    Err(VerifyError::Run(RunError::NotPinned { .. })) => {
+                        bench.rung = Rung::Variables;
+                        bench.try_with(&plain, Vec::new())?
                     }
+                    outcome => outcome?,
                 }
             };
             let Some(outcome) = outcome else { break };

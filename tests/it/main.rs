@@ -54,4 +54,5 @@ mod stored;
 mod training;
 mod transfer;
 mod travel;
+mod verify;
 mod why;

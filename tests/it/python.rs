@@ -412,6 +412,21 @@ pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
 }
 
 #[test]
+fn a_step_is_verified_in_the_environment_of_its_lock() {
+    let code = "import foo, os; open('out/x', 'w').write(foo.value + os.urandom(2).hex())";
+    let bench = Bench::new(&format!("  x: {{run: [python, -c, \"{code}\"], inputs: [], outputs: [out/x]}}\n"));
+    bench.lock(&[&bench.wheel("foo", "1.0", "one")]);
+    bench.told(&["run"], 0);
+    let output = bench.pv(&["--json", "verify"]).output().unwrap();
+    let told = bench.project.tell(&output);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"));
+    assert_eq!((output.status.code(), &answer["level"]), (Some(1), &json!("different")), "{told}");
+    let found = &answer["steps"][0]["outputs"][0]["detail"]["findings"][0];
+    assert!(["old", "new"].iter().all(|side| found[side].as_str().unwrap().starts_with("one")), "{told}");
+    assert_eq!(bench.made().len(), 1);
+}
+
+#[test]
 fn an_environment_whose_making_was_killed_is_not_used_and_made_anew() {
     let bench = Bench::new("  foo: {run: python foo.step.py out/foo, outputs: [out/foo]}\n");
     let line = bench.wheel("foo", "1.0", "one");

@@ -703,6 +703,82 @@ fn what_does_not_come_out_again_is_named_and_the_exit_code_is_1() {
 }
 
 #[test]
+fn how_a_replay_differs_is_told_with_what_that_is_consistent_with() {
+    let project = Sandbox::with_pipeline(
+        "steps:\n  \
+         tell:\n    inputs: []\n    outputs: [m.json]\n    env: [MODE]\n    run: tool > m.json\n  \
+         copy:\n    inputs: [m.json]\n    outputs: [d]\n    run: mkdir d && cp m.json d && echo same > d/same\n",
+    );
+    project.write(".gitignore", "/m.json\n/d\n");
+    project.commit("all");
+    let tool = |value: &str| {
+        let path = project.beside("bin/tool");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, format!("#!/bin/sh\necho '{{\"loss\": {value}, \"mode\": \"'$MODE'\"}}'\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let run = |mode: &str, arguments: &[&str]| {
+        let path = format!("{}:{}", project.beside("bin").display(), std::env::var("PATH").unwrap());
+        project.pv_command(arguments).env("PATH", path).env("MODE", mode).output().unwrap()
+    };
+    tool("0.5");
+    assert!(run("fast", &["run"]).status.success());
+    project.pv_ok(&["snapshot", "--tag", "v1"]);
+    tool("0.25");
+    let output = run("slow", &["run", "v1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = project.tell(&output);
+    let told: Vec<_> = told.lines().skip_while(|line| !line.starts_with("`m.json`")).collect();
+    insta::with_settings!({filters => vec![
+        (r"recorded [0-9a-f]{12}, now [0-9a-f]{12}", "recorded [OLD], now [NEW]"),
+        (r"run [0-9a-f]{12}", "run [RUN]"),
+        (r"tool  [0-9a-f]{12} -> [0-9a-f]{12}", "tool  [OLD] -> [NEW]"),
+    ]}, {
+        insta::assert_snapshot!(told.join("\n"), @"
+        `m.json` of step `tell`: recorded [OLD], now [NEW]
+          m.json: 100 % of 1 numbers differ, at most by 0.25, 0.5 of the number
+          m.json: $.loss 0.5 -> 0.25
+          m.json: $.mode fast -> slow
+        `d` of step `copy`: recorded [OLD], now [NEW]
+          d/m.json: 100 % of 1 numbers differ, at most by 0.25, 0.5 of the number
+          d/m.json: $.loss 0.5 -> 0.25
+          d/m.json: $.mode fast -> slow
+        this is consistent with what changed in the environment since run [RUN], the likeliest first:
+          variable MODE  fast -> slow  (used by tell, whose output differs)
+          program tool  [OLD] -> [NEW]  (used by tell, whose output differs)
+        hint: `pv verify v1 tell --why` finds out by experiment what the result depends on
+        --- exit 1
+        ");
+    });
+    let output = run("slow", &["--json", "run", "v1"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names = |list: &Value, key: &str| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&answer["consistent_with"], "name")[..2], ["variable MODE", "program tool"]);
+    assert_eq!(answer["consistent_with"][0]["steps"], json!(["tell"]));
+    let differences = &answer["steps"][1]["outputs"][0]["differences"];
+    assert_eq!(names(differences, "path"), ["d/m.json"]);
+    assert_eq!(names(&differences[0]["detail"]["findings"], "place"), ["$.loss", "$.mode"]);
+    // Where nothing differs there is nothing to explain.
+    tool("0.5");
+    let output = run("fast", &["--json", "run", "v1"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((answer.get("consistent_with"), answer["steps"][1]["outputs"][0].get("differences")), (None, None));
+    // What was recorded may be out of reach: that it differs is known all the same.
+    let clone = project.beside("clone");
+    project.git(&["clone", "--quiet", ".", clone.to_str().unwrap()]);
+    project.git_in(&clone, &["fetch", "--quiet", "origin", "refs/pv/meta:refs/pv/meta"]);
+    tool("0.125");
+    let mut run = project.pv_command_in(&clone, &["run", "v1"]);
+    let path = format!("{}:{}", project.beside("bin").display(), std::env::var("PATH").unwrap());
+    let output = run.env("PATH", path).env("MODE", "fast").output().unwrap();
+    let told = project.tell(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert_eq!(told.matches("  it cannot be told how: ").count(), 2, "{told}");
+}
+
+#[test]
 fn a_replay_of_what_was_never_run_says_so_and_the_next_one_compares_with_it() {
     let project = Sandbox::with_fixture("lesson");
     project.pv_ok(&["snapshot", "--tag", "v1.0"]);

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::cli::Global;
+use crate::cli::answer::fact;
 use crate::cli::diff::{side, working_side};
 use crate::cli::fail::CliError;
 use crate::cli::open;
@@ -117,24 +118,15 @@ impl fmt::Display for Answer {
                 };
                 let differs = if one.may_explain { ", whose output differs" } else { "" };
                 let by = paint(FAINT, format!("({by}{differs})"));
-                writeln!(f, "  {}  {} -> {}  {by}", one.name, value(one.old.as_ref()), value(one.new.as_ref()))?;
+                writeln!(f, "  {}  {} -> {}  {by}", one.name, fact(one.old.as_ref()), fact(one.new.as_ref()))?;
             }
         }
         if !self.facts.is_empty() {
             writeln!(f, "{}", paint(NAME, "Facts"))?;
         }
-        for fact in &self.facts {
-            writeln!(f, "  {}  {} -> {}", fact.name, value(fact.old.as_ref()), value(fact.new.as_ref()))?;
+        for one in &self.facts {
+            writeln!(f, "  {}  {} -> {}", one.name, fact(one.old.as_ref()), fact(one.new.as_ref()))?;
         }
         Ok(())
-    }
-}
-
-/// Returns a value for people: of a digest the first digits.
-fn value(value: Option<&String>) -> String {
-    match value {
-        Some(text) if text.len() == 64 => text[..12].to_owned(),
-        Some(text) => text.clone(),
-        None => "(none)".to_owned(),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 use super::content::{Kept, files_of};
 use super::needs;
 use super::place::{Place, end_of, text_of};
@@ -78,7 +80,7 @@ fn a_store_that_may_not_be_written_can_be_read() {
         assert!(output.status.success(), "{arguments:?}: {}", text_of(&output));
     }
     place.write("in", b"changed");
-    for arguments in [&["snapshot"][..], &["run"]] {
+    for arguments in [&["snapshot"][..], &["run"], &["verify"]] {
         let output = theirs.told(arguments);
         let told = text_of(&output);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
@@ -87,4 +89,32 @@ fn a_store_that_may_not_be_written_can_be_read() {
     place.sh("chmod -R u+w .git/pv");
     assert!(theirs.told(&["snapshot"]).status.success());
     place.assert_comes_out(&kept);
+}
+
+#[test]
+fn an_ordinary_user_finds_out_what_a_result_depends_on() {
+    let test = "an_ordinary_user_finds_out_what_a_result_depends_on";
+    let Some(theirs) = needs(test, "root and `setpriv`", Theirs::new()) else { return };
+    let place = &theirs.place;
+    let files = files_of(3, 1_000, 1);
+    place.lay(&files);
+    let definition =
+        "steps:\n  name:\n    inputs: [in]\n    outputs: [out]\n    run: (cat in; hostname; id -u) > out\n";
+    place.write(".pipeline/pipeline.yaml", definition.as_bytes());
+    theirs.give();
+    let output = theirs.told(&["run"]);
+    assert!(output.status.success(), "{}", text_of(&output));
+    let output = theirs.told(&["--json", "verify", "--why"]);
+    let told = text_of(&output);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"));
+    let rung = &answer["engine"]["rung"];
+    let is_full = if rung == "full" { Ok(()) } else { Err(told.clone()) };
+    if needs(test, "an ordinary user who may pin everything", is_full).is_none() {
+        return;
+    }
+    let causes: Vec<_> = answer["steps"][0]["causes"].as_array().unwrap().iter().map(|cause| &cause["cause"]).collect();
+    assert_eq!(causes, ["hostname", "username"], "{told}");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let left = place.sh("find \"$ROOT\" -name 'run-*' -path '*/work/*'");
+    assert_eq!(left, "");
 }

@@ -89,6 +89,27 @@ fn a_step_finds_the_files_of_its_image_and_depends_on_it_and_on_what_it_read_of_
 }
 
 #[test]
+fn a_step_is_verified_in_its_image() {
+    let test = "a_step_is_verified_in_its_image";
+    let definition = "steps:\n  fit:\n    run: cat /model > out.txt; busybox date -u +%F >> out.txt\n    outputs: [out.txt]\n    inputs: []\n";
+    let sandbox = project(definition);
+    if add(&sandbox, "one\n", test).is_none() {
+        return;
+    }
+    told(&sandbox, &["run"]);
+    let (answer, code) = sandbox.json(&["verify", "--why"]);
+    let rung = &answer["engine"]["rung"];
+    let is_full = if rung == "full" { Ok(()) } else { Err(answer.to_string()) };
+    if needs(test, "an image in which everything can be pinned", is_full).is_none() {
+        return;
+    }
+    let causes: Vec<_> = answer["steps"][0]["causes"].as_array().unwrap().iter().map(|cause| &cause["cause"]).collect();
+    assert_eq!((code, causes), (1, vec![&Value::from("clock")]), "{answer}");
+    let findings = &answer["steps"][0]["outputs"][0]["detail"]["findings"];
+    assert_eq!(findings[0]["place"], "line 2", "the model is that of the image: {answer}");
+}
+
+#[test]
 fn what_a_step_writes_in_its_image_is_gone_when_it_ends() {
     let test = "what_a_step_writes_in_its_image_is_gone_when_it_ends";
     let definition = "steps:\n  fit:\n    run: test ! -e /model.new && echo x > /model.new && cat /model /model.new > out.txt\n    \
