@@ -73,7 +73,9 @@ fn what_came_of_the_newest_verification_is_told_by_log_and_show_and_nothing_wher
     assert!(before.iter().all(|told| !told.contains("verified")), "{before:?}");
     assert!(sandbox.json(&["show", "v1"]).0.get("verification").is_none());
 
-    sandbox.pv(&["verify", "v1", "same"]);
+    // Which of two is newer is told by when they were made.
+    let earlier = sandbox.pv_command(&["verify", "v1", "same"]).env("PV_NOW", "2026-01-31T09:29:00Z").output().unwrap();
+    assert!(earlier.status.success(), "{}", sandbox.tell(&earlier));
     let told = sandbox.pv(&["log"]);
     assert_eq!(told.matches("  verified identical, 2 runs\n").count(), 2, "the snapshot and its run: {told}");
     let (answer, _) = sandbox.json(&["verify", "--why", "v1"]);
