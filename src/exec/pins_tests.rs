@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::isolated_tests::{Bench, compiled, not_tested};
+use super::isolated_tests::{Bench, compiled, not_tested, say_untested};
 use super::*;
 
 fn printed(pins: &Pins, text: &str) -> String {
@@ -85,7 +85,6 @@ condition = threading.Condition()
 with condition: print(condition.wait(0.05))
 time.sleep(0.05)
 print(subprocess.run([\"sleep\", \"0.05\"]).returncode)
-thread = threading.Thread(target=time.sleep, args=(0.05,)); thread.start(); thread.join()
 print(time.perf_counter() - start, time.process_time(), time.thread_time(), os.times(), resource.getrusage(resource.RUSAGE_SELF)[:2])'";
     for pins in [
         all(),
@@ -321,7 +320,7 @@ fn programs_are_told_that_the_processor_has_no_random_bits_where_it_lets_us() {
     let ran = bench.run(&format!("{program}; {program}"));
     assert_eq!(ran.outcome.end, End::Exited(0), "{}", ran.printed);
     if !ran.outcome.observation.hidden {
-        not_tested("hidden random bits of the processor", "it cannot be made to fault when it is asked what it can");
+        say_untested("hidden random bits of the processor", "it cannot be made to fault when it is asked what it can");
         return;
     }
     assert_eq!(ran.printed, "0 0\n".repeat(4));

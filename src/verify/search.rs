@@ -220,7 +220,10 @@ impl<E: Experiments> Search<'_, E> {
         }
         let mut named = dimension.clone();
         take(open, &dimension);
-        if self.is_memory(&dimension)? {
+        // What moves with where programs lie and with the environment too is an address.
+        let has_moved = self.found.named.iter().any(|named| named.dimension == Dimension::Layout);
+        if has_moved && dimension.moves_memory() || self.is_memory(&dimension)? {
+            self.found.named.retain(|named| named.dimension != Dimension::Layout);
             // Whatever is in the environment moves it, so of what moves memory nothing can be told apart.
             named = Dimension::Padding;
             let moves = |one: &Dimension| *one == Dimension::Layout || one.moves_memory();

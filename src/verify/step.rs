@@ -213,7 +213,6 @@ impl<'a, 'w> Subject<'a, 'w> {
         let mut bench = self.bench();
         let own = self.own_pins()?;
         let plain = Conditions { pins: own.clone(), ..Conditions::default() };
-        let mut outcomes = Vec::new();
         for run in 0..runs {
             let number = u8::try_from((run + 2) % 3).unwrap_or_default();
             let outcome = if run == 0 {
@@ -231,8 +230,9 @@ impl<'a, 'w> Subject<'a, 'w> {
                     outcome => outcome?,
                 }
             };
-            let Some(outcome) = outcome else { break };
-            outcomes.push(outcome);
+            if outcome.is_none() {
+                break;
+            }
         }
         let outputs = self.outputs(&bench, None)?;
         Ok(self.verdict(bench, outputs, Vec::new(), Vec::new()))
@@ -288,9 +288,10 @@ impl<'a, 'w> Subject<'a, 'w> {
         if found.exhausted && !bench.interrupted {
             notes.push(format!("the budget of {} was used up before everything was tried", self.budget));
         }
-        let outputs = self.outputs(&bench, Some(first.result))?;
         let is_as_recorded = bench.trial(first.result).outputs == self.recorded;
-        if causes.is_empty() && !is_as_recorded && !found.exhausted && !bench.interrupted {
+        let is_odd = causes.is_empty() && !is_as_recorded && !found.exhausted && !bench.interrupted;
+        let outputs = self.outputs(&bench, Some(first.result).filter(|_| !is_odd))?;
+        if is_odd {
             causes.push(CauseNamed::undetermined(
                 "it repeats here whatever is varied, yet what is on record is another: made by another machine, other programs or a chance that did not come again",
             ));
@@ -384,7 +385,9 @@ impl<'a, 'w> Subject<'a, 'w> {
     /// Returns the texts of the code that a step read.
     fn code(&self, trial: &Trial) -> Result<Vec<String>, VerifyError> {
         let mut texts = Vec::new();
-        for path in trial.read.iter().filter(|path| candidates::is_code(path) || !path.as_bytes().contains(&b'.')) {
+        let inputs = self.step().inputs.as_deref().unwrap_or_default();
+        let is_data = |path: &ProjectPath| inputs.iter().any(|input| path.is_within(input));
+        for path in trial.read.iter().filter(|path| candidates::is_code(path) || !is_data(path)) {
             if let Some(text) = self.content(path)?.and_then(|content| String::from_utf8(content).ok()) {
                 texts.push(text);
             }
@@ -431,9 +434,12 @@ impl<'a, 'w> Subject<'a, 'w> {
                 }
                 (None, true) => {
                     let how = bench.trial(named.outcome.result).failure.clone().unwrap_or_default();
-                    format!("it alone was varied, everything else pinned, and the step failed: {how}")
+                    format!("it alone was varied, everything else pinned, and the step failed both times: {how}")
                 }
-                (None, false) => "it alone was varied, everything else pinned, and the result was another".to_owned(),
+                (None, false) if named.dimension == Dimension::Schedule => {
+                    "it alone was varied, everything else pinned, and the result was another".to_owned()
+                }
+                (None, false) => "it alone was varied, everything else pinned, and the result was another both times, and with nothing varied the same as ever".to_owned(),
             };
             let mut places = Vec::new();
             if !named.outcome.failed && named.outcome.result != pinned {

@@ -253,7 +253,7 @@ fn what_a_run_will_do_is_told_from_the_lock_before_its_environment_is_made() {
     let definition = bench.project.read(".pipeline/pipeline.yaml");
     bench.project.write(".pipeline/pipeline.yaml", definition.replace(&version(), "3.99"));
     let told = bench.told(&["status"], 0);
-    assert!(told.contains(&format!("  foo    stale      program `python{}` is gone\n", version())), "{told}");
+    assert!(told.contains(&format!("  foo    stale      program `python{}` is gone", version())), "{told}");
     assert!(told.contains("  plain  current "), "{told}");
 }
 

@@ -452,11 +452,12 @@ Commands:
   status       Show which steps would run and why, and which data changed
   audit        Compare what steps declare with what they were seen to do
   why          Show why a step would run: everything that is not what it was
+  verify       Execute steps again and see whether they give the same result, and if not, why
   shell        Open a shell where a step has failed, with all that it had and had written
   diff         Show what changed between two versions, and what that did to the results
   log          List snapshots and runs, newest first
   show         Show a snapshot, a run, a step's log, or an object
-  env          Add, lock, list, show, compare and export what steps run in
+  env          Add, lock, list, show, compare, export and remove what steps run in
   checkout     Bring files, data or outputs of a version into the working tree
   push         Send code, data, results and logs of a version to a remote, as far as it lacks them
   pull         Get code, data, results and logs of a version from a remote, as far as they are
