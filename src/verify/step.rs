@@ -57,8 +57,8 @@ struct Bench<'a, 'w, 's> {
     /// How often it was executed.
     runs: u32,
     clock: Stopwatch,
-    /// By result, the first trial that had it, and what was varied in it.
-    trials: BTreeMap<Digest, (Trial, Vec<Dimension>)>,
+    /// By result, the first trial that had it.
+    trials: BTreeMap<Digest, Trial>,
     /// The results in the order in which they came.
     order: Vec<Digest>,
     /// Whatever was varied in an experiment that came to its end.
@@ -153,12 +153,12 @@ impl Bench<'_, '_, '_> {
         self.concurrent |= trial.observation.started.is_none_or(|started| started > 0);
         let outcome = Outcome { result: result_of(&trial), failed: trial.failure.is_some() };
         self.order.push(outcome.result);
-        self.trials.entry(outcome.result).or_insert((trial, varied));
+        self.trials.entry(outcome.result).or_insert(trial);
         Ok(Some(outcome))
     }
 
     fn trial(&self, result: Digest) -> &Trial {
-        &self.trials[&result].0
+        &self.trials[&result]
     }
 }
 
@@ -494,7 +494,7 @@ impl<'a, 'w> Subject<'a, 'w> {
             None => self.recorded,
         };
         let mut worst: BTreeMap<String, Comparison> = BTreeMap::new();
-        for (trial, _) in bench.trials.values().filter(|(trial, _)| trial.failure.is_none()).take(COMPARED_MAX) {
+        for trial in bench.trials.values().filter(|trial| trial.failure.is_none()).take(COMPARED_MAX) {
             for comparison in self.compare(base, &trial.outputs)? {
                 let known = worst.get(&comparison.path);
                 if known.is_none_or(|known| known.level < comparison.level) {
@@ -542,8 +542,7 @@ impl<'a, 'w> Subject<'a, 'w> {
         causes: Vec<CauseNamed>,
         mut notes: Vec<String>,
     ) -> StepVerdict {
-        let failures: Vec<&Trial> =
-            bench.trials.values().map(|(trial, _)| trial).filter(|trial| trial.failure.is_some()).collect();
+        let failures: Vec<&Trial> = bench.trials.values().filter(|trial| trial.failure.is_some()).collect();
         let failed = failures.len();
         if failed > 0 && causes.is_empty() {
             let how = failures[0].failure.clone().unwrap_or_default();

@@ -231,7 +231,7 @@ fn an_image_that_is_not_pinned_is_told_with_the_way_to_pin_it() {
 }
 
 /// Podman needs to be told that it may not do here what it does elsewhere.
-const PODMAN: &str = "\
+pub(super) const PODMAN: &str = "\
 [containers]
 default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
 [engine]

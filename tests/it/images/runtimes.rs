@@ -8,22 +8,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::run::{add, of, project, verdicts};
+use super::run::{PODMAN, add, of, project, verdicts};
 use super::{beside, told};
 use crate::cloud::servers;
 use crate::fault::needs;
 use crate::python::wait_for;
 use crate::sandbox::Sandbox;
-
-/// Podman needs to be told that it may not do here what it does elsewhere.
-const PODMAN: &str = "\
-[containers]
-default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
-[engine]
-runtime = \"runc\"
-cgroup_manager = \"cgroupfs\"
-events_logger = \"file\"
-";
 
 /// Starts a daemon in mounts and processes of its own. All of them end when nobody holds the other end of the standard input: the
 /// kernel ends everybody with the first. Not every version gets along with the second kind of control groups beside the first.
