@@ -107,7 +107,7 @@ fn everything() -> Pins {
         umask: None,
         fixed_layout: true,
         schedule: Schedule::Free,
-        hidden_hardware: false,
+        processor_entropy: false,
     }
 }
 

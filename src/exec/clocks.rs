@@ -21,6 +21,8 @@ const MILLISECOND: u64 = 1_000_000;
 /// A wait at least as long as this moves clocks on. Shorter ones are an interpreter's own: how often its threads wait for
 /// each other is decided by nobody.
 const LONG_WAIT: u64 = 20 * MILLISECOND;
+/// Who counts cycles often waits for so many to go by, so a look moves them on at least by that, in nanoseconds.
+const CYCLES_TICK_MIN: u64 = 100_000;
 /// `times` counts in hundredths of a second.
 const HUNDREDTH: u64 = SECOND / 100;
 /// The bytes of `struct rusage`.
@@ -117,6 +119,11 @@ impl Clocks {
         }
     }
 
+    /// Returns how many cycles a thread that looks is told that there were since the machine began: one each nanosecond.
+    pub(super) fn cycles(&self, thread: i32) -> Option<u64> {
+        self.look(thread, Clock::Cycles)
+    }
+
     fn clock(&self, thread: i32, arguments: &[u64; 6], memory: &Memory) -> Option<Result<i64, i32>> {
         let mut now = self.look(thread, clock_of(arguments[0])?)?;
         if is_of_the_processor(arguments[0]) {
@@ -130,12 +137,13 @@ impl Clocks {
         match clock {
             Clock::Wall => Some(self.wall? + self.threads.moves(thread, clock, self.wall_tick)?),
             Clock::Steady => Some(STEADY_START + self.threads.moves(thread, clock, self.tick?)?),
+            Clock::Cycles => Some(STEADY_START + self.threads.moves(thread, clock, self.tick?.max(CYCLES_TICK_MIN))?),
         }
     }
 
     /// Moves the clocks of a thread on that sleeps so long.
     fn sleeps<T>(&self, thread: i32, length: u64) -> Option<T> {
-        for clock in [Clock::Wall, Clock::Steady] {
+        for clock in [Clock::Wall, Clock::Steady, Clock::Cycles] {
             self.threads.moves(thread, clock, length);
         }
         None
@@ -150,7 +158,7 @@ impl Clocks {
     fn tell(&self, thread: i32, clock: Clock, memory: &Memory, address: u64) -> Option<u64> {
         let (ours, theirs) = match clock {
             Clock::Wall => (self.wall, ClockId::Realtime),
-            Clock::Steady => (self.tick.map(|_| STEADY_START), ClockId::Monotonic),
+            Clock::Steady | Clock::Cycles => (self.tick.map(|_| STEADY_START), ClockId::Monotonic),
         };
         if self.threads.was_told(thread, address, memory.bytes(address)?) {
             return None;

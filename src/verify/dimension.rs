@@ -61,7 +61,7 @@ pub(super) enum Dimension {
     State,
     /// The network.
     Network,
-    /// Random bits of the processor. They cannot be varied, only hidden.
+    /// Random bits of the processor. They cannot be varied, only given from a seed.
     Hardware,
     /// `TZ`.
     Zone,
@@ -134,7 +134,7 @@ impl Base {
             umask: None,
             fixed_layout: true,
             schedule: Schedule::Free,
-            hidden_hardware: false,
+            processor_entropy: false,
         };
         let variables = HASHES.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
         Conditions { pins: Some(pins), variables: variables.into(), ..Conditions::default() }

@@ -32,8 +32,8 @@ pub(super) struct Outcome {
 pub(super) struct Mode {
     /// No two threads of the step go on at once, as far as that can be.
     pub(super) serial: bool,
-    /// The step is told that the processor has no random bits of its own.
-    pub(super) hidden: bool,
+    /// The processor's random bits come from a seed.
+    pub(super) seeded: bool,
     /// Clocks hardly move. Where a result depends on them anyway, it does not depend on how often they are looked at then.
     pub(super) frozen: bool,
 }
@@ -54,8 +54,8 @@ pub(super) trait Experiments {
     /// Returns whether the step was seen to start processes or threads.
     fn is_concurrent(&self) -> bool;
 
-    /// Returns whether the processor's random bits could be hidden, the last time that this was wanted.
-    fn is_hidden(&self) -> bool;
+    /// Returns whether the step took random bits of the processor, the last time that these came from a seed.
+    fn asks_processor(&self) -> bool;
 }
 
 /// What a search found.
@@ -164,7 +164,7 @@ impl<E: Experiments> Search<'_, E> {
         let modes = [
             (is_concurrent, serial, Dimension::Schedule),
             // Where threads go on one after the other, it cannot be the schedule that looks like the processor.
-            (true, Mode { serial: is_concurrent, hidden: true, ..Mode::default() }, Dimension::Hardware),
+            (true, Mode { serial: is_concurrent, seeded: true, ..Mode::default() }, Dimension::Hardware),
         ];
         for (_, mode, dimension) in modes.into_iter().filter(|(counts, ..)| *counts) {
             self.mode = mode;
@@ -172,12 +172,12 @@ impl<E: Experiments> Search<'_, E> {
             for _ in 0..STABLE_RUNS {
                 results.insert(self.run(&[], 0)?.result);
                 runs += 1;
-                if results.len() > 1 || mode.hidden && !self.experiments.is_hidden() {
+                if results.len() > 1 || mode.seeded && !self.experiments.asks_processor() {
                     break;
                 }
             }
             if let (1, Some(result), Some(outcome)) = (results.len(), results.first(), outcome)
-                && (!mode.hidden || self.experiments.is_hidden())
+                && (!mode.seeded || self.experiments.asks_processor())
             {
                 self.pinned = Some(*result);
                 self.found.named.push(Named { dimension, number: 0, outcome, free });
@@ -203,7 +203,7 @@ impl<E: Experiments> Search<'_, E> {
         if dimension != Dimension::Schedule {
             let again = self.run(std::slice::from_ref(&dimension), number)?;
             let pinned = self.run(&[], 0)?;
-            if self.differs(pinned) && (self.mode.serial || self.mode.hidden) {
+            if self.differs(pinned) && (self.mode.serial || self.mode.seeded) {
                 // It repeated by chance, so nothing can be said of the rest.
                 return Ok(false);
             }
@@ -416,7 +416,7 @@ mod tests {
             if self.races > 0 && !mode.serial && (moved || self.runs.is_multiple_of(self.races)) {
                 text += "race";
             }
-            if self.hardware && !mode.hidden {
+            if self.hardware && !mode.seeded {
                 text += &format!("hardware {}", self.runs);
             }
             Ok(Some(Outcome { result: Digest::of(text.as_bytes()), failed: false }))
@@ -426,7 +426,7 @@ mod tests {
             self.concurrent
         }
 
-        fn is_hidden(&self) -> bool {
+        fn asks_processor(&self) -> bool {
             true
         }
     }
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn random_bits_of_the_processor_are_told_where_they_can_be_hidden() {
+    fn random_bits_of_the_processor_are_named_if_it_repeats_once_they_come_from_a_seed() {
         for concurrent in [false, true] {
             let mut step = Simulated { concurrent, hardware: true, ..simulated(vec![vec![Dimension::Umask]]) };
             let found = search(&mut step, &dimensions()).unwrap();

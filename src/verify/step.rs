@@ -27,8 +27,9 @@ const TIME_LIMIT_MIN: Duration = Duration::from_secs(60);
 const TIME_LIMIT_FACTOR: u32 = 10;
 /// A file larger than this is no settings and no code, in bytes.
 const SMALL_FILE_BYTES: u64 = 1 << 20;
-/// What the clock says at first in experiments, in seconds since 1970: some Tuesday in 2023.
-const CLOCK: i64 = 1_700_000_000;
+/// What the clock says at first in experiments, in seconds since 1970: some Sunday in 2030. What a step makes is of that time, and
+/// has to be newer than what it makes it of.
+const CLOCK: i64 = 1_900_000_000;
 /// So many results are compared with the pinned one.
 const COMPARED_MAX: usize = 8;
 /// So many places are told with a cause.
@@ -66,8 +67,8 @@ struct Bench<'a, 'w, 's> {
     /// The first trial, which the search asks for once more.
     first: Option<Outcome>,
     concurrent: bool,
-    /// Whether the processor's random bits were hidden the last time.
-    hidden: bool,
+    /// Whether it took random bits of the processor, the last time that these came from a seed.
+    asks_processor: bool,
     interrupted: bool,
 }
 
@@ -87,7 +88,7 @@ impl Experiments for Bench<'_, '_, '_> {
         let mut conditions = self.conditions();
         varied.iter().for_each(|dimension| dimension.apply(&self.base, number, &mut conditions));
         if let Some(pins) = &mut conditions.pins {
-            pins.hidden_hardware = mode.hidden;
+            pins.processor_entropy = mode.seeded;
             if mode.serial {
                 pins.schedule = Schedule::Serial;
             }
@@ -103,8 +104,8 @@ impl Experiments for Bench<'_, '_, '_> {
         self.concurrent
     }
 
-    fn is_hidden(&self) -> bool {
-        self.hidden
+    fn asks_processor(&self) -> bool {
+        self.asks_processor
     }
 }
 
@@ -149,7 +150,7 @@ impl Bench<'_, '_, '_> {
             return Ok(None);
         }
         self.varied.extend(causes);
-        self.hidden = trial.observation.hidden;
+        self.asks_processor = trial.observation.processor_draws > 0;
         self.concurrent |= trial.observation.started.is_none_or(|started| started > 0);
         let outcome = Outcome { result: result_of(&trial), failed: trial.failure.is_some() };
         self.order.push(outcome.result);
@@ -195,7 +196,7 @@ impl<'a, 'w> Subject<'a, 'w> {
             varied: BTreeSet::new(),
             first: None,
             concurrent: false,
-            hidden: false,
+            asks_processor: false,
             interrupted: false,
         }
     }
@@ -427,7 +428,7 @@ impl<'a, 'w> Subject<'a, 'w> {
             let evidence = match (named.free, named.outcome.failed) {
                 (Some((runs, results)), _) => {
                     let how = match named.dimension {
-                        Dimension::Hardware => "where the processor is said to have no random bits it repeats",
+                        Dimension::Hardware => "where random bits of the processor come from a seed it repeats",
                         _ => "with one thread at a time it repeats",
                     };
                     format!("with everything pinned, {runs} executions gave {results} results; {how}")
@@ -468,7 +469,7 @@ impl<'a, 'w> Subject<'a, 'w> {
         self.add_network(bench.trial(pinned), &mut causes);
         if let Some(why) = found.undetermined {
             causes.push(CauseNamed::undetermined(match why {
-                Undetermined::Pinned => "executions with everything pinned differ, though it has a single thread: something that cannot be pinned, such as random bits of the processor",
+                Undetermined::Pinned => "executions with everything pinned differ, though it has a single thread: something that cannot be pinned",
                 Undetermined::Concurrent => "executions with everything pinned differ, also with one thread at a time",
                 Undetermined::Fleeting => "it differed once and did not again when single things were varied",
             }));
