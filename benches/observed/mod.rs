@@ -107,7 +107,7 @@ fn everything() -> Pins {
         umask: None,
         fixed_layout: true,
         schedule: Schedule::Free,
-        processor_entropy: false,
+        processor_entropy: None,
     }
 }
 

@@ -83,10 +83,11 @@ impl<'scope> Kin<'scope> {
             if !go_on {
                 return (0, 0);
             }
-            let streams = pins.entropy.map(|seed| Streams::new(seed, Arc::clone(&theirs)));
+            let streams = |seed: Option<u64>| seed.map(|seed| Streams::new(seed, Arc::clone(&theirs)));
             let mut follow = Follow {
                 threads: &theirs,
-                streams,
+                streams: streams(pins.entropy),
+                processor: streams(pins.processor_entropy),
                 pins: &pins,
                 unborn: BTreeSet::new(),
                 held: Held::default(),
@@ -114,6 +115,8 @@ impl<'scope> Kin<'scope> {
 struct Follow<'f> {
     threads: &'f Threads,
     streams: Option<Streams>,
+    /// What is given in place of the processor's random bits.
+    processor: Option<Streams>,
     pins: &'f Pins,
     /// New threads of which we have not been told yet who started them.
     unborn: BTreeSet<i32>,
@@ -214,15 +217,14 @@ impl Follow<'_> {
         if self.prepare(process).is_none() {
             self.threads.escapes();
         }
-        if self.pins.processor_entropy {
+        if self.processor.is_some() {
             processor::plant(process);
         }
     }
 
     /// Gives random bits to a thread that has stopped where it would ask the processor for them. Returns whether it has.
     fn answers_bits(&self, pid: i32) -> bool {
-        let streams = self.streams.as_ref().filter(|_| self.pins.processor_entropy);
-        streams.is_some_and(|streams| processor::answer_bits(pid, streams))
+        self.processor.as_ref().is_some_and(|streams| processor::answer_bits(pid, streams))
     }
 
     /// Changes what a program that has not begun was given by the kernel. Returns nothing if it cannot be found.

@@ -28,8 +28,8 @@ pub struct Pins {
     pub fixed_layout: bool,
     /// Who of the job's processes and threads goes on when.
     pub schedule: Schedule,
-    /// Whether random bits of the processor itself come from the seed of the entropy too, on x86-64.
-    pub processor_entropy: bool,
+    /// The seed of random bits of the processor itself, on x86-64.
+    pub processor_entropy: Option<u64>,
 }
 
 /// A clock on the wall that goes on with what is done.
@@ -69,7 +69,10 @@ pub enum Schedule {
 impl Pins {
     /// Returns whether who starts whom must be followed.
     pub(super) fn needs_kin(&self) -> bool {
-        self.entropy.is_some() || self.tells_time() || self.schedule != Schedule::Free || self.processor_entropy
+        self.entropy.is_some()
+            || self.tells_time()
+            || self.schedule != Schedule::Free
+            || self.processor_entropy.is_some()
     }
 
     /// Returns whether clocks are not the system's own.

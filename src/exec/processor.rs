@@ -1,15 +1,17 @@
 //! What a job asks the processor itself for, given in its place: random bits, and the count of cycles.
 //!
 //! No system call is made for either. An instruction for random bits is replaced by one that stops the thread, in every program and
-//! library as it comes into memory where it can be executed; its file stays as it is. What is taken for such an instruction may
-//! be something else, about once in a few million bytes of other things, so this is done only where it is asked for. The instruction
-//! for the cycles can be made to fault by the kernel.
+//! library as it comes into memory where it can be executed; its file stays as it is. The same bytes are parts of other
+//! instructions about once in a million, so those before are decoded up to there. The instruction for the cycles can be made to
+//! fault by the kernel.
 //! Sources: Intel's manual of instructions, RDRAND, RDSEED, RDTSC, RDTSCP; ptrace(2); prctl(2), `PR_SET_TSC`.
 
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
 
 use std::io;
 use std::ops::Range;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
 
 use super::entropy::Streams;
 use super::memory::Memory;
@@ -19,7 +21,7 @@ use super::tracer::ask;
 const STOP: u8 = 0xcc;
 /// `rdrand` and `rdseed` begin with these bytes, after what widens them, and name the register in the third.
 const BITS: [u8; 2] = [0x0f, 0xc7];
-const BITS_BYTES: u64 = 3;
+const BITS_BYTES: usize = 3;
 /// The third byte of `rdrand` is not below this one, and that of `rdseed` not below eight more.
 const REGISTERS_FROM: u8 = 0xf0;
 const RDTSC: [u8; 2] = [0x0f, 0x31];
@@ -30,6 +32,9 @@ const CLEARED: u64 = 0x8d4;
 /// So much of a program is looked through at a time, in bytes.
 const PART: usize = 1 << 20;
 const PAGE: u64 = 4096;
+/// Decoding begins so many bytes before what is to be told, and fewer by one each of several times.
+const LEAD: usize = 128;
+const BEGINNINGS: usize = 4;
 
 /// Plants stops in all that a thread that has stopped could execute.
 pub(super) fn plant(pid: i32) {
@@ -77,7 +82,7 @@ pub(super) fn answer_bits(pid: i32, streams: &Streams) -> bool {
             _ => bits & 0xffff_ffff,
         };
         now.eflags = now.eflags & !CLEARED | CARRY;
-        now.rip = place + BITS_BYTES;
+        now.rip = place + BITS_BYTES as u64;
         set_registers(pid, &now).ok()
     };
     answered().is_some()
@@ -119,23 +124,46 @@ fn mapped(pid: i32) -> Vec<Range<u64>> {
 fn plant_in(pid: i32, range: Range<u64>) {
     let memory = Memory::new(pid, false);
     let mut part = vec![0; PART];
-    let mut start = range.start;
-    while start + BITS_BYTES <= range.end {
+    let (mut start, mut known) = (range.start, 0);
+    loop {
         let length = usize::try_from(range.end - start).unwrap_or(PART).min(PART);
         let Some(read) = memory.fill(start, &mut part[..length]) else { return };
-        for at in bits_in(&part[..read]) {
+        for at in bits_in(&part[..read]).filter(|at| *at >= known) {
             // A failure leaves the processor's own bits, which shows.
             let _ = poke(pid, start + at as u64);
         }
-        // Its last bytes may be the first ones of an instruction.
-        start += (read as u64).saturating_sub(BITS_BYTES - 1).max(1);
+        if start + read as u64 >= range.end || read <= LEAD {
+            return;
+        }
+        // What is decoded before an instruction is to be there again. Of the last bytes no instruction was told yet.
+        start += (read - LEAD) as u64;
+        known = LEAD + 1 - BITS_BYTES;
     }
 }
 
 /// Returns where instructions for random bits begin, after what widens them.
 fn bits_in(code: &[u8]) -> impl Iterator<Item = usize> {
-    let is_one = |bytes: &[u8]| bytes[..2] == BITS && bytes[2] >= REGISTERS_FROM;
-    code.windows(3).enumerate().filter(move |(_, bytes)| is_one(bytes)).map(|(at, _)| at)
+    let looks_like_one = |bytes: &[u8]| bytes[..2] == BITS && bytes[2] >= REGISTERS_FROM;
+    let candidates = code.windows(3).enumerate().filter(move |(_, bytes)| looks_like_one(bytes)).map(|(at, _)| at);
+    candidates.filter(|at| is_instruction(code, *at))
+}
+
+/// Returns whether what looks like an instruction for random bits is one: whoever begins to decode a little before comes to
+/// it, wherever he begins. Instructions have several lengths, but soon all who read them agree.
+fn is_instruction(code: &[u8], at: usize) -> bool {
+    (0..BEGINNINGS).all(|later| {
+        let from = at.saturating_sub(LEAD - later);
+        let part = &code[from..code.len().min(at + BITS_BYTES)];
+        let mut decoder = Decoder::with_ip(64, part, from as u64, DecoderOptions::NONE);
+        let mut instruction = Instruction::default();
+        while decoder.can_decode() {
+            decoder.decode_out(&mut instruction);
+            if instruction.next_ip() > at as u64 {
+                return matches!(instruction.mnemonic(), Mnemonic::Rdrand | Mnemonic::Rdseed);
+            }
+        }
+        false
+    })
 }
 
 /// Puts a stop into the memory of a thread that has stopped.
@@ -194,5 +222,10 @@ mod tests {
             0x48, 0x0f, 0xc7, 0xf0, 0x0f, 0xc7, 0xf9, 0x0f, 0xc7, 0x0e, 0x0f, 0xc7, 0x36, 0x0f, 0xc7, 0xf1, 0x0f, 0xc7,
         ];
         assert_eq!(bits_in(&code).collect::<Vec<_>>(), [1, 4, 13]);
+        // mov eax, 0x00f0c70f; the same in a longer text.
+        let constant = [0xb8, 0x0f, 0xc7, 0xf0, 0x00];
+        assert_eq!(bits_in(&constant).count(), 0);
+        let long = [&[0x90; 200], &constant[..], &[0x66, 0x0f, 0xc7, 0xf3]].concat();
+        assert_eq!(bits_in(&long).collect::<Vec<_>>(), [206]);
     }
 }

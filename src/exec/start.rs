@@ -198,7 +198,9 @@ fn processes<'scope>(
             entropy: job.observe && pins.is_some_and(|pins| pins.entropy.is_some()),
             time: job.observe && pins.is_some_and(Pins::tells_time),
             processors: job.observe && pins.is_some_and(|pins| pins.processors.is_some()),
-            code: job.observe && pins.is_some_and(|pins| pins.processor_entropy) && cfg!(target_arch = "x86_64"),
+            code: job.observe
+                && pins.is_some_and(|pins| pins.processor_entropy.is_some())
+                && cfg!(target_arch = "x86_64"),
         },
         traps_cycles: job.observe && pins.is_some_and(|pins| pins.timer.is_some()),
         umask: pins.and_then(|pins| pins.umask).unwrap_or(UMASK),

@@ -134,7 +134,7 @@ impl Base {
             umask: None,
             fixed_layout: true,
             schedule: Schedule::Free,
-            processor_entropy: false,
+            processor_entropy: None,
         };
         let variables = HASHES.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
         Conditions { pins: Some(pins), variables: variables.into(), ..Conditions::default() }

@@ -88,7 +88,7 @@ impl Experiments for Bench<'_, '_, '_> {
         let mut conditions = self.conditions();
         varied.iter().for_each(|dimension| dimension.apply(&self.base, number, &mut conditions));
         if let Some(pins) = &mut conditions.pins {
-            pins.processor_entropy = mode.seeded;
+            pins.processor_entropy = mode.seeded.then_some(self.base.entropy);
             if mode.serial {
                 pins.schedule = Schedule::Serial;
             }

@@ -49,6 +49,7 @@ const DOORS: [(&str, &str); 35] = [
     ("arrow_array", "compare"),
     ("arrow_ipc", "compare"),
     ("arrow_schema", "compare"),
+    ("iced_x86", "exec"),
     ("png", "compare"),
     ("zune_jpeg", "compare"),
     ("jiff", "host"),
