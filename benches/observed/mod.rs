@@ -99,6 +99,7 @@ fn everything() -> Pins {
         entropy: Some(1),
         clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }),
         timer: Some(1_000_000),
+        coarse_clocks: false,
         listing: Some(Listing::Sorted),
         processors: Some(2),
         hostname: Some("pinned".to_owned()),

@@ -41,12 +41,16 @@ pub(super) struct Clocks {
     wall_tick: u64,
     /// By how much a look at another clock moves it on, in nanoseconds.
     tick: Option<u64>,
+    /// What is told is a multiple of this, in nanoseconds.
+    step: u64,
 }
 
 impl Clocks {
     pub(super) fn new(pins: &Pins, threads: Arc<Threads>) -> Self {
         let wall = pins.clock.and_then(|clock| u64::try_from(clock.start).ok()?.checked_mul(SECOND));
-        Self { threads, wall, wall_tick: pins.clock.map(|clock| clock.tick).unwrap_or_default(), tick: pins.timer }
+        let wall_tick = pins.clock.map(|clock| clock.tick).unwrap_or_default();
+        let step = if pins.coarse_clocks { SECOND / 10 } else { 1 };
+        Self { threads, wall, wall_tick, tick: pins.timer, step }
     }
 
     /// Answers a call of a thread that waits; `None` if the system is to answer it.
@@ -134,11 +138,13 @@ impl Clocks {
 
     /// Returns what a clock says to a thread that looks at it.
     fn look(&self, thread: i32, clock: Clock) -> Option<u64> {
-        match clock {
-            Clock::Wall => Some(self.wall? + self.threads.moves(thread, clock, self.wall_tick)?),
-            Clock::Steady => Some(STEADY_START + self.threads.moves(thread, clock, self.tick?)?),
-            Clock::Cycles => Some(STEADY_START + self.threads.moves(thread, clock, self.tick?.max(CYCLES_TICK_MIN))?),
-        }
+        let (start, tick) = match clock {
+            Clock::Wall => (self.wall?, self.wall_tick),
+            Clock::Steady => (STEADY_START, self.tick?),
+            Clock::Cycles => (STEADY_START, self.tick?.max(CYCLES_TICK_MIN)),
+        };
+        let moved = self.threads.moves(thread, clock, tick)?;
+        Some(start + moved / self.step * self.step)
     }
 
     /// Moves the clocks of a thread on that sleeps so long.

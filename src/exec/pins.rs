@@ -12,6 +12,9 @@ pub struct Pins {
     /// By how much each look at a clock that only counts moves it on, in nanoseconds: clocks since the start of the
     /// machine and of the processor time that was used. Sleep moves it on by its length.
     pub timer: Option<u64>,
+    /// Whether clocks that are not the system's own are told in tenths of a second, so that it hardly counts how often they are
+    /// looked at.
+    pub coarse_clocks: bool,
     /// The order in which directories are listed.
     pub listing: Option<Listing>,
     /// How many processors there seem to be.

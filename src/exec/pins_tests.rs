@@ -39,6 +39,7 @@ fn all() -> Pins {
         entropy: Some(1),
         clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }),
         timer: Some(1_000_000),
+        coarse_clocks: false,
         listing: Some(Listing::Sorted),
         processors: Some(3),
         hostname: Some("somewhere".to_owned()),

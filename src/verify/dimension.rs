@@ -93,8 +93,9 @@ pub(super) enum Dimension {
     Group(Vec<Dimension>),
 }
 
-/// By how much a look at a clock moves it on that hardly moves, in nanoseconds.
-const FROZEN_TICK: u64 = 1;
+/// By how much a look at a clock moves it on that hardly moves, in nanoseconds. Whoever waits for a second looks a hundred
+/// thousand times.
+const FROZEN_TICK: u64 = 10_000;
 
 /// Sets the clocks of `conditions` so that they hardly move.
 pub(super) fn freeze(conditions: &mut Conditions) {
@@ -103,6 +104,7 @@ pub(super) fn freeze(conditions: &mut Conditions) {
             clock.tick = FROZEN_TICK;
         }
         pins.timer = pins.timer.map(|_| FROZEN_TICK);
+        pins.coarse_clocks = true;
     }
 }
 
@@ -126,6 +128,7 @@ impl Base {
             entropy: Some(self.entropy),
             clock: Some(WallClock { start: self.clock, tick: SECOND_NS / 1000 }),
             timer: Some(SECOND_NS / 1000),
+            coarse_clocks: false,
             listing: Some(Listing::Sorted),
             processors: Some(self.processors),
             hostname: None,

@@ -103,8 +103,14 @@ pub(super) enum Undetermined {
 ///
 /// What [`Experiments::run`] says.
 pub(super) fn search<E: Experiments>(experiments: &mut E, dimensions: &[Dimension]) -> Result<Found, E::Error> {
-    let mut search =
-        Search { experiments, found: Found::default(), pinned: None, mode: Mode::default(), seen: BTreeSet::new() };
+    let mut search = Search {
+        experiments,
+        found: Found::default(),
+        pinned: None,
+        moving: None,
+        mode: Mode::default(),
+        seen: BTreeSet::new(),
+    };
     match search.everything(dimensions) {
         Ok(()) => {}
         Err(Halt::Exhausted) => search.found.exhausted = true,
@@ -123,6 +129,8 @@ struct Search<'e, E: Experiments> {
     found: Found,
     /// The result with everything pinned.
     pinned: Option<Digest>,
+    /// The same with clocks that move, where they hardly do now.
+    moving: Option<Digest>,
     /// How all further experiments are made.
     mode: Mode,
     /// The results with everything pinned.
@@ -220,6 +228,9 @@ impl<E: Experiments> Search<'_, E> {
         }
         let mut named = dimension.clone();
         take(open, &dimension);
+        if self.is_only_a_moment(&dimension, number)? {
+            return Ok(true);
+        }
         // What moves with where programs lie and with the environment too is an address.
         let has_moved = self.found.named.iter().any(|named| named.dimension == Dimension::Layout);
         if has_moved && dimension.moves_memory() || self.is_memory(&dimension)? {
@@ -261,9 +272,19 @@ impl<E: Experiments> Search<'_, E> {
         if frozen.failed {
             self.mode.frozen = false;
         } else {
-            self.pinned = Some(frozen.result);
+            self.moving = self.pinned.replace(frozen.result);
         }
         Ok(())
+    }
+
+    /// Returns whether a dimension counts where clocks hardly move, and not where they do: then it counts by when something was
+    /// looked at, which is no cause of its own.
+    fn is_only_a_moment(&mut self, dimension: &Dimension, number: u8) -> Result<bool, Halt<E::Error>> {
+        let Some(moving) = self.moving else { return Ok(false) };
+        let frozen = std::mem::replace(&mut self.mode.frozen, false);
+        let outcome = self.run(std::slice::from_ref(dimension), number);
+        self.mode.frozen = frozen;
+        Ok(outcome?.result == moving)
     }
 
     /// Halves the set until one dimension is left that makes the difference alone; `None` if none does.
@@ -395,6 +416,8 @@ mod tests {
         races: u32,
         /// Whether it takes random bits of the processor.
         hardware: bool,
+        /// What moves the moment at which it looks at clocks, which counts only if these hardly move.
+        moment: Option<Dimension>,
         runs: u32,
         budget: u32,
     }
@@ -415,6 +438,9 @@ mod tests {
             let moved = varied.contains(&Dimension::Schedule) && !mode.serial;
             if self.races > 0 && !mode.serial && (moved || self.runs.is_multiple_of(self.races)) {
                 text += "race";
+            }
+            if mode.frozen && self.moment.as_ref().is_some_and(|moment| varied.contains(moment)) {
+                text += "another moment";
             }
             if self.hardware && !mode.seeded {
                 text += &format!("hardware {}", self.runs);
@@ -459,7 +485,7 @@ mod tests {
     }
 
     fn simulated(causes: Vec<Vec<Dimension>>) -> Simulated {
-        Simulated { causes, concurrent: false, races: 0, hardware: false, runs: 0, budget: 1000 }
+        Simulated { causes, concurrent: false, races: 0, hardware: false, moment: None, runs: 0, budget: 1000 }
     }
 
     fn named(found: &Found) -> BTreeSet<Dimension> {
@@ -512,6 +538,14 @@ mod tests {
             let found = search(&mut step, &dimensions()).unwrap();
             assert_eq!(named(&found), BTreeSet::from([Dimension::Hardware, Dimension::Umask]));
         }
+    }
+
+    #[test]
+    fn what_counts_only_while_clocks_hardly_move_is_no_cause() {
+        let causes = vec![vec![Dimension::Timer], vec![Dimension::Umask]];
+        let mut step = Simulated { moment: Some(Dimension::Locale), ..simulated(causes) };
+        let found = search(&mut step, &dimensions()).unwrap();
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Timer, Dimension::Umask]));
     }
 
     #[test]
