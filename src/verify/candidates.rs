@@ -8,10 +8,16 @@ use crate::path::ProjectPath;
 use crate::pipeline::{Run, Step};
 
 /// Endings of files that are code, which a snapshot has without anybody declaring it.
-const CODE: [&str; 29] = [
+const CODE: [&str; 35] = [
     "py", "pyc", "pyi", "pyx", "so", "sh", "bash", "zsh", "r", "rmd", "js", "mjs", "cjs", "ts", "pl", "pm", "rb", "c",
-    "cc", "cpp", "cxx", "rs", "go", "jl", "java", "class", "jar", "lua", "ipynb",
+    "cc", "cpp", "cxx", "h", "hh", "hpp", "hxx", "mk", "cmake", "rs", "go", "jl", "java", "class", "jar", "lua",
+    "ipynb",
 ];
+/// Names of files that say how something is built.
+const BUILD: [&str; 8] =
+    ["makefile", "gnumakefile", "cmakelists.txt", "rakefile", "sconstruct", "meson.build", "justfile", "snakefile"];
+/// Endings of files with settings, in which variables may be named as in a shell.
+const SETTINGS_ENDINGS: [&str; 10] = ["ini", "cfg", "conf", "toml", "yaml", "yml", "json", "properties", "env", "xml"];
 /// Names that interpreters and tools look for wherever they are, for settings of their own.
 const PROBED: [&str; 14] = [
     "__pycache__",
@@ -73,10 +79,22 @@ const ELSEWHERE: [&str; 24] = [
     "PYTHONUNBUFFERED",
 ];
 
+/// Variables by which `make` knows its programs. Where nobody has set them it has its own.
+const PROGRAMS: [&str; 11] = ["AR", "AS", "CC", "CPP", "CXX", "FC", "LD", "LEX", "MAKE", "RM", "YACC"];
+
 /// Returns whether a file is code by its name.
 pub(super) fn is_code(path: &ProjectPath) -> bool {
     let name = String::from_utf8_lossy(path.name()).to_ascii_lowercase();
-    name.rsplit_once('.').is_some_and(|(_, ending)| CODE.contains(&ending))
+    has_ending(&name, &CODE) || BUILD.contains(&name.as_str())
+}
+
+/// Returns whether a file has settings by its name.
+pub(super) fn is_settings(path: &ProjectPath) -> bool {
+    has_ending(&String::from_utf8_lossy(path.name()).to_ascii_lowercase(), &SETTINGS_ENDINGS)
+}
+
+fn has_ending(name: &str, endings: &[&str]) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, ending)| endings.contains(&ending))
 }
 
 /// Returns the variables that may count, with the value that each has outside, if it has one.
@@ -108,7 +126,9 @@ pub(super) fn variables<'c>(
     for text in code {
         named.extend(in_code(text));
     }
-    let of_code: Vec<String> = named.into_iter().filter(|name| is_open(name)).take(CANDIDATES_MAX).collect();
+    let is_default = |name: &str| PROGRAMS.contains(&name) && !ambient.contains_key(name);
+    let counts = |name: &String| is_open(name) && !is_default(name);
+    let of_code: Vec<String> = named.into_iter().filter(counts).take(CANDIDATES_MAX).collect();
     let of_user = ambient.keys().filter(|name| is_open(name) && !is_secret(name) && !of_code.contains(name));
     let of_user: Vec<String> = of_user.take(CANDIDATES_MAX).cloned().collect();
     let own = |name: String| {

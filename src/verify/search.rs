@@ -108,6 +108,7 @@ pub(super) fn search<E: Experiments>(experiments: &mut E, dimensions: &[Dimensio
         found: Found::default(),
         pinned: None,
         moving: None,
+        is_timed: dimensions.contains(&Dimension::Timer),
         mode: Mode::default(),
         seen: BTreeSet::new(),
     };
@@ -131,6 +132,8 @@ struct Search<'e, E: Experiments> {
     pinned: Option<Digest>,
     /// The same with clocks that move, where they hardly do now.
     moving: Option<Digest>,
+    /// Whether clocks can be pinned.
+    is_timed: bool,
     /// How all further experiments are made.
     mode: Mode,
     /// The results with everything pinned.
@@ -152,6 +155,9 @@ impl<E: Experiments> Search<'_, E> {
         if !self.experiments.is_concurrent() || self.mode.serial {
             open.retain(|dimension| *dimension != Dimension::Schedule);
         }
+        if self.mode.frozen {
+            open.retain(|dimension| *dimension != Dimension::Timer);
+        }
         let mut numbers: Vec<u8> = (0..VALUES).collect();
         while !open.is_empty() {
             let Some(number) = self.first_that_differs(&open, &numbers)? else { return Ok(()) };
@@ -169,7 +175,10 @@ impl<E: Experiments> Search<'_, E> {
         let free = Some((runs, self.seen.len()));
         let outcome = self.seen.first().map(|result| Outcome { result: *result, failed: false });
         let serial = Mode { serial: true, ..Mode::default() };
+        let frozen = Mode { frozen: true, ..Mode::default() };
         let modes = [
+            // Threads that wait for each other look at clocks as often as they happen to wait.
+            (is_concurrent && self.is_timed, frozen, Dimension::Timer),
             (is_concurrent, serial, Dimension::Schedule),
             // Where threads go on one after the other, it cannot be the schedule that looks like the processor.
             (true, Mode { serial: is_concurrent, seeded: true, ..Mode::default() }, Dimension::Hardware),
@@ -183,6 +192,14 @@ impl<E: Experiments> Search<'_, E> {
                 if results.len() > 1 || mode.seeded && !self.experiments.asks_processor() {
                     break;
                 }
+            }
+            for number in 0..if mode.frozen { SCHEDULE_TRIES } else { 0 } {
+                // A race that was not lost yet would look as if clocks made it.
+                if results.len() > 1 {
+                    break;
+                }
+                results.insert(self.run(&[Dimension::Schedule], number)?.result);
+                runs += 1;
             }
             if let (1, Some(result), Some(outcome)) = (results.len(), results.first(), outcome)
                 && (!mode.seeded || self.experiments.asks_processor())
@@ -416,6 +433,8 @@ mod tests {
         races: u32,
         /// Whether it takes random bits of the processor.
         hardware: bool,
+        /// Whether it tells how long something took that takes another time each time.
+        jitter: bool,
         /// What moves the moment at which it looks at clocks, which counts only if these hardly move.
         moment: Option<Dimension>,
         runs: u32,
@@ -441,6 +460,9 @@ mod tests {
             }
             if mode.frozen && self.moment.as_ref().is_some_and(|moment| varied.contains(moment)) {
                 text += "another moment";
+            }
+            if self.jitter && !mode.frozen {
+                text += &format!("some time {}", self.runs);
             }
             if self.hardware && !mode.seeded {
                 text += &format!("hardware {}", self.runs);
@@ -485,7 +507,16 @@ mod tests {
     }
 
     fn simulated(causes: Vec<Vec<Dimension>>) -> Simulated {
-        Simulated { causes, concurrent: false, races: 0, hardware: false, moment: None, runs: 0, budget: 1000 }
+        Simulated {
+            causes,
+            concurrent: false,
+            races: 0,
+            hardware: false,
+            jitter: false,
+            moment: None,
+            runs: 0,
+            budget: 1000,
+        }
     }
 
     fn named(found: &Found) -> BTreeSet<Dimension> {
@@ -537,6 +568,22 @@ mod tests {
             let mut step = Simulated { concurrent, hardware: true, ..simulated(vec![vec![Dimension::Umask]]) };
             let found = search(&mut step, &dimensions()).unwrap();
             assert_eq!(named(&found), BTreeSet::from([Dimension::Hardware, Dimension::Umask]));
+        }
+    }
+
+    #[test]
+    fn durations_of_threads_that_wait_for_each_other_are_the_timer() {
+        let step = |concurrent, races| Simulated {
+            concurrent,
+            jitter: true,
+            races,
+            ..simulated(vec![vec![Dimension::Umask]])
+        };
+        let found = search(&mut step(true, 0), &dimensions()).unwrap();
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Timer, Dimension::Umask]));
+        for races in 2..9 {
+            let found = search(&mut step(true, races), &dimensions()).unwrap();
+            assert!(!named(&found).contains(&Dimension::Timer), "with a race nothing is known of clocks: {found:?}");
         }
     }
 

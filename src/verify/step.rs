@@ -358,11 +358,13 @@ impl<'a, 'w> Subject<'a, 'w> {
         let variables = candidates::variables(step, code.iter().map(String::as_str), &ambient.collect(), &declared);
         let variables: Vec<_> = variables.into_iter().map(|(name, own)| Dimension::Variable(name, own)).collect();
         let mut files = Vec::new();
+        // A snapshot has code without anybody declaring it; but who declares some of it is taken to declare all.
+        let declares_code = trial.read.iter().any(|path| candidates::is_code(path) && self.is_declared(path));
         for undeclared in &trial.audited.undeclared {
             if undeclared.path.starts_with('/') {
                 files.push(Dimension::Outside(PathBuf::from(&undeclared.path)));
             } else if let Ok(path) = ProjectPath::new(crate::path::unescape(&undeclared.path))
-                && !candidates::is_code(&path)
+                && (declares_code || !candidates::is_code(&path))
                 && let Some(content) = self.content(&path)?
             {
                 files.push(Dimension::File(path, content));
@@ -383,12 +385,16 @@ impl<'a, 'w> Subject<'a, 'w> {
         Ok(dimensions)
     }
 
-    /// Returns the texts of the code that a step read.
+    fn is_declared(&self, path: &ProjectPath) -> bool {
+        self.step().inputs.iter().flatten().any(|input| path.is_within(input))
+    }
+
+    /// Returns the texts of the code and of the settings that a step read.
     fn code(&self, trial: &Trial) -> Result<Vec<String>, VerifyError> {
         let mut texts = Vec::new();
-        let inputs = self.step().inputs.as_deref().unwrap_or_default();
-        let is_data = |path: &ProjectPath| inputs.iter().any(|input| path.is_within(input));
-        for path in trial.read.iter().filter(|path| candidates::is_code(path) || !is_data(path)) {
+        let may_name =
+            |path: &ProjectPath| candidates::is_code(path) || candidates::is_settings(path) || !self.is_declared(path);
+        for path in trial.read.iter().filter(|path| may_name(path)) {
             if let Some(text) = self.content(path)?.and_then(|content| String::from_utf8(content).ok()) {
                 texts.push(text);
             }
@@ -429,6 +435,7 @@ impl<'a, 'w> Subject<'a, 'w> {
                 (Some((runs, results)), _) => {
                     let how = match named.dimension {
                         Dimension::Hardware => "where random bits of the processor come from a seed it repeats",
+                        Dimension::Timer => "where clocks hardly move it repeats, however its threads are delayed",
                         _ => "with one thread at a time it repeats",
                     };
                     format!("with everything pinned, {runs} executions gave {results} results; {how}")

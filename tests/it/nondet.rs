@@ -63,7 +63,9 @@ struct Case {
     stands_for: BTreeMap<String, String>,
     needs: Vec<String>,
     cmd: String,
-    inputs: Vec<String>,
+    /// Declared as the inputs are.
+    code: BTreeSet<String>,
+    inputs: BTreeSet<String>,
     outputs: Vec<String>,
 }
 
@@ -162,7 +164,8 @@ fn a_step_is_scored_exact_only_if_nothing_is_missing_and_nothing_wrong_is_named(
         stands_for: stands_for.iter().map(|(other, cause)| ((*other).to_owned(), (*cause).to_owned())).collect(),
         needs: Vec::new(),
         cmd: String::new(),
-        inputs: Vec::new(),
+        code: BTreeSet::new(),
+        inputs: BTreeSet::new(),
         outputs: Vec::new(),
     };
     let one = case(Kind::Fault, &["timezone"], &["env:TZ"], &[]);
@@ -283,7 +286,8 @@ fn score(directory: &Path, case: &Case) -> Row {
             project.write(path, std::fs::read(entry.path()).unwrap());
         }
     }
-    let step = json!({"run": case.cmd, "inputs": case.inputs, "outputs": case.outputs});
+    let inputs: BTreeSet<&String> = case.code.union(&case.inputs).collect();
+    let step = json!({"run": case.cmd, "inputs": inputs, "outputs": case.outputs});
     project.write(".pipeline/pipeline.yaml", json!({"steps": {"step": step}}).to_string());
     project.commit("first");
     let ran = project.pv_command(&["run"]).output().unwrap();
