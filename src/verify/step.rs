@@ -371,7 +371,7 @@ impl<'a, 'w> Subject<'a, 'w> {
             }
         }
         let words = self.words(trial)?;
-        for path in candidates::missing(&trial.missed, step) {
+        for path in candidates::missing(&trial.missed, &trial.read, step) {
             // A number is a setting in many formats, a list names what is in the data, and what is to override another file
             // looks like that.
             let like = match candidates::alike(&path, trial.read.iter()) {
