@@ -102,6 +102,10 @@ fn binaries(report: &mut Report, name: &str, old: &[u8], new: &[u8]) -> Option<&
         npy::compare(report, old, new)?;
         return Some("npy");
     }
+    if both(pickle::older::is_it) {
+        pickle::older::compare(report, old, new)?;
+        return Some("torch");
+    }
     if both(pickle::is_it) {
         pickle::compare(report, old, new)?;
         return Some("pickle");

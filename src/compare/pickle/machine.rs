@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Id, Made, Node, Picture};
+use super::{Id, Made, Node, Picture, Storages};
 
 /// So many things are made; one takes some 100 bytes.
 const NODES_MAX: usize = 4_000_000;
@@ -17,7 +17,17 @@ pub(super) fn run(bytes: &[u8]) -> Option<Picture<'_>> {
     while machine.at < bytes.len() {
         roots.push(machine.run(0)?);
     }
-    Some(Picture { nodes: machine.nodes, roots })
+    Some(Picture { nodes: machine.nodes, roots, storages: Storages::new() })
+}
+
+/// Returns what the first `count` pickles in `bytes` would build, and what stands behind them.
+pub(super) fn run_first(bytes: &[u8], count: usize) -> Option<(Picture<'_>, &[u8])> {
+    let mut machine = Machine { bytes, at: 0, nodes: Vec::new() };
+    let mut roots = Vec::new();
+    for _ in 0..count {
+        roots.push(machine.run(0)?);
+    }
+    Some((Picture { nodes: machine.nodes, roots, storages: Storages::new() }, &bytes[machine.at..]))
 }
 
 struct Machine<'a> {
@@ -286,7 +296,8 @@ impl<'a> Machine<'a> {
             let inner = self.add(inner)?;
             self.nodes[thing] = Node::Made(Made { parts: vec![inner], states: vec![state], ..Made::default() });
         }
-        let picture = Picture { nodes: std::mem::take(&mut self.nodes), roots: Vec::new() };
+        let nodes = std::mem::take(&mut self.nodes);
+        let picture = Picture { nodes, roots: Vec::new(), storages: Storages::new() };
         let wrapped = picture.wrapped(thing, state);
         self.nodes = picture.nodes;
         match wrapped {

@@ -7,11 +7,14 @@
 mod differ;
 mod machine;
 mod numpy;
+pub(super) mod older;
+mod tensors;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::report::Report;
+use super::compare as compare_bytes;
+use super::report::{Finding, Report};
 
 /// The place of a node in [`Picture::nodes`].
 type Id = usize;
@@ -22,6 +25,8 @@ struct Picture<'a> {
     nodes: Vec<Node<'a>>,
     /// What was built; more than one if several pickles stand behind each other.
     roots: Vec<Id>,
+    /// What is kept beside the pickle.
+    storages: Storages<'a>,
 }
 
 /// A thing that would be built.
@@ -75,20 +80,50 @@ pub(super) fn is_it(bytes: &[u8]) -> bool {
 
 /// Compares two pickles; `None` if one of them cannot be followed.
 pub(super) fn compare(report: &mut Report, old: &[u8], new: &[u8]) -> Option<()> {
-    compare_with(report, (old, &Storages::new()), (new, &Storages::new()))
+    compare_with(report, "", (old, Storages::new()), (new, Storages::new()))
 }
 
-/// Compares two pickles together with what is kept beside them.
-pub(super) fn compare_with(
+/// Compares two pickles together with what is kept beside them in a directory, whether they name it or not.
+pub(super) fn compare_with<'a>(
     report: &mut Report,
-    (old, old_storages): (&[u8], &Storages<'_>),
-    (new, new_storages): (&[u8], &Storages<'_>),
+    directory: &str,
+    (old, old_storages): (&'a [u8], Storages<'a>),
+    (new, new_storages): (&'a [u8], Storages<'a>),
 ) -> Option<()> {
-    let (old, new) = (machine::run(old)?, machine::run(new)?);
-    differ::compare(report, (&old, old_storages), (&new, new_storages))
+    let old = Picture { storages: old_storages, ..machine::run(old)? };
+    let new = Picture { storages: new_storages, ..machine::run(new)? };
+    differ::compare(report, &old, &new)?;
+    let (old, new) = (old.unnamed(), new.unnamed());
+    let place = |key: &str| format!("member {directory}/{key}");
+    for (key, before) in &old {
+        match new.get(key) {
+            Some(after) => {
+                report.inside(place(key), |report| compare_bytes(report, key, before, after));
+            }
+            None => report.differ(|| Finding::of(place(key), Some(bytes_told(before)), None)),
+        }
+    }
+    for (key, after) in new.iter().filter(|(key, _)| !old.contains_key(*key)) {
+        report.differ(|| Finding::of(place(key), None, Some(bytes_told(after))));
+    }
+    Some(())
+}
+
+fn bytes_told(bytes: &[u8]) -> String {
+    format!("{} bytes", bytes.len())
 }
 
 impl Picture<'_> {
+    /// Returns what lies beside the pickle without being named in it.
+    fn unnamed(&self) -> BTreeMap<&str, &[u8]> {
+        let mut all: BTreeMap<&str, &[u8]> =
+            self.storages.iter().map(|(key, bytes)| (key.as_str(), &**bytes)).collect();
+        for kept in self.all_kept() {
+            all.remove(kept.key);
+        }
+        all
+    }
+
     /// Returns the name of what is called to make this, and the arguments.
     fn call(&self, made: &Made) -> Option<(&str, &[Id])> {
         let Node::Global(name) = &self.nodes[*made.parts.first()?] else { return None };
