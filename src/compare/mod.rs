@@ -106,8 +106,7 @@ fn binaries(report: &mut Report, name: &str, old: &[u8], new: &[u8]) -> Option<&
         pickle::older::compare(report, old, new)?;
         return Some("torch");
     }
-    if both(pickle::is_it) {
-        pickle::compare(report, old, new)?;
+    if both(pickle::may_be_it) && pickle::compare(report, old, new).is_some() {
         return Some("pickle");
     }
     if both(parquet::is_it) {

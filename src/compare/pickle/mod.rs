@@ -8,6 +8,7 @@ mod differ;
 mod machine;
 mod numpy;
 pub(super) mod older;
+mod spelled;
 mod tensors;
 
 use std::borrow::Cow;
@@ -36,7 +37,7 @@ enum Node<'a> {
     Bool(bool),
     Whole(i128),
     /// A whole number of more than 128 bits, the least significant byte first.
-    Large(&'a [u8]),
+    Large(Cow<'a, [u8]>),
     Float(f64),
     Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
@@ -70,12 +71,23 @@ struct Made {
     pairs: Vec<(Id, Id)>,
 }
 
+/// Longer maps are not looked into.
+const PAIRS_MAX: usize = 256;
+
 /// What is kept beside a pickle, by the name that the pickle has for it.
 pub(super) type Storages<'a> = BTreeMap<String, Cow<'a, [u8]>>;
 
-/// Returns whether bytes begin as a pickle does, of protocol 2 or later, and end as one.
-pub(super) fn is_it(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x80, 2..=5, .., b'.'])
+/// Returns whether bytes begin and end as a pickle does.
+///
+/// Those of protocol 0 and 1 have no mark, and may be made of readable characters alone; that they are pickles is only known when
+/// their instructions have been followed to the end.
+pub(super) fn may_be_it(bytes: &[u8]) -> bool {
+    const FIRST: &[u8] = b"(c]}ILFSVGJKMTUX";
+    match bytes {
+        [0x80, 2..=5, .., b'.'] => true,
+        [first, inner @ .., b'.'] => FIRST.contains(first) && inner.iter().any(u8::is_ascii_control),
+        _ => false,
+    }
 }
 
 /// Compares two pickles; `None` if one of them cannot be followed.
@@ -167,7 +179,11 @@ impl Picture<'_> {
 
     /// Returns what a map has under a text.
     fn get(&self, map: Id, name: &str) -> Option<Id> {
+        // What libraries tell of their arrays is short; looking for it in something long takes long, once for each array.
         let Node::Map(pairs) = &self.nodes[map] else { return None };
+        if pairs.len() > PAIRS_MAX {
+            return None;
+        }
         pairs.iter().rev().find(|(key, _)| self.text(*key) == Some(name)).map(|(_, value)| *value)
     }
 }
@@ -213,6 +229,27 @@ mod tests {
         let comparison = compare_bytes("x.pkl", &harm("one"), &harm("two"));
         assert_eq!((comparison.level, comparison.format), (Level::Different, "pickle"));
         assert!(!root.path().join("one").exists() && !root.path().join("two").exists());
+    }
+
+    #[test]
+    fn a_text_that_begins_and_ends_as_an_old_pickle_is_a_text() {
+        for (old, new) in
+            [("I think\nso.", "I think\nnot."), ("(see\nthere).", "(see\nhere)."), ("So\nN.", "So\nI1\n.")]
+        {
+            let comparison = compare_bytes("x", old.as_bytes(), new.as_bytes());
+            assert_eq!((comparison.level, comparison.format), (Level::Different, "text"), "{old}");
+        }
+    }
+
+    #[test]
+    fn what_is_copied_over_and_over_has_an_end() {
+        // One list of 100,000 items, made into 10,000 sets.
+        let copies = |first: &[u8]| {
+            let list = [b"\x80\x02c__builtin__\nset\nq\x000](", first, &b"N".repeat(100_000), b"eq\x010"].concat();
+            [list, b"h\x00h\x01\x85R0".repeat(10_000), b"N.".to_vec()].concat()
+        };
+        let comparison = compare_bytes("x.pkl", &copies(b"N"), &copies(b"]"));
+        assert_eq!((comparison.level, comparison.format), (Level::Different, "bytes"));
     }
 
     #[test]
