@@ -8,8 +8,9 @@ use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use lzma_rust2::{LzmaReader, XzReader};
 
+use super::foreign::foreign;
 use super::report::{Finding, Report};
-use super::{bytes, compare, text};
+use super::{bytes, compare, say_unreadable, text};
 
 /// How much of one thing is unpacked at most, in bytes.
 pub(super) const MEMBER_MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -87,6 +88,10 @@ pub(super) enum Obstacle {
 
 /// Returns what was packed, unless it is more than may be made of it.
 pub(super) fn unpack<'a>(report: &Report, method: Method, packed: &'a [u8]) -> Result<Cow<'a, [u8]>, Obstacle> {
+    foreign(|| Some(unpack_within(report, method, packed))).unwrap_or(Err(Obstacle::Unreadable))
+}
+
+fn unpack_within<'a>(report: &Report, method: Method, packed: &'a [u8]) -> Result<Cow<'a, [u8]>, Obstacle> {
     let limit = report.budget_bytes().min(MEMBER_MAX_BYTES);
     let read = |reader: &mut dyn Read| {
         let mut out = Vec::new();
@@ -125,7 +130,13 @@ pub(super) fn compare_files(report: &mut Report, method: Method, name: &str, old
             report.note("too large to unpack");
             return None;
         }
-        _ => return None,
+        (old, new) => {
+            // Others than these begin with bytes that anything may begin with.
+            if !matches!(method, Method::Zlib | Method::Lzma) {
+                say_unreadable(report, method.word(), old.is_ok(), new.is_ok());
+            }
+            return None;
+        }
     };
     report.spend(old.len().max(new.len()) as u64);
     let inner = inner_name(name);

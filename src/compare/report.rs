@@ -217,6 +217,13 @@ impl Report {
         }
     }
 
+    /// Returns an empty one with the same bounds, for what is to be told to nobody.
+    pub(super) fn apart(&self) -> Self {
+        let mut apart = Self::new(self.tolerance, self.budget_bytes);
+        apart.inside.clone_from(&self.inside);
+        apart
+    }
+
     /// Returns what was found in two files, compared as `format`.
     pub(super) fn finish(self, path: &str, format: &'static str) -> Comparison {
         let mut findings = self.beyond;
