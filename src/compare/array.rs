@@ -184,6 +184,10 @@ impl Array<'_> {
 
 /// Compares two arrays; `None` if one of them has fewer bytes than it says.
 pub(super) fn compare(report: &mut Report, old: &Array<'_>, new: &Array<'_>) -> Option<()> {
+    report.elements(|report| compare_elements(report, old, new))
+}
+
+fn compare_elements(report: &mut Report, old: &Array<'_>, new: &Array<'_>) -> Option<()> {
     let (count, new_count) = (old.elements()?, new.elements()?);
     if !old.kind.is_like(&new.kind) {
         report.differ(|| Finding::of("type", Some(old.kind.spelled()), Some(new.kind.spelled())));

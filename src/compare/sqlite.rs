@@ -93,7 +93,7 @@ fn read(bytes: &[u8]) -> Result<Option<Database>, rusqlite::Error> {
         Some(page_bytes) => usize::try_from(page_bytes).unwrap_or(0),
         None => 0,
     };
-    if page_bytes == 0 || bytes.len() % page_bytes != 0 {
+    if page_bytes == 0 || !bytes.len().is_multiple_of(page_bytes) {
         return Ok(None);
     }
     let mut connection = Connection::open_in_memory()?;

@@ -19,11 +19,30 @@ const VIEWED_MAX_BYTES: usize = 1024 * 1024 * 1024;
 /// What a tensor is called with, behind where its elements lie.
 const TENSOR: [&str; 3] = [" requires_grad", " hooks", " metadata"];
 /// With what well-known functions are called.
-const ARGUMENTS: [(&str, &[&str]); 1] = [("torch._utils._rebuild_parameter", &["", " requires_grad", " hooks"])];
+const ARGUMENTS: [(&str, &[&str]); 3] = [
+    ("torch._utils._rebuild_parameter", &["", " requires_grad", " hooks"]),
+    ("pandas._libs.internals._unpickle_block", &["", " placement", " dimensions"]),
+    (FRAME, &[" blocks", " axes"]),
+];
+/// The columns of a table of pandas, those of one type in one block.
+const FRAME: &str = "pandas.core.internals.managers.BlockManager";
+/// A table in more blocks, or with more columns, is compared as any other thing.
+const BLOCKS_MAX: usize = 1024;
+/// So many columns of a block are named.
+const COLUMNS_TOLD: usize = 6;
 /// What keeps its keys in an order that counts.
 const ORDERED: &str = "collections.OrderedDict";
 /// So many keys of those are told.
 const KEYS_TOLD: usize = 8;
+/// What the parts of well-known states are, of things that are no arrays of numbers.
+const STATES: [(&str, &[&str]); 2] = [
+    ("numpy._core.multiarray._reconstruct", &[" version", " shape", " dtype", " order", ""]),
+    ("pandas._libs.arrays.__pyx_unpickle_NDArrayBacked", &[" dtype", "", " attributes"]),
+];
+/// Calls with more arguments, and states of more parts, are none of those that are well known.
+const PARTS_MAX: usize = 8;
+/// What pandas has computed of what it has.
+const COMPUTED: &str = "_cache";
 /// How deep a place is told.
 const PLACE_MAX: usize = 24;
 
@@ -34,7 +53,15 @@ pub(super) fn compare(report: &mut Report, old: &Picture<'_>, new: &Picture<'_>)
         report.differ(|| Finding::of("length", count(old), count(new)));
         return Some(());
     }
-    let mut walk = Walk { old, new, places: Vec::new(), open: Vec::new(), seen: BTreeSet::new(), viewed_bytes: 0 };
+    let mut walk = Walk {
+        old,
+        new,
+        places: Vec::new(),
+        open: Vec::new(),
+        seen: BTreeSet::new(),
+        viewed_bytes: 0,
+        of_pandas: BTreeSet::new(),
+    };
     let is_single = old.roots.len() == 1;
     for (index, (old, new)) in old.roots.iter().zip(&new.roots).enumerate().rev() {
         walk.push(None, if is_single { String::new() } else { format!("[{index}]") }, *old, *new);
@@ -50,6 +77,12 @@ pub(super) fn compare(report: &mut Report, old: &Picture<'_>, new: &Picture<'_>)
     Some(())
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Old,
+    New,
+}
+
 struct Walk<'a> {
     old: &'a Picture<'a>,
     new: &'a Picture<'a>,
@@ -60,6 +93,8 @@ struct Walk<'a> {
     seen: BTreeSet<(Id, Id)>,
     /// How many bytes of arrays were compared.
     viewed_bytes: usize,
+    /// States of things of pandas, on both sides.
+    of_pandas: BTreeSet<(Side, Id)>,
 }
 
 impl Walk<'_> {
@@ -96,7 +131,7 @@ impl Walk<'_> {
                 self.sets(report, place, &a, &b);
             }
             (Node::Map(a), Node::Map(b)) => {
-                let (a, b) = (a.clone(), b.clone());
+                let (a, b) = (self.told_pairs(Side::Old, old, a), self.told_pairs(Side::New, new, b));
                 self.maps(report, place, &a, &b);
             }
             (Node::Made(a), Node::Made(b)) => {
@@ -189,7 +224,12 @@ impl Walk<'_> {
             report.differ(|| Finding::of(self.place(place) + part, count(old), count(new)));
         }
         for (index, (old, new)) in old.iter().zip(new).enumerate().rev() {
-            self.push(Some(place), format!("{part}[{index}]"), *old, *new);
+            // Steps of a pipeline and the like are pairs of a name and something.
+            let part = match (named(self.old, *old), named(self.new, *new)) {
+                (Some(old), Some(new)) if old == new => format!("{part}['{old}']"),
+                _ => format!("{part}[{index}]"),
+            };
+            self.push(Some(place), part, *old, *new);
         }
     }
 
@@ -274,8 +314,8 @@ impl Walk<'_> {
         self.maps(report, place, &old.pairs, &new.pairs);
         self.sequences(report, place, "", &old.items, &new.items);
         if old.states.len() == new.states.len() {
-            for (old, new) in old.states.iter().zip(&new.states) {
-                self.push(Some(place), String::new(), *old, *new);
+            for (before, after) in old.states.iter().zip(&new.states) {
+                self.states(report, place, (old, *before), (new, *after));
             }
         } else {
             let count = |states: &[Id]| Some(format!("{} states", states.len()));
@@ -284,8 +324,12 @@ impl Walk<'_> {
         if let (Some((name, old)), Some((new_name, new))) = (self.old.call(old), self.new.call(new))
             && name == new_name
             && let Some((_, names)) = ARGUMENTS.iter().find(|(known, _)| *known == name)
+            && old.len().max(new.len()) <= PARTS_MAX
         {
-            self.arguments(report, place, (old, new), names);
+            let names = *names;
+            if name != FRAME || !self.frames(place, old, new) {
+                self.arguments(report, place, (old, new), names);
+            }
         } else if old.parts.len() == new.parts.len() {
             for (index, (old, new)) in old.parts.iter().zip(&new.parts).enumerate().rev() {
                 let part = if index == 0 { " class" } else { "" };
@@ -298,10 +342,110 @@ impl Walk<'_> {
     }
 }
 
+impl Walk<'_> {
+    /// Compares two tables of pandas block by block, by the names of their columns; returns whether it could.
+    fn frames(&mut self, place: usize, old: &[Id], new: &[Id]) -> bool {
+        let ([old_blocks, old_axes], [new_blocks, new_axes]) = (old, new) else { return false };
+        let (Some(old), Some(new)) = (self.old.items(*old_blocks), self.new.items(*new_blocks)) else { return false };
+        if old.len() > BLOCKS_MAX || self.seen.contains(&(*old_blocks, *new_blocks)) {
+            return false;
+        }
+        let parts = |picture: &Picture<'_>, blocks: &[Id], axes: Id| {
+            let labels = picture.labels(axes).unwrap_or_default();
+            blocks.iter().map(|block| picture.columns(*block, &labels)).collect::<Option<Vec<String>>>()
+        };
+        let old_parts = parts(self.old, old, *old_axes);
+        if old_parts.is_none() || old_parts != parts(self.new, new, *new_axes) {
+            return false;
+        }
+        self.seen.insert((*old_blocks, *new_blocks));
+        self.push(Some(place), " axes".to_owned(), *old_axes, *new_axes);
+        for ((old, new), part) in old.iter().zip(new).zip(old_parts.unwrap_or_default()).rev() {
+            self.push(Some(place), part, *old, *new);
+        }
+        true
+    }
+
+    /// Returns the pairs of a map that count: what pandas keeps of what it has computed is there or not as things were asked before.
+    fn told_pairs(&self, side: Side, map: Id, pairs: &[(Id, Id)]) -> Vec<(Id, Id)> {
+        if !self.of_pandas.contains(&(side, map)) {
+            return pairs.to_owned();
+        }
+        let picture = if side == Side::Old { self.old } else { self.new };
+        pairs.iter().filter(|(key, _)| picture.text(*key) != Some(COMPUTED)).copied().collect()
+    }
+
+    /// Compares what two things are given as their states, by names where libraries give a state without any.
+    fn states(&mut self, report: &mut Report, place: usize, (old, before): (&Made, Id), (new, after): (&Made, Id)) {
+        let name = self.old.call(old).map(|(name, _)| name);
+        for (side, picture, made, state) in [(Side::Old, self.old, old, before), (Side::New, self.new, new, after)] {
+            if picture.call(made).is_some_and(|(name, _)| name.starts_with("pandas.")) {
+                let parts = picture.items(state).unwrap_or_default().iter().take(PARTS_MAX);
+                self.of_pandas.extend(parts.chain([&state]).map(|id| (side, *id)));
+            }
+        }
+        if let Some(name) = name.filter(|name| Some(*name) == self.new.call(new).map(|(name, _)| name))
+            && let (Some(old), Some(new)) = (self.old.items(before), self.new.items(after))
+            && let Some((_, names)) = STATES.iter().find(|(known, _)| *known == name)
+            && names.len() == old.len()
+            && names.len() == new.len()
+        {
+            return self.arguments(report, place, (old, new), names);
+        }
+        self.push(Some(place), String::new(), before, after);
+    }
+}
+
+impl Picture<'_> {
+    /// Returns the names of the columns of a table, if they are texts.
+    fn labels(&self, axes: Id) -> Option<Vec<&str>> {
+        let Node::Made(index) = &self.nodes[*self.items(axes)?.first()?] else { return None };
+        let [_, about] = self.call(index)?.1 else { return None };
+        let Node::Made(array) = &self.nodes[self.get(*about, "data")?] else { return None };
+        let labels = self.items(*self.items(*array.states.last()?)?.last()?)?;
+        if labels.len() > BLOCKS_MAX {
+            return None;
+        }
+        labels.iter().map(|label| self.text(*label)).collect()
+    }
+
+    /// Returns which columns are in a block, as a place.
+    fn columns(&self, block: Id, labels: &[&str]) -> Option<String> {
+        let Node::Made(block) = &self.nodes[block] else { return None };
+        let [_, placement, _] = self.call(block)?.1 else { return None };
+        let Node::Made(placement) = &self.nodes[*placement] else { return None };
+        let ("builtins.slice", [start, stop, step]) = self.call(placement)? else { return None };
+        let [start, stop, step] = [start, stop, step].map(|id| self.whole(*id).and_then(|at| usize::try_from(at).ok()));
+        let all = (start?..stop?).step_by(step.filter(|step| *step > 0)?);
+        let told = all
+            .clone()
+            .take(COLUMNS_TOLD)
+            .map(|at| labels.get(at).map_or_else(|| at.to_string(), |name| (*name).to_owned()));
+        let told = told.collect::<Vec<_>>().join(", ");
+        Some(match all.len() {
+            1 => format!(" column {told}"),
+            count if count <= COLUMNS_TOLD => format!(" columns {told}"),
+            count => format!(" columns {told} and {} more", count - COLUMNS_TOLD),
+        })
+    }
+}
+
+/// Returns the name of a pair that is a name and an object with a class.
+fn named<'a>(picture: &'a Picture<'_>, id: Id) -> Option<&'a str> {
+    let Node::Tuple(items) = &picture.nodes[id] else { return None };
+    let [name, thing, ..] = items[..] else { return None };
+    let Node::Made(_) = &picture.nodes[thing] else { return None };
+    picture.text(name).filter(|name| is_name(name))
+}
+
+/// Returns whether a text could be the name of an attribute.
+fn is_name(text: &str) -> bool {
+    text.chars().all(|c| c.is_alphanumeric() || c == '_') && !text.is_empty()
+}
+
 /// Returns how a place goes on at a key of a map: names of attributes as such.
 fn part_of(picture: &Picture<'_>, key: Id, spelled: &str) -> String {
     // Layers of a model are told as people write them: `encoder.0.weight`.
-    let is_name = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == '_') && !text.is_empty();
     match picture.text(key) {
         Some(text) if text.split('.').all(is_name) => format!(".{text}"),
         _ => format!("[{spelled}]"),

@@ -242,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn what_pandas_has_computed_counts_in_things_of_others() {
+        let own = |number: u8| [&b"\x80\x02}X\x06\0\0\0_cacheK"[..], &[number], b"s."].concat();
+        let comparison = compare_bytes("x.pkl", &own(1), &own(2));
+        assert_eq!((comparison.level, comparison.format), (Level::Different, "pickle"));
+        // A thing of a class, with that as its state.
+        let of = |module: &str, number: u8| {
+            let state = [&b"}X\x06\0\0\0_cacheK"[..], &[number], b"sb."].concat();
+            [b"\x80\x02c", module.as_bytes(), b"\nThing\n)\x81", &state].concat()
+        };
+        let level = |module| compare_bytes("x.pkl", &of(module, 1), &of(module, 2)).level;
+        assert_eq!((level("pandas.core"), level("own")), (Level::Canonical, Level::Different));
+    }
+
+    #[test]
     fn what_is_copied_over_and_over_has_an_end() {
         // One list of 100,000 items, made into 10,000 sets.
         let copies = |first: &[u8]| {

@@ -45,10 +45,7 @@ pub(super) fn whole<'a>(digits: &str) -> Option<Node<'a>> {
 /// Returns the bytes that a literal of Python 2 spells: in quotes, with escapes.
 pub(super) fn bytes(line: &[u8]) -> Option<Vec<u8>> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let inner = match line {
-        [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
-        _ => return None,
-    };
+    let ([b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"']) = line else { return None };
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner;
     while let [first, behind @ ..] = rest {
@@ -134,7 +131,7 @@ mod tests {
 
     #[test]
     fn texts_are_read_with_their_escapes() {
-        assert_eq!(bytes(br#"'a\'b\\\n\x00\xff'"#), Some(b"a'b\\\n\0\xff".to_vec()));
+        assert_eq!(bytes(br"'a\'b\\\n\x00\xff'"), Some(b"a'b\\\n\0\xff".to_vec()));
         assert_eq!(bytes(br#""it's""#), Some(b"it's".to_vec()));
         assert!([&b"'a"[..], b"a", b"'", b"'\\'", br"'\q'", br"'\x0'"].iter().all(|bad| bytes(bad).is_none()));
         assert_eq!(text(b"a\\u005cn\\u20ac \xe9\\U0001f600\\u12").unwrap(), "a\\n\u{20ac} \u{e9}\u{1f600}\\u12");

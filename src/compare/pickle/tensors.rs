@@ -9,6 +9,8 @@ use super::{Id, Made, Node, Picture};
 const TENSOR: &str = "torch._utils._rebuild_tensor_v2";
 /// Behind where a tensor lies stands what else it is: whether it takes part in training, and so on.
 const PLACES: usize = 4;
+/// No version has more than so many arguments.
+const ARGUMENTS_MAX: usize = 8;
 
 /// What a pickle says of something that is kept beside it.
 pub(super) struct Kept<'a> {
@@ -23,12 +25,16 @@ impl Picture<'_> {
     pub(super) fn about_tensor(&self, id: Id) -> Option<&[Id]> {
         let Node::Made(made) = &self.nodes[id] else { return None };
         let (TENSOR, arguments) = self.call(made)? else { return None };
-        arguments.get(PLACES..)
+        (arguments.len() <= ARGUMENTS_MAX).then(|| arguments.get(PLACES..))?
     }
 
     /// Returns the tensor that a call makes, in the order of its indices, wherever its elements lie.
     pub(super) fn tensor(&self, made: &Made) -> Option<Array<'_>> {
-        let (TENSOR, [storage, offset, lengths, strides, ..]) = self.call(made)? else { return None };
+        let (TENSOR, arguments) = self.call(made)? else { return None };
+        let [storage, offset, lengths, strides, ..] = arguments else { return None };
+        if arguments.len() > ARGUMENTS_MAX {
+            return None;
+        }
         let Kept { key, kind, .. } = self.kept(*storage)?;
         let (data, width) = (self.storages.get(key)?, kind.bytes()?);
         let offset = usize::try_from(self.whole(*offset)?).ok()?;
