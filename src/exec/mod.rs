@@ -35,6 +35,8 @@ mod filter;
 #[cfg(target_os = "linux")]
 mod kin;
 #[cfg(target_os = "linux")]
+mod line;
+#[cfg(target_os = "linux")]
 mod listener;
 #[cfg(target_os = "linux")]
 mod listings;
@@ -43,6 +45,7 @@ mod members;
 mod memory;
 #[cfg(target_os = "linux")]
 mod mounts;
+mod network;
 mod observation;
 mod observer;
 mod obstacle;
@@ -54,6 +57,8 @@ mod pins;
 mod processor;
 #[cfg(target_os = "linux")]
 mod raw;
+#[cfg(target_os = "linux")]
+mod relay;
 #[cfg(target_os = "linux")]
 mod schedule;
 #[cfg(target_os = "linux")]
@@ -91,6 +96,9 @@ mod image_tests;
 mod isolated_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
+mod line_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod network_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -116,6 +124,7 @@ use crate::host::Stopwatch;
 
 pub use cgroup::Limit;
 pub use enter::enter;
+pub use network::{Network, Record, Recorder};
 pub use observation::{Gap, Observation, Rung, Touch};
 pub use obstacle::{Cause, Obstacle};
 pub use output::MAX_LINE_BYTES;

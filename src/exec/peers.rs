@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
 use super::memory::{Memory, is_stream};
@@ -13,6 +13,12 @@ use super::table::Process;
 pub(super) struct Peer {
     address: IpAddr,
     port: u16,
+}
+
+impl Peer {
+    pub(super) const fn socket(self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
 }
 
 impl fmt::Display for Peer {

@@ -1,5 +1,7 @@
 //! What a job is given in place of what the system happens to give.
 
+use super::network::Network;
+
 /// What a job is given in place of what the system happens to give: the same in each run, or something else on purpose.
 ///
 /// Whatever is `None` is the system's own. What is given takes a [`World`](super::World) and an observed job, on Linux.
@@ -30,6 +32,8 @@ pub struct Pins {
     pub schedule: Schedule,
     /// Whether programs are told that the processor has no random bits of its own, where the processor lets us.
     pub hidden_hardware: bool,
+    /// What others answer over the network.
+    pub network: Network,
 }
 
 /// A clock on the wall that goes on with what is done.
@@ -79,6 +83,6 @@ impl Pins {
 
     /// Returns whether it takes more than a process can be started with.
     pub(super) fn needs_reports(&self) -> bool {
-        self.needs_kin() || self.listing.is_some() || self.processors.is_some()
+        self.needs_kin() || self.listing.is_some() || self.processors.is_some() || self.network != Network::Real
     }
 }

@@ -48,6 +48,7 @@ fn all() -> Pins {
         fixed_layout: true,
         schedule: Schedule::Free,
         hidden_hardware: false,
+        network: Network::Real,
     }
 }
 

@@ -97,6 +97,7 @@ impl<'a> Witness<'a> {
             hidden: false,
             touched: self.touched.into_iter().map(path).collect(),
             peers,
+            anew: BTreeSet::new(),
             gaps: self.gaps,
         }
     }
@@ -410,6 +411,11 @@ impl<'a> Witness<'a> {
 }
 
 impl Seen {
+    /// Returns whom the call is about to talk to.
+    pub(super) fn contact(&self) -> Option<Contact> {
+        self.facts.iter().find_map(|fact| if let Fact::Talked(contact) = fact { Some(*contact) } else { None })
+    }
+
     /// Returns whether the call is about to read this path.
     pub(super) fn reads(&self, path: &[u8]) -> bool {
         self.facts.iter().any(|fact| matches!(fact, Fact::Read(read) if read == path))
