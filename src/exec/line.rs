@@ -5,19 +5,24 @@
 //! could have been connected to whom it meant is found out before; if not, the call fails for the same reason. Where
 //! any of this is not possible the call goes on as if nobody had looked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, PipeReader, PipeWriter};
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
-use super::memory::{descriptor, leader};
+use super::datagrams::{self, Side};
+use super::filter::Socket;
+use super::memory::{Memory, descriptor, leader};
+use super::names::{self, End};
 use super::network::{Begun, Conversation, Kind, Network, Turn};
 use super::peers::Contact;
 use super::relay::{self, Gave};
@@ -37,9 +42,22 @@ pub(super) struct Line {
     given: Mutex<BTreeSet<usize>>,
     /// Whom it talked to for real although there is a record.
     anew: Mutex<BTreeSet<String>>,
+    /// Whom connections would lead to, by the ports of the job's socket and of ours.
+    ends: Mutex<BTreeMap<(u16, u16), End>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: PipeReader,
     going: Mutex<Option<PipeWriter>>,
+}
+
+/// A connection that a job wants.
+struct Wanted {
+    /// A copy of the job's socket.
+    socket: OwnedFd,
+    family: AddressFamily,
+    kind: Kind,
+    peer: SocketAddr,
+    /// By what it is kept, if it is.
+    number: usize,
 }
 
 impl Line {
@@ -57,6 +75,7 @@ impl Line {
             network: network.clone(),
             given: Mutex::default(),
             anew: Mutex::default(),
+            ends: Mutex::default(),
             threads: Mutex::default(),
             stop,
             going: Mutex::new(Some(going)),
@@ -104,7 +123,7 @@ impl Line {
                     return false;
                 }
                 // Whoever is not there any more may have been there before.
-                _ if self.open(&lock(&self.given), peer.socket()).next().is_some() => peer.socket(),
+                _ if self.open(&lock(&self.given), peer.socket(), Kind::Stream).next().is_some() => peer.socket(),
                 _ => return false,
             },
         };
@@ -112,63 +131,102 @@ impl Line {
             .filter(|process| sees_our_network(*process))
             .and_then(|process| descriptor(process, socket))
             .filter(|_| is_waiting());
-        let Some(copy) = copy else {
+        let Some((socket, (family, kind))) = copy.and_then(|copy| kind_of(&copy).map(|kind| (copy, kind))) else {
             self.passes_by(contact);
             return false;
         };
-        let copy = TcpStream::from(copy);
-        if copy.peer_addr().is_ok() {
+        if kind == Kind::Stream && names::addresses(&socket).is_some() {
             // It asks what became of a connection that it has.
             return false;
         }
-        let Some(family) = stream_of(&copy) else {
-            self.passes_by(contact);
-            return false;
-        };
         // A number for it now, so that conversations are in the order of the calls.
         let number = match &self.network {
-            Network::Kept(recorder) => recorder.begin(peer, Kind::Stream, Begun::Unknown),
+            Network::Kept(recorder) => recorder.begin(peer, kind, Begun::Unknown),
             _ => 0,
         };
+        let wanted = Wanted { socket, family, kind, peer, number };
         let line = Arc::clone(self);
-        let work = move || line.serve(copy, family, peer, number, answer);
-        match Builder::new().name("line".to_owned()).spawn(work) {
-            Ok(thread) => lock(&self.threads).push(thread),
-            Err(_) => self.passes_by(contact),
+        self.spawn(move || line.serve(wanted, answer))
+    }
+
+    /// Takes over a call that asks for the addresses of a socket, or with a datagram for that of whoever sent it, and has it answered now or
+    /// later. Returns whether it was taken over.
+    pub(super) fn asks(
+        self: &Arc<Self>,
+        asked: Socket,
+        thread: i32,
+        arguments: [u64; 6],
+        memory: Memory,
+        answer: impl FnOnce(Answer) + Send + 'static,
+    ) -> bool {
+        let Some(socket) = leader(thread).and_then(|process| descriptor(process, arguments[0])) else { return false };
+        let Some(end) = self.end(&socket) else { return false };
+        if let Some(answered) = names::answer(asked, &socket, end, &arguments, &memory) {
+            answer(Some(answered));
+            return true;
         }
-        true
+        let is_hurried = is_hurried(&socket) || arguments[3] & u64::from(libc::MSG_DONTWAIT.unsigned_abs()) != 0;
+        if asked != Socket::Receive || is_hurried || kind_of(&socket).is_none_or(|(_, kind)| kind != Kind::Datagrams) {
+            return false;
+        }
+        let line = Arc::clone(self);
+        self.spawn(move || {
+            let limit = sockopt::socket_timeout(&socket, sockopt::Timeout::Recv).unwrap_or_default();
+            let both = [(socket.as_fd(), PollFlags::IN), (line.stop.as_fd(), PollFlags::IN)];
+            let _ = relay::wait(&both, limit);
+            let answered = names::answer(asked, &socket, end, &arguments, &memory);
+            answer(Some(answered.unwrap_or(Err(libc::EAGAIN))));
+        })
+    }
+
+    /// Returns whom a socket would be connected to that is connected to us.
+    fn end(&self, socket: &OwnedFd) -> Option<End> {
+        let [own, ours] = names::addresses(socket)?;
+        lock(&self.ends).get(&(own.port(), ours.port())).copied().filter(|_| ours.ip().is_loopback())
+    }
+
+    fn spawn(&self, work: impl FnOnce() + Send + 'static) -> bool {
+        let thread = Builder::new().name("line".to_owned()).spawn(work);
+        thread.map(|thread| lock(&self.threads).push(thread)).is_ok()
     }
 
     /// Connects a job's socket, or says why not, and carries the conversation to its end.
-    fn serve(
-        &self,
-        copy: TcpStream,
-        family: AddressFamily,
-        peer: SocketAddr,
-        number: usize,
-        answer: impl FnOnce(Answer),
-    ) {
-        match self.on_record(peer) {
-            Some(Err(error)) => answer(Some(Err(error))),
-            Some(Ok(())) => {
-                if let Some(job) = self.attach(copy, family, peer, answer) {
+    fn serve(&self, wanted: Wanted, answer: impl FnOnce(Answer)) {
+        let peer = wanted.peer;
+        match (self.on_record(peer, wanted.kind), wanted.kind) {
+            (Some(Err(error)), _) => answer(Some(Err(error))),
+            (Some(Ok(own)), Kind::Stream) => {
+                if let Some(job) = self.attach(wanted, own, answer) {
                     self.give(&job, peer);
                 }
             }
-            None => self.pass_on(copy, family, peer, number, answer),
+            (None, Kind::Stream) => self.pass_on(wanted, answer),
+            (Some(Ok(own)), Kind::Datagrams) => self.post(wanted, Ok(own), answer),
+            (None, Kind::Datagrams) => match datagrams::connect(peer) {
+                Ok(other) => self.post(wanted, Err(other), answer),
+                Err(error) => {
+                    self.begun(&wanted, Begun::Refused(error.raw_os_error()));
+                    answer(Some(Err(error.raw_os_error())));
+                }
+            },
         }
     }
 
-    /// Returns how the next connection to somebody begins, if there is one on record; what failed has been given with that.
-    fn on_record(&self, peer: SocketAddr) -> Option<Result<(), i32>> {
+    /// Returns how the next connection to somebody begins, if there is one on record: with which address of the job's, or how it
+    /// fails, which has been given with that.
+    fn on_record(&self, peer: SocketAddr, kind: Kind) -> Option<Result<Option<IpAddr>, i32>> {
         let mut given = lock(&self.given);
-        let (number, next) = self.open(&given, peer).next()?;
+        let (number, next) = self.open(&given, peer, kind).next()?;
         Some(match next.begun {
             Begun::Refused(error) => {
-                given.insert(number);
+                // Whether there is a way to somebody is no turn of his.
+                if kind == Kind::Stream {
+                    given.insert(number);
+                }
                 Err(error)
             }
-            _ => Ok(()),
+            Begun::At(own) => Ok(Some(own.ip())),
+            Begun::Unknown => Ok(None),
         })
     }
 
@@ -177,35 +235,35 @@ impl Line {
         &'l self,
         given: &'l BTreeSet<usize>,
         peer: SocketAddr,
+        kind: Kind,
     ) -> impl Iterator<Item = (usize, &'l Conversation)> + use<'l> {
         let record = if let Network::Given(record) = &self.network { record.conversations() } else { &[] };
         let is_open = move |(number, conversation): &(usize, &Conversation)| {
-            conversation.peer == peer && conversation.kind == Kind::Stream && !given.contains(number)
+            conversation.peer == peer && conversation.kind == kind && !given.contains(number)
         };
         record.iter().enumerate().filter(is_open)
     }
 
+    fn begun(&self, wanted: &Wanted, begun: Begun) {
+        if let Network::Kept(recorder) = &self.network {
+            recorder.begun(wanted.number, begun);
+        }
+    }
+
+    fn note(&self, number: usize, turn: Turn) {
+        if let Network::Kept(recorder) = &self.network {
+            recorder.note(number, turn);
+        }
+    }
+
     /// Connects a job's socket to us as it would have been to somebody, who then hears what it says.
-    fn pass_on(
-        &self,
-        copy: TcpStream,
-        family: AddressFamily,
-        peer: SocketAddr,
-        number: usize,
-        answer: impl FnOnce(Answer),
-    ) {
-        let is_hurried = rustix::fs::fcntl_getfl(&copy).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
-        let limit = if is_hurried { CONNECT_SOON } else { CONNECT_MAX };
-        let recorder = if let Network::Kept(recorder) = &self.network { Some(recorder) } else { None };
-        if recorder.is_none() {
+    fn pass_on(&self, wanted: Wanted, answer: impl FnOnce(Answer)) {
+        let Wanted { peer, number, .. } = wanted;
+        let is_hurried = is_hurried(&wanted.socket);
+        if matches!(self.network, Network::Given(_)) {
             self.asks_anew(peer);
         }
-        let begun = |begun| {
-            if let Some(recorder) = recorder {
-                recorder.begun(number, begun);
-            }
-        };
-        let other = match relay::connect(peer, limit, &self.stop) {
+        let other = match relay::connect(peer, if is_hurried { CONNECT_SOON } else { CONNECT_MAX }, &self.stop) {
             Ok(other) => other,
             Err(Errno::TIMEDOUT) if is_hurried => {
                 // It goes on trying by itself.
@@ -214,54 +272,102 @@ impl Line {
                 return;
             }
             Err(error) => {
-                begun(Begun::Refused(error.raw_os_error()));
+                self.begun(&wanted, Begun::Refused(error.raw_os_error()));
                 answer(Some(Err(error.raw_os_error())));
                 return;
             }
         };
-        begun(other.local_addr().map_or(Begun::Unknown, Begun::At));
-        let Some(job) = self.attach(copy, family, peer, answer) else {
-            begun(Begun::Unknown);
-            return;
-        };
-        let mut note = |turn| {
-            if let Some(recorder) = recorder {
-                recorder.note(number, turn);
-            }
-        };
-        relay::pass_on(&job, &other, Vec::new(), &mut note, &self.stop);
+        let own = other.local_addr().ok();
+        self.begun(&wanted, own.map_or(Begun::Unknown, Begun::At));
+        if let Some(job) = self.attach(wanted, own.map(|own| own.ip()), answer) {
+            relay::pass_on(&job, &other, Vec::new(), &mut |turn| self.note(number, turn), &self.stop);
+        }
     }
 
     /// Connects a job's socket to us and says so; returns our end. Where that cannot be, lets the job connect it by itself.
-    fn attach(
-        &self,
-        copy: TcpStream,
-        family: AddressFamily,
-        peer: SocketAddr,
-        answer: impl FnOnce(Answer),
-    ) -> Option<TcpStream> {
-        let connected = listen(family).and_then(|(listener, address)| {
-            let said = match rustix::net::connect(&copy, &address) {
+    fn attach(&self, wanted: Wanted, own: Option<IpAddr>, answer: impl FnOnce(Answer)) -> Option<TcpStream> {
+        let connected = listen(wanted.family).and_then(|listener| {
+            let address = seen_by(wanted.family, listener.local_addr()?);
+            let said = match rustix::net::connect(&wanted.socket, &address) {
                 Ok(()) => Ok(0),
                 // It finds out at once that it is connected.
                 Err(Errno::INPROGRESS) => Err(libc::EINPROGRESS),
                 Err(error) => return Err(error.into()),
             };
-            Ok((listener, said, copy.local_addr()?))
+            let from = TcpStream::from(wanted.socket.try_clone()?).local_addr()?;
+            lock(&self.ends).insert((from.port(), address.port()), End { peer: wanted.peer, own });
+            Ok((listener, said, from))
         });
+        let connected = connected.map_err(|_| self.begun(&wanted, Begun::Unknown));
         // Nobody but the job has it from here on, so that it is closed when the job closes it.
-        drop(copy);
-        match connected {
-            Ok((listener, said, from)) => {
-                answer(Some(said));
-                relay::accept(&listener, from, &self.stop)
-            }
-            Err(_) => {
-                self.asks_anew(peer);
-                answer(None);
-                None
-            }
+        drop(wanted.socket);
+        if let Ok((listener, said, from)) = connected {
+            answer(Some(said));
+            return relay::accept(&listener, from, &self.stop);
         }
+        self.asks_anew(wanted.peer);
+        answer(None);
+        None
+    }
+
+    /// Connects a job's socket for datagrams to us, and gives it what is on record for it, at this address of its own, or what
+    /// somebody says who hears it.
+    fn post(&self, wanted: Wanted, other: Result<Option<IpAddr>, UdpSocket>, answer: impl FnOnce(Answer)) {
+        let Wanted { peer, number, .. } = wanted;
+        let own = match &other {
+            Ok(own) => *own,
+            Err(other) => other.local_addr().ok().map(|own| own.ip()),
+        };
+        self.begun(&wanted, own.map_or(Begun::Unknown, |own| Begun::At((own, 0).into())));
+        let connected = (|| {
+            let socket = match wanted.family {
+                AddressFamily::INET6 => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)),
+                _ => Err(io::ErrorKind::Unsupported.into()),
+            };
+            let socket = socket.or_else(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))?;
+            socket.set_nonblocking(true)?;
+            let address = seen_by(wanted.family, socket.local_addr()?);
+            rustix::net::connect(&wanted.socket, &address)?;
+            let from = UdpSocket::from(wanted.socket.try_clone()?).local_addr()?;
+            socket.connect((from.ip().to_canonical(), from.port()))?;
+            lock(&self.ends).insert((from.port(), address.port()), End { peer, own });
+            Ok::<_, io::Error>(Side { socket, inode: rustix::fs::fstat(&wanted.socket)?.st_ino, stop: &self.stop })
+        })();
+        let connected = connected.map_err(|_| self.begun(&wanted, Begun::Unknown));
+        drop(wanted.socket);
+        let Ok(side) = connected else {
+            self.asks_anew(peer);
+            answer(None);
+            return;
+        };
+        answer(Some(Ok(0)));
+        let (other, said) = match other {
+            Err(other) => (other, None),
+            Ok(_) => {
+                let choose = |said: &[u8]| self.posted_first(peer, said);
+                let Some(said) = datagrams::give(&side, peer, &choose) else { return };
+                self.asks_anew(peer);
+                let Ok(other) = datagrams::connect(peer) else { return };
+                (other, Some(said))
+            }
+        };
+        let mut note = |turn| {
+            if matches!((&self.network, &turn), (Network::Given(_), Turn::Said(_))) {
+                self.asks_anew(peer);
+            }
+            self.note(number, turn);
+        };
+        datagrams::pass_on(&side, &other, said, &mut note);
+    }
+
+    /// Takes the first conversation in datagrams on record with somebody in which a job says this first.
+    fn posted_first(&self, peer: SocketAddr, said: &[u8]) -> Option<&Conversation> {
+        let mut given = lock(&self.given);
+        let is_it = |(_, conversation): &(usize, &Conversation)| matches!(conversation.turns.first(), Some(Turn::Said(then)) if datagrams::is_same(peer, then, said));
+        let number = self.open(&given, peer, Kind::Datagrams).find(is_it)?.0;
+        given.insert(number);
+        let Network::Given(record) = &self.network else { return None };
+        record.conversations().get(number)
     }
 
     /// Gives a job a conversation that is on record.
@@ -296,7 +402,7 @@ impl Line {
     /// Takes the next conversation on record with somebody, if he is the one who begins it.
     fn spoken_first(&self, peer: SocketAddr) -> Option<usize> {
         let mut given = lock(&self.given);
-        let (number, next) = self.open(&given, peer).next()?;
+        let (number, next) = self.open(&given, peer, Kind::Stream).next()?;
         let is_his = !matches!(next.turns.first(), Some(Turn::Said(_) | Turn::Left));
         is_his.then(|| {
             given.insert(number);
@@ -317,7 +423,7 @@ impl Line {
             Some(Turn::Left) => has_left && said.is_empty(),
             _ => false,
         };
-        let found = self.open(&given, peer).find(is_it).map(|(number, _)| number);
+        let found = self.open(&given, peer, Kind::Stream).find(is_it).map(|(number, _)| number);
         if let Some(number) = found {
             given.insert(number);
             return Some(Some(number));
@@ -347,28 +453,41 @@ fn sees_our_network(process: i32) -> bool {
     space(&process.to_string()) == space("self")
 }
 
-/// Returns the family of a socket if it is one for TCP.
-fn stream_of(socket: &TcpStream) -> Option<AddressFamily> {
+/// Returns the family of a socket and what it is for, if that is TCP or UDP.
+fn kind_of(socket: &OwnedFd) -> Option<(AddressFamily, Kind)> {
     let family = sockopt::socket_domain(socket).ok()?;
-    let is_stream = sockopt::socket_type(socket).is_ok_and(|kind| kind == SocketType::STREAM);
-    let is_tcp = sockopt::socket_protocol(socket).is_ok_and(|protocol| protocol == Some(ipproto::TCP));
-    (is_stream && is_tcp && [AddressFamily::INET, AddressFamily::INET6].contains(&family)).then_some(family)
+    let protocol = sockopt::socket_protocol(socket).ok()??;
+    let kind = match sockopt::socket_type(socket).ok()? {
+        SocketType::STREAM if protocol == ipproto::TCP => Kind::Stream,
+        SocketType::DGRAM if protocol == ipproto::UDP => Kind::Datagrams,
+        _ => return None,
+    };
+    [AddressFamily::INET, AddressFamily::INET6].contains(&family).then_some((family, kind))
 }
 
-/// Listens on the loopback; returns where a socket of this family finds that.
+/// Returns whether nobody may be kept waiting by a socket.
+fn is_hurried(socket: &OwnedFd) -> bool {
+    rustix::fs::fcntl_getfl(socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+}
+
+/// Listens on the loopback where a socket of this family reaches it.
 ///
 /// # Errors
 ///
 /// What the system says if there can be no such socket.
-fn listen(family: AddressFamily) -> io::Result<(TcpListener, SocketAddr)> {
+fn listen(family: AddressFamily) -> io::Result<TcpListener> {
     if family == AddressFamily::INET6
         && let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0))
     {
-        let address = listener.local_addr()?;
-        return Ok((listener, address));
+        return Ok(listener);
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = listener.local_addr()?;
-    let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), address.port()));
-    Ok((listener, if family == AddressFamily::INET6 { mapped } else { address }))
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// Returns an address as a socket of this family means it.
+fn seen_by(family: AddressFamily, address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if family == AddressFamily::INET6 => (ip.to_ipv6_mapped(), address.port()).into(),
+        _ => address,
+    }
 }

@@ -330,3 +330,66 @@ talk.sendall(b\"GET /a HTTP/1.1\\r\\n\\r\\n\"); print(talk.recv(999).split()[-2:
     drop(server);
     assert_eq!(given(&record, &text), (first, vec![]));
 }
+
+#[test]
+fn sockets_have_the_addresses_that_they_would_have() {
+    if !can_pin() || !has("python3") {
+        return;
+    }
+    let server = Counter::http();
+    let text = format!(
+        "python3 -c 'import socket
+for kind in socket.AF_INET, socket.AF_INET6:
+    name = (\"127.0.0.1\" if kind == socket.AF_INET else \"::ffff:127.0.0.1\", {})
+    talk = socket.socket(kind); talk.connect(name)
+    print(talk.getpeername(), talk.getsockname()[0], talk.getsockname()[1] > 0)'",
+        server.port()
+    );
+    let plain = Bench::new().run(&text).printed;
+    assert!(plain.contains(&format!("('127.0.0.1', {})", server.port())), "{plain}");
+    let (first, record) = kept(&text);
+    assert_eq!(first, plain);
+    drop(server);
+    assert_eq!(given(&record, &text), (first, vec![]));
+}
+
+#[test]
+fn datagrams_are_heard_again_and_come_from_whom_they_came_from() {
+    if !can_pin() || !has("python3") {
+        return;
+    }
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        let mut bytes = [0; 99];
+        for count in 0.. {
+            let (length, from) = server.recv_from(&mut bytes).unwrap();
+            if &bytes[..length] == b"end" {
+                return;
+            }
+            let answer = [format!("{count} ").as_bytes(), &bytes[..length]].concat();
+            server.send_to(&answer, from).unwrap();
+        }
+    });
+    // Waiting in the call, after being told that there is something, and not at all.
+    let text = |asked: &str| {
+        format!(
+            "python3 -c 'import select, socket
+talk = socket.socket(type=socket.SOCK_DGRAM); talk.connect((\"127.0.0.1\", {}))
+print(talk.getpeername(), talk.getsockname()[0])
+talk.send(b\"{asked}\"); print(talk.recvfrom(99))
+talk.send(b\"b\"); select.select([talk], [], []); print(talk.recvfrom(99))
+talk.settimeout(5); talk.send(b\"c\"); print(talk.recvfrom(99))'",
+            address.port()
+        )
+    };
+    let (first, record) = kept(&text("a"));
+    let name = format!("('127.0.0.1', {})", address.port());
+    assert_eq!(first, format!("{name} 127.0.0.1\n(b'0 a', {name})\n(b'1 b', {name})\n(b'2 c', {name})\n"));
+    assert_eq!(given(&record, &text("a")), (first, vec![]));
+    let (other, anew) = given(&record, &text("z"));
+    assert!(other.contains("(b'3 z'") && other.contains("(b'5 c'"), "{other}");
+    assert_eq!(anew, [address.to_string()]);
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"end", address).unwrap();
+    serving.join().unwrap();
+}

@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use super::answers::Answers;
-use super::filter::{Calls, Deed, ways};
+use super::filter::{Asked, Calls, Deed, ways};
 use super::line::{self, Line};
 use super::memory::Memory;
 use super::observation::{Observation, Rung};
@@ -214,6 +214,9 @@ impl Listener {
             self.send(&Response::new(report.id, answer));
             return;
         }
+        if self.asks(report) {
+            return;
+        }
         let (mut seen, mut answer) = (None, Answer::Go);
         if let Some((call, memory)) = self.understand(report) {
             let what = witness.look(&call, &memory);
@@ -258,12 +261,28 @@ impl Listener {
         let id = report.id;
         // SAFETY: the call reads one number.
         let is_waiting = || unsafe { libc::ioctl(self.descriptor.as_raw_fd(), IS_VALID, &raw const id) == 0 };
-        let descriptor = Arc::clone(&self.descriptor);
-        let answer = move |answer: line::Answer| {
-            // A failure means that whoever waited for it has been killed.
-            send(&descriptor, &answer.map_or(Response::go_on(id), |answer| Response::new(id, answer)));
+        line.connects(call.pid, call.arguments[0], contact, is_waiting, self.later(id))
+    }
+
+    /// Lets the line answer what is asked of one of its sockets. Returns whether it does.
+    fn asks(&self, report: &Report) -> bool {
+        let Some(line) = &self.line else { return false };
+        let way = self.ways.iter().find(|way| way.is(report.architecture));
+        let asked = way.and_then(|way| Some((way.asked(report.number.into())?, way.is_short())));
+        let (Some((Asked::Network(asked), is_short)), Ok(thread)) = (asked, i32::try_from(report.pid)) else {
+            return false;
         };
-        line.connects(call.pid, call.arguments[0], contact, is_waiting, answer)
+        line.asks(asked, thread, report.arguments, Memory::new(thread, is_short), self.later(report.id))
+    }
+
+    /// Returns what answers a report, from whatever thread.
+    fn later(&self, id: u64) -> impl FnOnce(line::Answer) + Send + use<> {
+        let descriptor = Arc::clone(&self.descriptor);
+        move |answer| {
+            let response = answer.map_or_else(|| Response::go_on(id), |answer| Response::new(id, answer));
+            // A failure means that whoever waited for it has been killed.
+            send(&descriptor, &response);
+        }
     }
 
     /// Returns the answer to what a call asks for, if it is not the system's to give.

@@ -23,6 +23,8 @@ mod cgroup;
 #[cfg(target_os = "linux")]
 mod clocks;
 #[cfg(target_os = "linux")]
+mod datagrams;
+#[cfg(target_os = "linux")]
 mod directories;
 mod enter;
 #[cfg(target_os = "linux")]
@@ -45,6 +47,8 @@ mod members;
 mod memory;
 #[cfg(target_os = "linux")]
 mod mounts;
+#[cfg(target_os = "linux")]
+mod names;
 mod network;
 mod observation;
 mod observer;

@@ -71,7 +71,7 @@ fn prepared(socket: OwnedFd) -> TcpStream {
 }
 
 /// Waits until something is ready; returns what, in the order given. Nothing is when time is over.
-fn wait(what: &[(BorrowedFd<'_>, PollFlags)], limit: Option<Duration>) -> Result<Vec<PollFlags>, Errno> {
+pub(super) fn wait(what: &[(BorrowedFd<'_>, PollFlags)], limit: Option<Duration>) -> Result<Vec<PollFlags>, Errno> {
     let mut polled: Vec<_> = what.iter().map(|(one, flags)| PollFd::from_borrowed_fd(*one, *flags)).collect();
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     loop {

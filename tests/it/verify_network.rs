@@ -110,7 +110,7 @@ fn others_who_answer_otherwise_each_time_are_a_cause_with_its_place() {
     assert_eq!((causes(&step), code), ([vec!["network"], vec![]], 1), "{step}");
     let cause = &step["causes"][0];
     let place = cause["places"][0].as_str().unwrap();
-    assert!(place.starts_with("out: line 1 count 1 -> count "), "{cause}");
+    assert!(place.starts_with("out: line 1 count 2 -> count "), "{cause}");
     let evidence = cause["evidence"].as_str().unwrap();
     assert!(evidence.starts_with(&format!("{} answered again, ", api.address)), "{evidence}");
     assert_eq!((&step["notes"], step["runs"].as_u64()), (&json!([]), Some(8)), "{step}");
@@ -146,8 +146,8 @@ fn a_step_that_talks_is_searched_for_what_else_it_depends_on() {
 
 #[test]
 fn a_server_that_is_gone_after_the_first_execution_is_not_missed() {
-    // The run has the first answer and the search the second one.
-    let api = Api::new(|count| (count < 2).then(|| count.to_string()));
+    // The run has the first answer, the verification executes it again because nobody vouches for that, and then comes the search.
+    let api = Api::new(|count| (count < 3).then(|| count.to_string()));
     let project =
         project("", &(api.ask("'count'") + "import os\nprint(answer, os.environ['TZ'] if 'TZ' in os.environ else '')"));
     let test = "a_server_that_is_gone_after_the_first_execution_is_not_missed";
