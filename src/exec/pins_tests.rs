@@ -101,6 +101,22 @@ print(time.perf_counter() - start, time.process_time(), time.thread_time(), os.t
 }
 
 #[test]
+fn who_waits_for_others_and_does_not_wait_in_vain_has_not_waited_long() {
+    if !can_pin() || !has("python3") {
+        return;
+    }
+    let text = "python3 -I -c 'import os, select, time
+reading, writing = os.pipe(); os.write(writing, b\"x\")
+poll, epoll = select.poll(), select.epoll(); poll.register(reading, 1); epoll.register(reading, 1)
+start = time.monotonic()
+poll.poll(30000); epoll.poll(30); select.select([reading], [], [], 30)
+print(round(time.monotonic() - start), end=\" \")
+os.read(reading, 1); print(poll.poll(1100), round(time.monotonic() - start), end=\" \")
+select.select([], [], [], 1.1); print(round(time.monotonic() - start))'";
+    assert_eq!(printed(&all(), text), "0 [] 1 2\n");
+}
+
+#[test]
 fn a_program_in_c_waits_in_every_way_until_points_in_time_of_a_clock_that_is_pinned() {
     if !can_pin() {
         return;

@@ -412,7 +412,13 @@ impl<E: Experiments> Search<'_, E> {
             while self.is_void(outcome) {
                 let Some((dimension, _)) = self.narrow(open, *number, Self::is_void)? else { break };
                 take(open, &dimension);
-                self.found.untold.push(dimension);
+                if self.found.untold.contains(&Dimension::Layout) && dimension.moves_memory() {
+                    // It says something that follows from where something lies, and whatever is in the environment moves that.
+                    open.retain(|other| !other.members().iter().all(Dimension::moves_memory));
+                    self.found.untold.push(Dimension::Padding);
+                } else {
+                    self.found.untold.push(dimension);
+                }
                 if open.is_empty() {
                     return Ok(None);
                 }
@@ -676,6 +682,12 @@ mod tests {
         let (found, _) = talking(&[Dimension::Entropy, Dimension::Umask], talks);
         assert_eq!(named(&found), BTreeSet::from([Dimension::Network, Dimension::Umask]));
         assert_eq!((found.untold, found.undetermined), (says, None));
+        let says = vec![Dimension::Layout, Dimension::Entropy, Dimension::Zone, Dimension::Locale, Dimension::Home];
+        let talks = Talks { is_another: true, fails: true, says, ..Talks::default() };
+        let (found, runs) = talking(&[Dimension::Umask], talks);
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Network, Dimension::Umask]));
+        assert_eq!(found.untold, [Dimension::Layout, Dimension::Entropy, Dimension::Padding]);
+        assert!(runs < 40, "{runs}");
         let talks = Talks { is_another: true, is_new: true, ..Talks::default() };
         let (found, runs) = talking(&[Dimension::Umask], talks);
         assert_eq!((found.undetermined, found.named, runs), (Some(Undetermined::Network), Vec::new(), 2));
