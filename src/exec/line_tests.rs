@@ -393,3 +393,19 @@ talk.settimeout(5); talk.send(b\"c\"); print(talk.recvfrom(99))'",
     std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"end", address).unwrap();
     serving.join().unwrap();
 }
+
+#[test]
+fn what_does_not_lead_through_here_is_told() {
+    if !can_pin() || !has("python3") {
+        return;
+    }
+    let text = "python3 -c 'import socket
+talk = socket.socket(type=socket.SOCK_DGRAM)
+try: talk.sendto(b\"x\", (\"192.0.2.2\", 9))
+except OSError: pass'";
+    let recorder = Recorder::new();
+    let anew = |network| run(network, text).outcome.observation.anew.into_iter().collect::<Vec<_>>();
+    assert_eq!(anew(Network::Kept(recorder.clone())), ["192.0.2.2:9"]);
+    assert_eq!(anew(Network::Given(recorder.record().unwrap())), ["192.0.2.2:9"]);
+    assert_eq!(anew(Network::Real), [] as [&str; 0]);
+}

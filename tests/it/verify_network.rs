@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -55,12 +57,9 @@ impl Api {
         Self::new(|count| Some(count.to_string()))
     }
 
-    /// Returns Python code that has its answer to a request for `path` in `answer`.
+    /// Returns a command that prints its answer to a request for `path`, and fails if there is none.
     pub(crate) fn ask(&self, path: &str) -> String {
-        format!(
-            "import urllib.request\nanswer = urllib.request.urlopen('http://{}/' + {path}, timeout=9).read().decode()\n",
-            self.address
-        )
+        format!("curl --silent --show-error --fail http://{}/{path}", self.address)
     }
 }
 
@@ -72,16 +71,17 @@ impl Drop for Api {
     }
 }
 
-/// A project of one step, a Python program, that was run once.
-fn project(more: &str, script: &str) -> Sandbox {
+/// A project of one step that was run once; nothing where it lacks a program, after saying so.
+fn project(test: &str, command: &str) -> Option<Sandbox> {
+    let has_curl = Command::new("curl").arg("--version").output().map(drop).map_err(|error| error.to_string());
+    needs(test, "curl", has_curl)?;
     let project = Sandbox::with_pipeline(&format!(
-        "steps:\n  fetch:\n    inputs: [fetch.py]\n    outputs: [out]\n    run: python3 -S fetch.py > out\n{more}"
+        "steps:\n  fetch:\n    inputs: []\n    outputs: [out]\n    run: |\n      exec > out\n      {command}\n"
     ));
-    project.write("fetch.py", script);
     project.write(".gitignore", "/out\n");
     project.commit("all");
     project.pv_ok(&["run"]);
-    project
+    Some(project)
 }
 
 /// Returns what `pv verify --why` says of the step, and its exit code; nothing where not everything can be pinned, after saying so.
@@ -103,9 +103,9 @@ fn causes(step: &Value) -> [Vec<&str>; 2] {
 
 #[test]
 fn others_who_answer_otherwise_each_time_are_a_cause_with_its_place() {
-    let api = Api::counting();
-    let project = project("", &(api.ask("'count'") + "print('count', answer)"));
     let test = "others_who_answer_otherwise_each_time_are_a_cause_with_its_place";
+    let api = Api::counting();
+    let Some(project) = project(test, &format!("echo count $({})", api.ask(""))) else { return };
     let Some((step, code)) = explained(test, &project) else { return };
     assert_eq!((causes(&step), code), ([vec!["network"], vec![]], 1), "{step}");
     let cause = &step["causes"][0];
@@ -118,14 +118,14 @@ fn others_who_answer_otherwise_each_time_are_a_cause_with_its_place() {
 
 #[test]
 fn others_who_always_answer_the_same_are_told_and_blamed_for_nothing() {
-    let api = Api::constant();
-    let project = project("", &(api.ask("'seven'") + "print('seven', answer)"));
     let test = "others_who_always_answer_the_same_are_told_and_blamed_for_nothing";
+    let api = Api::constant();
+    let Some(project) = project(test, &api.ask("")) else { return };
     let Some((step, code)) = explained(test, &project) else { return };
     assert_eq!((causes(&step), code), ([vec![], vec!["network"]], 0), "{step}");
     assert_eq!((&step["level"], step["runs"].as_u64()), (&json!("identical"), Some(7)), "{step}");
     let evidence = format!(
-        "it talked to {}; when they were asked again the result was the same here; without the network it failed: it exited with code 1",
+        "it talked to {}; when they were asked again the result was the same here; without the network it failed: it exited with code 7",
         api.address
     );
     assert_eq!(step["causes"][0]["evidence"], evidence, "{step}");
@@ -137,20 +137,20 @@ fn others_who_always_answer_the_same_are_told_and_blamed_for_nothing() {
 
 #[test]
 fn a_step_that_talks_is_searched_for_what_else_it_depends_on() {
-    let api = Api::counting();
-    let project = project("", &(api.ask("'count'") + "print(answer)\nprint(*{'pear', 'fig', 'plum', 'lime', 'date'})"));
     let test = "a_step_that_talks_is_searched_for_what_else_it_depends_on";
+    let api = Api::counting();
+    let set = "python3 -Sc 'print({*(\"pear fig plum lime date kiwi nut\".split())})'";
+    let Some(project) = project(test, &format!("{}; {set}", api.ask(""))) else { return };
     let Some((step, _)) = explained(test, &project) else { return };
     assert_eq!(causes(&step), [vec!["network", "hash-seed"], vec![]], "{step}");
 }
 
 #[test]
 fn a_server_that_is_gone_after_the_first_execution_is_not_missed() {
+    let test = "a_server_that_is_gone_after_the_first_execution_is_not_missed";
     // The run has the first answer, the verification executes it again because nobody vouches for that, and then comes the search.
     let api = Api::new(|count| (count < 3).then(|| count.to_string()));
-    let project =
-        project("", &(api.ask("'count'") + "import os\nprint(answer, os.environ['TZ'] if 'TZ' in os.environ else '')"));
-    let test = "a_server_that_is_gone_after_the_first_execution_is_not_missed";
+    let Some(project) = project(test, &format!("{} && echo $TZ", api.ask(""))) else { return };
     let Some((step, _)) = explained(test, &project) else { return };
     assert_eq!(causes(&step), [vec!["timezone"], vec!["network"]], "{step}");
     let evidence = step["causes"][1]["evidence"].as_str().unwrap();
@@ -160,27 +160,79 @@ fn a_server_that_is_gone_after_the_first_execution_is_not_missed() {
 
 #[test]
 fn nothing_is_said_of_what_makes_a_step_ask_something_else() {
-    let api = Api::counting();
-    let script = "import os\n".to_owned() + &api.ask("os.urandom(8).hex()") + "print(answer)";
-    let project = project("", &script);
     let test = "nothing_is_said_of_what_makes_a_step_ask_something_else";
+    let api = Api::counting();
+    let Some(project) = project(test, &api.ask("$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')")) else { return };
     let Some((step, _)) = explained(test, &project) else { return };
     assert_eq!(causes(&step), [vec!["network"], vec![]], "{step}");
     let notes = step["notes"].to_string();
     assert!(notes.contains("it said something else to others than at first"), "{notes}");
-    assert!(notes.contains("what it says to others follows from entropy, "), "{notes}");
+    assert!(notes.contains("what it says to others follows from entropy, and they"), "{notes}");
 }
 
 #[test]
 fn what_a_step_makes_of_silence_is_a_cause_of_its_own() {
-    let api = Api::constant();
-    let script = format!(
-        "try:\n    {}except OSError: answer = 'none'\nprint(answer)",
-        api.ask("'seven'").replace('\n', "\n    ").trim_end().to_owned() + "\n"
-    );
-    let project = project("", &script);
     let test = "what_a_step_makes_of_silence_is_a_cause_of_its_own";
+    let api = Api::constant();
+    let Some(project) = project(test, &format!("{} || echo none", api.ask(""))) else { return };
     let Some((step, _)) = explained(test, &project) else { return };
     assert_eq!(causes(&step), [vec!["network"], vec![]], "{step}");
     assert_eq!(step["causes"][0]["places"], json!(["out: line 1 7 -> none"]), "{step}");
+}
+
+/// A server for HTTPS that counts. It ends with the test.
+struct Secret {
+    server: Child,
+    port: String,
+}
+
+impl Secret {
+    fn new(directory: &Path) -> Result<Self, String> {
+        let told = |error: std::io::Error| error.to_string();
+        let made = Command::new("openssl")
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost".split(' '))
+            .args(["-keyout", "key.pem", "-out", "own.pem"])
+            .current_dir(directory)
+            .output()
+            .map_err(told)?;
+        if !made.status.success() {
+            return Err(String::from_utf8_lossy(&made.stderr).into_owned());
+        }
+        let serve = "
+import itertools, socket, ssl
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain('own.pem', 'key.pem')
+server = socket.create_server(('127.0.0.1', 0)); print(server.getsockname()[1], flush=True)
+for count in itertools.count():
+    talk = context.wrap_socket(server.accept()[0], server_side=True)
+    talk.recv(9999); talk.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\n%d' % count); talk.close()";
+        let mut server = Command::new("python3")
+            .args(["-c", serve])
+            .current_dir(directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(told)?;
+        let mut port = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut port).map_err(told)?;
+        Ok(Self { server, port: port.trim().to_owned() })
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn what_is_said_in_secret_is_given_again_as_long_as_keys_are_pinned() {
+    let test = "what_is_said_in_secret_is_given_again_as_long_as_keys_are_pinned";
+    let directory = tempfile::tempdir().unwrap();
+    let Some(secret) = needs(test, "python3 and openssl", Secret::new(directory.path())) else { return };
+    let command = format!("curl --silent --insecure https://127.0.0.1:{}", secret.port);
+    let Some(project) = project(test, &command) else { return };
+    let Some((step, _)) = explained(test, &project) else { return };
+    assert_eq!(causes(&step), [vec!["network"], vec![]], "{step}");
+    assert_eq!(step["causes"][0]["places"], json!(["out: line 1 2 -> 3"]), "{step}");
+    assert!(step["notes"].to_string().contains("what it says to others follows from "), "{step}");
 }
