@@ -25,7 +25,7 @@ use super::memory::{Memory, descriptor, leader};
 use super::names::{self, End};
 use super::network::{Begun, Conversation, Kind, Network, Turn};
 use super::peers::Contact;
-use super::relay::{self, Gave};
+use super::relay::{self, Choice, Gave};
 
 /// Whoever waits for a connection waits no longer than for the kernel's own, which takes some two minutes.
 const CONNECT_MAX: Duration = Duration::from_secs(130);
@@ -60,18 +60,21 @@ struct Wanted {
     number: usize,
 }
 
-impl Line {
-    /// Returns what answers for others in this way; `None` where they answer themselves.
+/// Has the line of a job. Dropping it ends that, and all of its threads.
+pub(super) struct Owner(pub(super) Arc<Line>);
+
+impl Owner {
+    /// Returns one for a job to whom others answer in this way; `None` where they answer themselves.
     ///
     /// # Errors
     ///
     /// What the system says if there can be no pipe.
-    pub(super) fn new(network: &Network) -> io::Result<Option<Arc<Self>>> {
+    pub(super) fn new(network: &Network) -> io::Result<Option<Self>> {
         if *network == Network::Real {
             return Ok(None);
         }
         let (stop, going) = io::pipe()?;
-        Ok(Some(Arc::new(Self {
+        Ok(Some(Self(Arc::new(Line {
             network: network.clone(),
             given: Mutex::default(),
             anew: Mutex::default(),
@@ -79,23 +82,36 @@ impl Line {
             threads: Mutex::default(),
             stop,
             going: Mutex::new(Some(going)),
-        })))
+        }))))
     }
 
     /// Waits until all connections of a job that is over are closed; returns whom it talked to for real although there is a record.
-    pub(super) fn finish(&self) -> BTreeSet<String> {
-        drop(lock(&self.going).take());
+    pub(super) fn finish(self) -> BTreeSet<String> {
+        self.end();
+        mem::take(&mut *lock(&self.0.anew))
+    }
+
+    fn end(&self) {
+        drop(lock(&self.0.going).take());
         loop {
-            let threads = mem::take(&mut *lock(&self.threads));
+            let threads = mem::take(&mut *lock(&self.0.threads));
             if threads.is_empty() {
-                return lock(&self.anew).clone();
+                return;
             }
             for thread in threads {
                 let _ = thread.join();
             }
         }
     }
+}
 
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Line {
     /// Takes note that a job talks to somebody in a way that does not lead through here.
     pub(super) fn passes_by(&self, contact: Contact) {
         if let Contact::Other(peer) = contact {
@@ -376,8 +392,8 @@ impl Line {
         let (chosen, said, has_left) = match self.spoken_first(peer) {
             Some(number) => (Some(number), Vec::new(), false),
             None => {
-                let mut choose = |said: &[u8], has_left: bool| self.choose(peer, said, has_left);
-                match relay::first_words(job, &mut choose, &self.stop) {
+                let choose = |said: &[u8], has_left: bool| self.choose(peer, said, has_left);
+                match relay::first_words(job, &choose, &self.stop) {
                     Some(chosen) => chosen,
                     None => return,
                 }
@@ -410,9 +426,8 @@ impl Line {
         })
     }
 
-    /// Takes the first conversation on record with somebody in which a job says at first what it `said` now; `Some(None)` if
-    /// there is none, `None` if that is not known yet.
-    fn choose(&self, peer: SocketAddr, said: &[u8], has_left: bool) -> Option<Option<usize>> {
+    /// Takes the first conversation on record with somebody in which a job says at first what it `said` now.
+    fn choose(&self, peer: SocketAddr, said: &[u8], has_left: bool) -> Choice {
         let mut given = lock(&self.given);
         let mut may_be = false;
         let is_it = |(_, conversation): &(usize, &Conversation)| match conversation.turns.first() {
@@ -424,21 +439,18 @@ impl Line {
             _ => false,
         };
         let found = self.open(&given, peer, Kind::Stream).find(is_it).map(|(number, _)| number);
-        if let Some(number) = found {
-            given.insert(number);
-            return Some(Some(number));
+        match found {
+            Some(number) => {
+                given.insert(number);
+                Choice::This(number)
+            }
+            None if may_be => Choice::Unknown,
+            None => Choice::Nothing,
         }
-        if may_be { None } else { Some(None) }
     }
 
     fn asks_anew(&self, peer: SocketAddr) {
         lock(&self.anew).insert(peer.to_string());
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.finish();
     }
 }
 

@@ -401,11 +401,11 @@ fn what_does_not_lead_through_here_is_told() {
     }
     let text = "python3 -c 'import socket
 talk = socket.socket(type=socket.SOCK_DGRAM)
-try: talk.sendto(b\"x\", (\"192.0.2.2\", 9))
+try: talk.sendto(b\"x\", (\"198.51.100.2\", 9))
 except OSError: pass'";
     let recorder = Recorder::new();
     let anew = |network| run(network, text).outcome.observation.anew.into_iter().collect::<Vec<_>>();
-    assert_eq!(anew(Network::Kept(recorder.clone())), ["192.0.2.2:9"]);
-    assert_eq!(anew(Network::Given(recorder.record().unwrap())), ["192.0.2.2:9"]);
+    assert_eq!(anew(Network::Kept(recorder.clone())), ["198.51.100.2:9"]);
+    assert_eq!(anew(Network::Given(recorder.record().unwrap())), ["198.51.100.2:9"]);
     assert_eq!(anew(Network::Real), [] as [&str; 0]);
 }

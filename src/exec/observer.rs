@@ -12,7 +12,7 @@ use super::answers::Answers;
 #[cfg(target_os = "linux")]
 use super::kin::Kin;
 #[cfg(target_os = "linux")]
-use super::line::Line;
+use super::line;
 #[cfg(target_os = "linux")]
 use super::listener::Reporter;
 use super::observation::{Observation, Rung};
@@ -34,7 +34,7 @@ pub(super) struct Observer<'scope> {
     kin: Option<Kin<'scope>>,
     /// Where its connections lead, if not to whom it means.
     #[cfg(target_os = "linux")]
-    line: Option<Arc<Line>>,
+    line: Option<line::Owner>,
     /// Whether its entropy is pinned.
     #[cfg(target_os = "linux")]
     pinned: bool,
@@ -92,7 +92,7 @@ impl<'scope> Observer<'scope> {
                 kin = Some(Kin::attach(command, pins, &threads, scope).map_err(untraced)?);
             }
             if job.world.is_some_and(|world| !world.offline) {
-                line = Line::new(&pins.network).map_err(failed)?;
+                line = line::Owner::new(&pins.network).map_err(failed)?;
             }
             answers = Some(Answers::new(pins, &threads)).filter(|_| pins.needs_reports());
         }
@@ -100,7 +100,7 @@ impl<'scope> Observer<'scope> {
         let means = match (choose(job.observe, listener.is_ok(), isolated), listener) {
             (Rung::Notify, Ok(descriptor)) => {
                 // A world ends with its init; elsewhere somebody may get away, and does not end.
-                let line = line.clone();
+                let line = line.as_ref().map(|line: &line::Owner| Arc::clone(&line.0));
                 Means::Notify(Reporter::start(descriptor, witness(), isolated, answers, line, scope).map_err(failed)?)
             }
             // Whoever is traced already, or may not be, is not observed.

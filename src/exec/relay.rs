@@ -159,7 +159,7 @@ pub(super) fn pass_on(
         let mut asked = vec![(job.as_fd(), of_job), (other.as_fd(), of_other), (stop.as_fd(), flags(!stopping, false))];
         asked.retain(|(_, flags)| !flags.is_empty());
         match wait(&asked, stopping.then_some(LAST_WORDS)) {
-            Ok(ready) if stopping && ready.iter().all(|ready| ready.is_empty()) => return,
+            Ok(ready) if stopping && ready.iter().all(PollFlags::is_empty) => return,
             Ok(ready) => stopping |= ready.last().is_some_and(|stop| !stopping && !stop.is_empty()),
             Err(_) => return,
         }
@@ -214,14 +214,26 @@ pub(super) enum Gave {
     Else(Vec<u8>),
 }
 
-/// Waits for what the job says first; returns which of the conversations that is, after `choose`, with what it said so far.
+/// Which conversation on record it is in which a job says something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Choice {
+    /// The one with this number.
+    This(usize),
+    /// None.
+    Nothing,
+    /// That depends on what it says next.
+    Unknown,
+}
+
+/// Waits for what the job says first; returns which conversation that is, after `choose`, what it said so far, and whether it
+/// will say no more. `None` is that it says nothing.
 ///
-/// `choose` gets what was said and whether there will be more, and tells if it can.
-pub(super) fn first_words<T>(
+/// `choose` gets what was said and whether there will be no more.
+pub(super) fn first_words(
     job: &TcpStream,
-    choose: &mut dyn FnMut(&[u8], bool) -> Option<T>,
+    choose: &dyn Fn(&[u8], bool) -> Choice,
     stop: &PipeReader,
-) -> Option<(T, Vec<u8>, bool)> {
+) -> Option<(Option<usize>, Vec<u8>, bool)> {
     let mut said = Vec::new();
     loop {
         let ready = wait(&[(job.as_fd(), PollFlags::IN), (stop.as_fd(), PollFlags::IN)], None).ok()?;
@@ -234,11 +246,11 @@ pub(super) fn first_words<T>(
             }
             Come::End | Come::Break => true,
         };
-        if let Some(chosen) = choose(&said, has_left) {
-            return Some((chosen, said, has_left));
-        }
-        if has_left {
-            return None;
+        match choose(&said, has_left) {
+            Choice::This(number) => return Some((Some(number), said, has_left)),
+            Choice::Nothing => return Some((None, said, has_left)),
+            Choice::Unknown if has_left => return None,
+            Choice::Unknown => {}
         }
     }
 }

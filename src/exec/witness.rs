@@ -60,7 +60,7 @@ pub(super) struct Witness<'a> {
     /// Links that the job made itself, and where they lead: what lies behind them need not be its own.
     links: BTreeMap<Vec<u8>, Vec<u8>>,
     peers: BTreeMap<String, String>,
-    /// What was said to a port of the loopback where nobody listened yet: the address, and the program.
+    /// What was said to a port of this machine where nobody listened yet: the address, and the program.
     unheard: BTreeMap<u16, (String, String)>,
     gaps: BTreeSet<Gap>,
     directories: Directories,
