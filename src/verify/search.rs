@@ -69,6 +69,8 @@ pub(super) struct Found {
     pub(super) together: Vec<Dimension>,
     /// Dimensions that make the step say something else to others, who answer otherwise each time: nothing can be said of them.
     pub(super) untold: Vec<Dimension>,
+    /// Whether it is another result, or a failure, when others are asked again: then nothing that came of that counts.
+    pub(super) answers_differ: bool,
     /// Whether it was tried what comes of asking others again, and of asking nobody.
     pub(super) asked: bool,
     /// Why there is something left that differs and has no name.
@@ -111,14 +113,8 @@ pub(super) enum Undetermined {
 ///
 /// What [`Experiments::run`] says.
 pub(super) fn search<E: Experiments>(experiments: &mut E, dimensions: &[Dimension]) -> Result<Found, E::Error> {
-    let mut search = Search {
-        experiments,
-        found: Found::default(),
-        pinned: None,
-        mode: Mode::default(),
-        seen: BTreeSet::new(),
-        answers_differ: false,
-    };
+    let mut search =
+        Search { experiments, found: Found::default(), pinned: None, mode: Mode::default(), seen: BTreeSet::new() };
     match search.everything(dimensions) {
         Ok(()) => {}
         Err(Halt::Exhausted) => search.found.exhausted = true,
@@ -141,8 +137,6 @@ struct Search<'e, E: Experiments> {
     mode: Mode,
     /// The results with everything pinned.
     seen: BTreeSet<Digest>,
-    /// Whether it is another result when others are asked again.
-    answers_differ: bool,
 }
 
 impl<E: Experiments> Search<'_, E> {
@@ -228,7 +222,7 @@ impl<E: Experiments> Search<'_, E> {
         let network = [Dimension::Network];
         for number in [ASKED_AGAIN, CUT_OFF] {
             let outcome = self.run(&network, number)?;
-            self.answers_differ |= number == ASKED_AGAIN && self.differs(outcome);
+            self.found.answers_differ |= number == ASKED_AGAIN && self.differs(outcome);
             if !self.differs(outcome) || outcome.failed {
                 continue;
             }
@@ -433,7 +427,7 @@ impl<E: Experiments> Search<'_, E> {
 
     /// Returns whether others were asked again who answer otherwise each time, so that nothing can be said of what was varied.
     fn is_void(&self, outcome: Outcome) -> bool {
-        outcome.anew && self.answers_differ
+        outcome.anew && self.found.answers_differ
     }
 
     fn differs(&self, outcome: Outcome) -> bool {

@@ -72,6 +72,8 @@ struct Bench<'a, 'w, 's> {
     always_anew: Option<BTreeSet<String>>,
     /// In how many executions it asked others anew besides, because it said something else to them.
     anew: u32,
+    /// Results that came only of asking others anew.
+    only_anew: BTreeSet<Digest>,
     /// How it failed when others were asked again, and when nobody was.
     without_record: [Option<String>; 2],
     interrupted: bool,
@@ -164,6 +166,11 @@ impl Bench<'_, '_, '_> {
             self.without_record[usize::from(conditions.offline)] = Some(how.clone());
             return Ok(Some(outcome));
         }
+        if !anew {
+            self.only_anew.remove(&outcome.result);
+        } else if !self.trials.contains_key(&outcome.result) {
+            self.only_anew.insert(outcome.result);
+        }
         self.order.push(outcome.result);
         self.trials.entry(outcome.result).or_insert(trial);
         Ok(Some(outcome))
@@ -240,6 +247,7 @@ impl<'a, 'w> Subject<'a, 'w> {
             hidden: false,
             always_anew: None,
             anew: 0,
+            only_anew: BTreeSet::new(),
             without_record: [None, None],
             interrupted: false,
         }
@@ -329,6 +337,10 @@ impl<'a, 'w> Subject<'a, 'w> {
         let dimensions = self.dimensions(&bench, first.result)?;
         bench.first = Some(first);
         let found = search::search(&mut bench, &dimensions)?;
+        if found.answers_differ {
+            let only_anew = std::mem::take(&mut bench.only_anew);
+            bench.trials.retain(|result, _| !only_anew.contains(result));
+        }
         let mut causes = self.causes(&bench, first.result, &found)?;
         if found.exhausted && !bench.interrupted {
             notes.push(format!("the budget of {} was used up before everything was tried", self.budget));
@@ -363,7 +375,7 @@ impl<'a, 'w> Subject<'a, 'w> {
             found.untold.iter().filter_map(Dimension::cause).map(|cause| cause.to_string()).collect();
         if !untold.is_empty() {
             let all = untold.join(", ");
-            notes.push(format!("what it says to others follows from {all}, and they answer otherwise each time: nothing can be said of it"));
+            notes.push(format!("what it says to others follows from {all}, and they answer otherwise when they are asked again, or not at all: nothing can be said of it"));
         }
         notes
     }

@@ -171,6 +171,16 @@ fn nothing_is_said_of_what_makes_a_step_ask_something_else() {
 }
 
 #[test]
+fn what_came_of_asking_somebody_who_is_gone_is_no_result() {
+    let test = "what_came_of_asking_somebody_who_is_gone_is_no_result";
+    let api = Api::new(|count| (count < 3).then(|| "7".to_owned()));
+    let Some(project) = project(test, &api.ask("$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')")) else { return };
+    let Some((step, code)) = explained(test, &project) else { return };
+    assert_eq!((causes(&step), code, &step["level"]), ([vec![], vec!["network"]], 0, &json!("identical")), "{step}");
+    assert!(step["notes"].to_string().contains("what it says to others follows from entropy, and they"), "{step}");
+}
+
+#[test]
 fn what_a_step_makes_of_silence_is_a_cause_of_its_own() {
     let test = "what_a_step_makes_of_silence_is_a_cause_of_its_own";
     let api = Api::constant();
