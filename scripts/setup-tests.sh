@@ -53,7 +53,7 @@ get_programs() {
     get '' mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs strace:strace busybox:busybox-static \
         uuidgen:uuid-runtime openssl:openssl sshd:openssh-server ssh:openssh-client nginx:nginx-light \
         docker-registry:docker-registry skopeo:skopeo podman:podman runc:runc dockerd:docker.io
-    get --no-install-recommends cc:gcc c++:g++ make:make perl:perl sqlite3:sqlite3 zip:zip curl:curl node:nodejs \
+    get --no-install-recommends cc:gcc c++:g++ make:make perl:perl sqlite3:sqlite3 zip:zip zstd:zstd curl:curl node:nodejs \
         java:default-jdk-headless Rscript:r-base-core validlocale:locales
     # A locale that sorts in another order than `C`.
     locale -a 2>/dev/null | grep -qix 'en_us\.utf-\?8' ||

@@ -99,6 +99,7 @@ fn everything() -> Pins {
         entropy: Some(1),
         clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }),
         timer: Some(1_000_000),
+        coarse_clocks: false,
         listing: Some(Listing::Sorted),
         processors: Some(2),
         hostname: Some("pinned".to_owned()),
@@ -107,8 +108,8 @@ fn everything() -> Pins {
         umask: None,
         fixed_layout: true,
         schedule: Schedule::Free,
-        hidden_hardware: false,
         network: Network::Real,
+        processor_entropy: None,
     }
 }
 

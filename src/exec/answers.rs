@@ -13,6 +13,7 @@ use super::filter::Asked;
 use super::listings::Listings;
 use super::memory::Memory;
 use super::pins::Pins;
+use super::stamps::Stamps;
 use super::threads::Threads;
 use super::witness::Seen;
 
@@ -29,6 +30,7 @@ pub(super) struct Answers {
     clocks: Clocks,
     processors: Option<u32>,
     listings: Option<RefCell<Listings>>,
+    stamps: Option<Stamps>,
 }
 
 impl Answers {
@@ -40,6 +42,7 @@ impl Answers {
             clocks: Clocks::new(pins, Arc::clone(threads)),
             processors: pins.processors,
             listings: pins.listing.map(|listing| RefCell::new(Listings::new(listing))),
+            stamps: pins.clock.map(|clock| Stamps::new(clock.start)),
         }
     }
 
@@ -75,6 +78,13 @@ impl Answers {
             return Some(file_of(text.as_bytes()));
         }
         seen.reads(KINDS).then(|| file_of(kinds(&std::fs::read_to_string("/proc/cpuinfo")?, count).as_bytes()))
+    }
+
+    /// Sees to it that a thread that waits finds what it looks at as old as its clock says.
+    pub(super) fn stamp(&self, thread: i32, seen: &Seen) {
+        if let Some(stamps) = &self.stamps {
+            stamps.set(thread, seen);
+        }
     }
 
     /// Takes note that a thread got what is the system's own.

@@ -24,8 +24,10 @@ const MILLISECOND: u64 = 1_000_000;
 /// A wait at least as long as this moves clocks on. Shorter ones are an interpreter's own: how often its threads wait for
 /// each other is decided by nobody.
 const LONG_WAIT: u64 = 20 * MILLISECOND;
-/// Whoever waits for others at most as long as this does not mean to wait that long: it moves clocks on only if nobody came.
+/// Whoever waits for others for at least as long as this means to wait no longer than he must: it moves clocks on only if nobody came.
 const PATIENCE: u64 = SECOND;
+/// Who counts cycles often waits for so many to go by, so a look moves them on at least by that, in nanoseconds.
+const CYCLES_TICK_MIN: u64 = 100_000;
 /// `times` counts in hundredths of a second.
 const HUNDREDTH: u64 = SECOND / 100;
 /// The bytes of `struct rusage`.
@@ -46,13 +48,16 @@ pub(super) struct Clocks {
     tick: Option<u64>,
     /// Threads that wait for others, or did: for how long at most, and since when.
     patient: Mutex<BTreeMap<i32, (u64, Stopwatch)>>,
+    /// What is told is a multiple of this, in nanoseconds.
+    step: u64,
 }
 
 impl Clocks {
     pub(super) fn new(pins: &Pins, threads: Arc<Threads>) -> Self {
         let wall = pins.clock.and_then(|clock| u64::try_from(clock.start).ok()?.checked_mul(SECOND));
         let wall_tick = pins.clock.map(|clock| clock.tick).unwrap_or_default();
-        Self { threads, wall, wall_tick, tick: pins.timer, patient: Mutex::default() }
+        let step = if pins.coarse_clocks { SECOND / 10 } else { 1 };
+        Self { threads, wall, wall_tick, tick: pins.timer, step, patient: Mutex::default() }
     }
 
     /// Answers a call of a thread that waits; `None` if the system is to answer it.
@@ -126,6 +131,11 @@ impl Clocks {
         }
     }
 
+    /// Returns how many cycles a thread that looks is told that there were since the machine began: one each nanosecond.
+    pub(super) fn cycles(&self, thread: i32) -> Option<u64> {
+        self.look(thread, Clock::Cycles)
+    }
+
     fn clock(&self, thread: i32, arguments: &[u64; 6], memory: &Memory) -> Option<Result<i64, i32>> {
         let mut now = self.look(thread, clock_of(arguments[0])?)?;
         if is_of_the_processor(arguments[0]) {
@@ -136,15 +146,18 @@ impl Clocks {
 
     /// Returns what a clock says to a thread that looks at it.
     fn look(&self, thread: i32, clock: Clock) -> Option<u64> {
-        match clock {
-            Clock::Wall => Some(self.wall? + self.threads.moves(thread, clock, self.wall_tick)?),
-            Clock::Steady => Some(STEADY_START + self.threads.moves(thread, clock, self.tick?)?),
-        }
+        let (start, tick) = match clock {
+            Clock::Wall => (self.wall?, self.wall_tick),
+            Clock::Steady => (STEADY_START, self.tick?),
+            Clock::Cycles => (STEADY_START, self.tick?.max(CYCLES_TICK_MIN)),
+        };
+        let moved = self.threads.moves(thread, clock, tick)?;
+        Some(start + moved / self.step * self.step)
     }
 
     /// Moves the clocks of a thread on that sleeps so long.
     fn sleeps<T>(&self, thread: i32, length: u64) -> Option<T> {
-        for clock in [Clock::Wall, Clock::Steady] {
+        for clock in [Clock::Wall, Clock::Steady, Clock::Cycles] {
             self.threads.moves(thread, clock, length);
         }
         None
@@ -179,7 +192,7 @@ impl Clocks {
     fn tell(&self, thread: i32, clock: Clock, memory: &Memory, address: u64) -> Option<u64> {
         let (ours, theirs) = match clock {
             Clock::Wall => (self.wall, ClockId::Realtime),
-            Clock::Steady => (self.tick.map(|_| STEADY_START), ClockId::Monotonic),
+            Clock::Steady | Clock::Cycles => (self.tick.map(|_| STEADY_START), ClockId::Monotonic),
         };
         if self.threads.was_told(thread, address, memory.bytes(address)?) {
             return None;

@@ -128,6 +128,8 @@ pub(super) struct Calls {
     reported: Vec<(c_long, Deed)>,
     /// Calls that are reported besides where something is pinned.
     asked: Vec<(c_long, Asked)>,
+    /// Calls that may make memory executable, as their third argument says.
+    mapping: Vec<c_long>,
     /// Calls that are said not to exist.
     absent: Vec<c_long>,
     /// Calls that only count if one argument has none of these bits, or no descriptor is given: `(call, argument, bits)`.
@@ -167,6 +169,7 @@ const OPERATION: u32 = 0x7f;
 const WAIT_UNTIL: u32 = 9;
 
 const ALLOW: u32 = 0x7fff_0000;
+const TRACE: u32 = 0x7ff0_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
 const REFUSE: u32 = 0x0005_0000;
 
@@ -266,6 +269,7 @@ fn native() -> Calls {
         architecture: if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 },
         reported,
         asked: native_asked(),
+        mapping: vec![libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect],
         absent: vec![libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register],
         // Asking about what is open already tells nothing new. Whoever has nothing open asks about a path, whatever the bits say.
         unless_bits: vec![(libc::SYS_newfstatat, 3, AT_EMPTY_PATH), (libc::SYS_statx, 2, AT_EMPTY_PATH)],
@@ -429,7 +433,9 @@ fn i386() -> Calls {
     let absent = vec![102, 425, 426, 427];
     let (unless_bits, if_given) = (vec![(300, 3, AT_EMPTY_PATH), (383, 2, AT_EMPTY_PATH)], vec![(369, 4)]);
     let asked = i386_draws().into_iter().map(|(number, draw)| (number, Asked::Entropy(draw))).collect();
-    Calls { architecture: AUDIT_ARCH_I386, reported, asked, absent, unless_bits, if_given, numbers_end: None }
+    // Nothing is planted in 32-bit programs.
+    let mapping = Vec::new();
+    Calls { architecture: AUDIT_ARCH_I386, reported, asked, mapping, absent, unless_bits, if_given, numbers_end: None }
 }
 
 /// The calls of 32-bit programs on x86-64 by which entropy may come.
@@ -495,12 +501,14 @@ pub(super) struct Reports {
     pub(super) processors: bool,
     /// What asks whom a socket is connected to.
     pub(super) network: bool,
+    /// What makes memory executable: whoever traces the job is told, who has to be there.
+    pub(super) code: bool,
 }
 
 impl Reports {
     /// Nothing: it only refuses.
     pub(super) const NOTHING: Self =
-        Self { deeds: false, entropy: false, time: false, processors: false, network: false };
+        Self { deeds: false, entropy: false, time: false, processors: false, network: false, code: false };
 
     fn has(self, asked: Asked) -> bool {
         match asked {
@@ -514,8 +522,8 @@ impl Reports {
 
 /// Returns the filter that reports so much, made once.
 pub(super) fn of(reports: Reports) -> &'static [sock_filter] {
-    static PROGRAMS: [OnceLock<Vec<sock_filter>>; 32] = [const { OnceLock::new() }; 32];
-    let bits = [reports.deeds, reports.entropy, reports.time, reports.processors, reports.network];
+    static PROGRAMS: [OnceLock<Vec<sock_filter>>; 64] = [const { OnceLock::new() }; 64];
+    let bits = [reports.deeds, reports.entropy, reports.time, reports.processors, reports.network, reports.code];
     let index = bits.iter().fold(0, |index, bit| 2 * index + usize::from(*bit));
     PROGRAMS[index].get_or_init(|| program(&ways(), reports))
 }
@@ -548,6 +556,8 @@ enum Say {
     IfGiven(u8),
     /// Reported if it waits until a point in time.
     IfWaits,
+    /// Told to whoever traces it, if it makes memory executable.
+    IfExecutable,
 }
 
 /// Asks for the number by halves: the kernel goes through the whole for each number that there is whenever a filter is put on.
@@ -571,6 +581,9 @@ fn body(way: &Calls, reports: Reports) -> Vec<sock_filter> {
             (None, None) => Say::Report,
         };
         say.insert(low(*number), told);
+    }
+    if reports.code {
+        say.extend(way.mapping.iter().map(|number| (low(*number), Say::IfExecutable)));
     }
     say.extend(way.absent.iter().map(|number| (low(*number), Say::Refuse)));
     // From each of these numbers on, up to the next.
@@ -610,6 +623,10 @@ fn leaf(say: Say) -> Vec<sock_filter> {
         Say::Unless(argument, bits) => {
             let (bits, first) = ([load(argument_at(argument)), any_bit(bits, 0, 3)], load(argument_at(0)));
             [&bits[..], &[first, compare(AT_FDCWD, 1, 0), answer(ALLOW), answer(NOTIFY)]].concat()
+        }
+        Say::IfExecutable => {
+            let executable = libc::PROT_EXEC.unsigned_abs();
+            vec![load(argument_at(2)), any_bit(executable, 0, 1), answer(TRACE), answer(ALLOW)]
         }
         Say::IfWaits => {
             let operation = [load(argument_at(1)), and(OPERATION), compare(WAIT_UNTIL, 1, 0), answer(ALLOW)];
@@ -704,7 +721,7 @@ mod tests {
     fn every_call_with_a_path_is_reported_in_each_way_of_calling_and_the_rest_goes_through() {
         let ways = ways();
         let deeds = Reports { deeds: true, ..Reports::NOTHING };
-        let all = Reports { deeds: true, entropy: true, time: true, processors: true, network: true };
+        let all = Reports { deeds: true, entropy: true, time: true, processors: true, network: true, code: false };
         let [quiet, reporting, pinning] = [Reports::NOTHING, deeds, all].map(|reports| program(&ways, reports));
         for way in &ways {
             for number in 0..600 {
@@ -743,6 +760,16 @@ mod tests {
             [futex(129, 9), futex(128, 9), futex(137, 0), futex(137, 9), futex(393, 9)].map(|said| said == NOTIFY),
             [false, false, false, true, true]
         );
+    }
+
+    #[test]
+    fn what_makes_memory_executable_is_told_to_the_tracer() {
+        let code = program(&ways(), Reports { code: true, ..Reports::NOTHING });
+        let architecture = native().architecture;
+        let say = |number, protection| run(&code, architecture, low(number), [0, 9, protection, 0, 0, 0]);
+        for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
+            assert_eq!([say(call, 3), say(call, 5), say(call, 7)], [ALLOW, TRACE, TRACE]);
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A thread of its own traces the job and stops it when somebody starts a process or a thread, and when a program is
 //! executed; in between everything goes at its own speed, unless the schedule says otherwise. A new thread does not begin before
 //! its lineage is known. A program that begins is given 16 bytes of entropy by the kernel itself, which are replaced before it can
-//! look at them; and the kernel's library, where that answers calls within the process, is hidden from it.
+//! look at them; and the kernel's library, where that answers calls within the process, is hidden from it. Where programs would ask
+//! the processor, they are stopped too.
 //! Source: ptrace(2), getauxval(3), vdso(7).
 
 #![expect(unsafe_code, reason = "calls of Linux that have no safe form; each block says why it is sound")]
@@ -15,9 +16,11 @@ use std::ptr;
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
+use super::clocks::Clocks;
 use super::entropy::Streams;
 use super::memory::Memory;
 use super::pins::Pins;
+use super::processor;
 use super::schedule::{Held, delays};
 use super::threads::Threads;
 use super::tracer::{EVENT_STOP, ask, is_stop, next_traced, traced_now};
@@ -27,7 +30,11 @@ const OPTIONS: c_int = libc::PTRACE_O_TRACEFORK
     | libc::PTRACE_O_TRACEVFORK
     | libc::PTRACE_O_TRACECLONE
     | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_TRACESECCOMP
+    | libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_EXITKILL;
+/// A thread has come out of a call at whose end it was to stop.
+const SYSCALL_STOP: c_int = libc::SIGTRAP | 0x80;
 
 const AT_NULL: u64 = 0;
 const AT_IGNORE: u64 = 1;
@@ -40,7 +47,7 @@ const WORDS_MAX: u64 = 1 << 22;
 
 /// A thread that follows who starts whom.
 pub(super) struct Kin<'scope> {
-    thread: ScopedJoinHandle<'scope, (u64, bool)>,
+    thread: ScopedJoinHandle<'scope, (u64, u64)>,
     threads: Arc<Threads>,
 }
 
@@ -50,8 +57,8 @@ pub(super) struct Followed {
     pub(super) is_whole: bool,
     /// How many processes and threads it started after its first.
     pub(super) started: u64,
-    /// Whether every program was told that the processor has no random bits.
-    pub(super) hidden: bool,
+    /// How often it was given random bits in place of the processor's own.
+    pub(super) processor_draws: u64,
 }
 
 impl<'scope> Kin<'scope> {
@@ -74,20 +81,22 @@ impl<'scope> Kin<'scope> {
             let go_on = seized.is_ok();
             let _ = attached.send(seized);
             if !go_on {
-                return (0, false);
+                return (0, 0);
             }
-            let streams = pins.entropy.map(|seed| Streams::new(seed, Arc::clone(&theirs)));
+            let streams = |seed: Option<u64>| seed.map(|seed| Streams::new(seed, Arc::clone(&theirs)));
             let mut follow = Follow {
                 threads: &theirs,
-                streams,
+                streams: streams(pins.entropy),
+                processor: streams(pins.processor_entropy),
                 pins: &pins,
                 unborn: BTreeSet::new(),
                 held: Held::default(),
-                hidden: pins.hidden_hardware,
+                clocks: Clocks::new(&pins, Arc::clone(&theirs)),
                 started: 0,
+                processor_draws: 0,
             };
             follow.follow();
-            (follow.started, follow.hidden)
+            (follow.started, follow.processor_draws)
         };
         let thread = Builder::new().name("kin".to_owned()).spawn_scoped(scope, follow)?;
         is_attached.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
@@ -98,22 +107,24 @@ impl<'scope> Kin<'scope> {
     pub(super) fn finish(self) -> Followed {
         let joined = self.thread.join();
         let is_whole = joined.is_ok() && self.threads.is_whole();
-        let (started, hidden) = joined.unwrap_or_default();
-        Followed { is_whole, started, hidden }
+        let (started, processor_draws) = joined.unwrap_or_default();
+        Followed { is_whole, started, processor_draws }
     }
 }
 
 struct Follow<'f> {
     threads: &'f Threads,
     streams: Option<Streams>,
+    /// What is given in place of the processor's random bits.
+    processor: Option<Streams>,
     pins: &'f Pins,
     /// New threads of which we have not been told yet who started them.
     unborn: BTreeSet<i32>,
     /// Those that do not go on yet.
     held: Held,
     started: u64,
-    /// Whether every program was told that the processor has no random bits, if that was wanted.
-    hidden: bool,
+    processor_draws: u64,
+    clocks: Clocks,
 }
 
 impl Follow<'_> {
@@ -145,8 +156,15 @@ impl Follow<'_> {
     fn stopped(&mut self, pid: i32, signal: c_int, event: c_int) {
         let mut pass_on = 0;
         match event {
-            0 if signal == libc::SIGSEGV && self.pins.hidden_hardware && answers_processor(pid) => {}
+            0 if signal == SYSCALL_STOP => processor::plant_new(pid),
+            0 if signal == libc::SIGTRAP && self.answers_bits(pid) => self.processor_draws += 1,
+            0 if signal == libc::SIGSEGV && processor::answer_cycles(pid, || self.clocks.cycles(pid)) => {}
             0 => pass_on = signal,
+            libc::PTRACE_EVENT_SECCOMP => {
+                // It makes something executable, which can be looked at once it is there.
+                let _ = ask(libc::PTRACE_SYSCALL, pid, 0, 0);
+                return;
+            }
             EVENT_STOP if is_stop(signal) => {
                 // It has been stopped by a signal and stays so until the next.
                 let _ = ask(libc::PTRACE_LISTEN, pid, 0, 0);
@@ -199,9 +217,14 @@ impl Follow<'_> {
         if self.prepare(process).is_none() {
             self.threads.escapes();
         }
-        if self.pins.hidden_hardware {
-            self.hidden &= hide_processor(process);
+        if self.processor.is_some() {
+            processor::plant(process);
         }
+    }
+
+    /// Gives random bits to a thread that has stopped where it would ask the processor for them. Returns whether it has.
+    fn answers_bits(&self, pid: i32) -> bool {
+        self.processor.as_ref().is_some_and(|streams| processor::answer_bits(pid, streams))
     }
 
     /// Changes what a program that has not begun was given by the kernel. Returns nothing if it cannot be found.
@@ -238,28 +261,6 @@ impl Follow<'_> {
             place = Some(place + 2).filter(|place| *place < WORDS_MAX)?;
         }
     }
-}
-
-/// Lets a program that begins fault when it asks what the processor can. Returns whether it will.
-#[cfg(target_arch = "x86_64")]
-fn hide_processor(pid: i32) -> bool {
-    super::processor::hide(pid).is_ok()
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn hide_processor(_: i32) -> bool {
-    false
-}
-
-/// Answers a thread that has faulted because it asked what the processor can. Returns whether that was why.
-#[cfg(target_arch = "x86_64")]
-fn answers_processor(pid: i32) -> bool {
-    super::processor::answer(pid)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn answers_processor(_: i32) -> bool {
-    false
 }
 
 fn go_on(pid: i32, signal: c_int) {

@@ -220,6 +220,9 @@ impl Listener {
         let (mut seen, mut answer) = (None, Answer::Go);
         if let Some((call, memory)) = self.understand(report) {
             let what = witness.look(&call, &memory);
+            if let Some(answers) = self.answers.as_ref().filter(|_| what.answer == Answer::Go) {
+                answers.stamp(call.pid, &what);
+            }
             if self.give_file(report, &call, &memory, &what) {
                 witness.note(&call, what);
                 return;

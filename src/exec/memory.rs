@@ -119,6 +119,11 @@ impl Memory {
         usize::try_from(written).ok().filter(|written| *written > 0)
     }
 
+    /// Reads what lies from `address` on; returns how much that is, or `None` if it is nothing.
+    pub(super) fn fill(&self, address: u64, into: &mut [u8]) -> Option<usize> {
+        self.read(usize::try_from(address).ok()?, into)
+    }
+
     fn read(&self, address: usize, into: &mut [u8]) -> Option<usize> {
         let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
         let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: into.len() };

@@ -57,7 +57,8 @@ mod output;
 #[cfg(target_os = "linux")]
 mod peers;
 mod pins;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_arch = "x86_64"), path = "processor_elsewhere.rs")]
 mod processor;
 #[cfg(target_os = "linux")]
 mod raw;
@@ -67,6 +68,8 @@ mod relay;
 mod schedule;
 #[cfg(target_os = "linux")]
 mod spawn;
+#[cfg(target_os = "linux")]
+mod stamps;
 mod start;
 mod stop;
 mod table;

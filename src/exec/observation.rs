@@ -33,8 +33,8 @@ pub struct Observation {
     pub pinned: bool,
     /// How many processes and threads it started after its first, if somebody followed that.
     pub started: Option<u64>,
-    /// Whether all its programs were told that the processor has no random bits of its own.
-    pub hidden: bool,
+    /// How often it was given random bits in place of the processor's own.
+    pub processor_draws: u64,
     /// Every path that it touched.
     pub touched: BTreeMap<PathBuf, Touch>,
     /// Whom it talked to, as `host:port`, with the program that did so first. What the job itself listens on is left out.

@@ -139,7 +139,7 @@ impl<'scope> Observer<'scope> {
             Some(followed) => Observation {
                 pinned: self.pinned && followed.is_whole,
                 started: Some(followed.started),
-                hidden: followed.hidden,
+                processor_draws: followed.processor_draws,
                 ..seen
             },
         };

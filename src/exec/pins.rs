@@ -14,6 +14,9 @@ pub struct Pins {
     /// By how much each look at a clock that only counts moves it on, in nanoseconds: clocks since the start of the
     /// machine and of the processor time that was used. Sleep moves it on by its length.
     pub timer: Option<u64>,
+    /// Whether clocks that are not the system's own are told in tenths of a second, so that it hardly counts how often they are
+    /// looked at.
+    pub coarse_clocks: bool,
     /// The order in which directories are listed.
     pub listing: Option<Listing>,
     /// How many processors there seem to be.
@@ -30,10 +33,10 @@ pub struct Pins {
     pub fixed_layout: bool,
     /// Who of the job's processes and threads goes on when.
     pub schedule: Schedule,
-    /// Whether programs are told that the processor has no random bits of its own, where the processor lets us.
-    pub hidden_hardware: bool,
     /// What others answer over the network.
     pub network: Network,
+    /// The seed of random bits of the processor itself, on x86-64.
+    pub processor_entropy: Option<u64>,
 }
 
 /// A clock on the wall that goes on with what is done.
@@ -73,7 +76,10 @@ pub enum Schedule {
 impl Pins {
     /// Returns whether who starts whom must be followed.
     pub(super) fn needs_kin(&self) -> bool {
-        self.entropy.is_some() || self.tells_time() || self.schedule != Schedule::Free || self.hidden_hardware
+        self.entropy.is_some()
+            || self.tells_time()
+            || self.schedule != Schedule::Free
+            || self.processor_entropy.is_some()
     }
 
     /// Returns whether clocks are not the system's own.

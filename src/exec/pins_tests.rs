@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::isolated_tests::{Bench, compiled, not_tested, say_untested};
+use super::isolated_tests::{Bench, compiled, not_tested};
 use super::*;
 
 fn printed(pins: &Pins, text: &str) -> String {
@@ -39,6 +39,7 @@ fn all() -> Pins {
         entropy: Some(1),
         clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }),
         timer: Some(1_000_000),
+        coarse_clocks: false,
         listing: Some(Listing::Sorted),
         processors: Some(3),
         hostname: Some("somewhere".to_owned()),
@@ -47,8 +48,8 @@ fn all() -> Pins {
         umask: Some(0o027),
         fixed_layout: true,
         schedule: Schedule::Free,
-        hidden_hardware: false,
         network: Network::Real,
+        processor_entropy: None,
     }
 }
 
@@ -319,26 +320,78 @@ fn every_pin_at_once_lets_a_pipeline_of_tools_end_as_it_does_without() {
 
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn programs_are_told_that_the_processor_has_no_random_bits_where_it_lets_us() {
+fn random_bits_of_the_processor_come_from_the_seed_in_programs_and_libraries_whatever_register_they_go_to() {
     if !can_pin() {
         return;
     }
-    let text = "#include <cpuid.h>\n#include <stdio.h>\n#include <unistd.h>\nint main(int count, char **words) {
-        unsigned a, b, c, d, seven = 0;
-        __cpuid(1, a, b, c, d);
-        if (__get_cpuid_max(0, 0) >= 7) { unsigned e, f, g; __cpuid_count(7, 0, e, seven, f, g); }
-        printf(\"%u %u\\n\", c >> 30 & 1, seven >> 18 & 1);
-        fflush(stdout);
-        if (count == 1) execl(words[0], words[0], \"again\", (char *)0);
+    let library = "#include <stdint.h>\nuint64_t late(void) { uint64_t v; unsigned char ok;
+        __asm__ volatile(\"rdseed %%r11; setc %1; mov %%r11, %0\" : \"=r\"(v), \"=r\"(ok) : : \"r11\", \"cc\"); return ok ? v : 0; }";
+    let text = "#include <immintrin.h>\n#include <stdio.h>\n#include <stdint.h>\nuint64_t late(void);\nint main(void) {
+        unsigned short small; unsigned middle; unsigned long long large;
+        int ok = _rdrand16_step(&small) & _rdrand32_step(&middle) & _rdrand64_step(&large);
+        printf(\"%d %x %x %llx %llx\\n\", ok, small, middle, large, (unsigned long long)late());
         return 0; }";
     let mut bench = Bench::new();
-    let Some(program) = compiled(&bench, "asks", &[], text) else { return };
-    bench.pins = Some(Pins { hidden_hardware: true, ..Pins::default() });
-    let ran = bench.run(&format!("{program}; {program}"));
-    assert_eq!(ran.outcome.end, End::Exited(0), "{}", ran.printed);
-    if !ran.outcome.observation.hidden {
-        say_untested("hidden random bits of the processor", "it cannot be made to fault when it is asked what it can");
+    let Some(library) = compiled(&bench, "liblate.so", &["-shared", "-fPIC"], library) else { return };
+    let Some(program) = compiled(&bench, "draws", &["-mrdrnd", &library], text) else { return };
+    let text = format!("{program}; {program}");
+    let mut draw = |seed: Option<u64>| {
+        bench.pins = Some(Pins { entropy: Some(1), processor_entropy: seed, ..Pins::default() });
+        let ran = bench.run(&text);
+        assert_eq!(ran.outcome.end, End::Exited(0), "{}", ran.printed);
+        assert_eq!(ran.outcome.observation.processor_draws, if seed.is_some() { 8 } else { 0 });
+        ran.printed
+    };
+    let (once, again, other, own) = (draw(Some(1)), draw(Some(1)), draw(Some(2)), draw(None));
+    assert_eq!(once, again);
+    assert!(once != other && once != own && own != draw(None));
+    let lines: Vec<&str> = once.lines().collect();
+    assert!(lines.iter().all(|line| line.starts_with("1 ") && !line.ends_with(" 0")), "{once}");
+    assert_ne!(lines[0], lines[1], "another process is given others");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_count_of_cycles_is_told_by_the_pinned_clock() {
+    if !can_pin() {
         return;
     }
-    assert_eq!(ran.printed, "0 0\n".repeat(4));
+    let text = "#include <x86intrin.h>\n#include <stdio.h>\nint main(void) {
+        unsigned which = 7; unsigned long long first = __rdtsc(), then = __rdtscp(&which);
+        printf(\"%llu %llu %u\\n\", first, then - first, which); return 0; }";
+    let mut bench = Bench::new();
+    let Some(program) = compiled(&bench, "cycles", &[], text) else { return };
+    let mut told = |tick| {
+        bench.pins = Some(Pins { timer: Some(tick), ..Pins::default() });
+        bench.run(&program).printed
+    };
+    let (once, again, faster) = (told(1_000_000), told(1_000_000), told(7_000_000));
+    assert_eq!(once, again);
+    assert!(once.ends_with(" 1000000 0\n") && faster.ends_with(" 7000000 0\n"), "{once}{faster}");
+}
+
+#[test]
+fn files_that_a_job_makes_are_as_old_as_its_clock_and_others_as_they_were() {
+    if !can_pin() {
+        return;
+    }
+    let text = "echo > a; mkdir d; echo > d/b; ln -s a l; touch -d @5000 old; echo > \"$TMPDIR/t\"
+        stat -c '%n %Y' a d d/b l old /etc/passwd; stat -c %Y \"$TMPDIR/t\"; tar cf - a d | tar tvf - | cut -c 20-; echo >> a; stat -c %y a";
+    let start = |start| Pins { clock: Some(WallClock { start, tick: 1_000_000 }), ..Pins::default() };
+    let (once, again) = (printed(&start(1_900_000_000), text), printed(&start(1_900_000_000), text));
+    assert_eq!(once, again);
+    let passwd = std::os::unix::fs::MetadataExt::mtime(&std::fs::metadata("/etc/passwd").unwrap());
+    for line in [
+        "a 1900000000",
+        "d 1900000000",
+        "d/b 1900000000",
+        "l 1900000000",
+        "old 5000",
+        "1900000000",
+        "2030-03-17 17:46:40.000000000 +0000",
+    ] {
+        assert!(once.lines().any(|told| told == line), "{line}: {once}");
+    }
+    assert!(once.contains(&format!("/etc/passwd {passwd}\n")), "{once}");
+    assert!(printed(&start(1_950_000_000), text).contains("a 1950000000\n"));
 }

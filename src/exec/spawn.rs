@@ -42,6 +42,11 @@ const LAST_SIGNAL: usize = 64;
 /// Nothing is known yet.
 const UNKNOWN: i32 = -1;
 
+#[cfg(target_arch = "x86_64")]
+const PR_SET_TSC: usize = 26;
+#[cfg(target_arch = "x86_64")]
+const PR_TSC_SIGSEGV: usize = 2;
+
 const SECCOMP_SET_MODE_FILTER: usize = 1;
 const NEW_LISTENER: usize = 1 << 3;
 const WAIT_KILLABLE: usize = 1 << 5;
@@ -83,6 +88,8 @@ pub(super) struct Order {
     pub(super) umask: u32,
     /// Whether programs lie at the same addresses each time.
     pub(super) fixed_layout: bool,
+    /// Whether whoever asks the processor how many cycles there were faults, where the processor can do that. Whoever traces it has to answer then.
+    pub(super) traps_cycles: bool,
 }
 
 /// A job that was started.
@@ -514,6 +521,10 @@ extern "C" fn command(plan: *mut c_void) -> c_int {
         let _ = raw::call(libc::SYS_umask, [plan.order.umask as usize, 0, 0, 0, 0, 0]);
         if plan.order.fixed_layout {
             let _ = raw::call(libc::SYS_personality, [libc::ADDR_NO_RANDOMIZE as usize, 0, 0, 0, 0, 0]);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if plan.order.traps_cycles {
+            let _ = raw::call(libc::SYS_prctl, [PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0, 0]);
         }
         forget_handlers();
         let none = 0_u64;

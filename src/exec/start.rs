@@ -200,7 +200,11 @@ fn processes<'scope>(
             time: job.observe && pins.is_some_and(Pins::tells_time),
             processors: job.observe && pins.is_some_and(|pins| pins.processors.is_some()),
             network: job.observe && pins.is_some_and(|pins| pins.network != Network::Real),
+            code: job.observe
+                && pins.is_some_and(|pins| pins.processor_entropy.is_some())
+                && cfg!(target_arch = "x86_64"),
         },
+        traps_cycles: job.observe && pins.is_some_and(|pins| pins.timer.is_some()),
         umask: pins.and_then(|pins| pins.umask).unwrap_or(UMASK),
         fixed_layout: pins.is_some_and(|pins| pins.fixed_layout),
     };

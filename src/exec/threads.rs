@@ -17,6 +17,8 @@ pub(super) enum Clock {
     Wall,
     /// One that only counts.
     Steady,
+    /// The processor's cycles.
+    Cycles,
 }
 
 /// The threads of a job.
@@ -31,13 +33,13 @@ struct Thread {
     children: u64,
     draws: u64,
     /// By how much its clocks have moved on since the job began, in nanoseconds.
-    moved: [u64; 2],
+    moved: [u64; 3],
     /// Where it keeps a point in time that was told in the system's way, and that time.
     told: Option<(u64, [u8; 16])>,
 }
 
 impl Thread {
-    fn new(lineage: Digest, moved: [u64; 2]) -> Self {
+    fn new(lineage: Digest, moved: [u64; 3]) -> Self {
         Self { lineage, children: 0, draws: 0, moved, told: None }
     }
 }
@@ -45,7 +47,7 @@ impl Thread {
 impl Threads {
     /// Returns the threads of a job that begins as the thread `first`.
     pub(super) fn new(first: i32) -> Self {
-        let first = (first, Thread::new(Digest::derived("pv lineage v1", b""), [0; 2]));
+        let first = (first, Thread::new(Digest::derived("pv lineage v1", b""), [0; 3]));
         Self { threads: Mutex::new(BTreeMap::from([first])), escaped: AtomicBool::new(false) }
     }
 

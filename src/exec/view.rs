@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use rustix::fs::{Access, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps};
 use rustix::io::Errno;
 
 /// What lies at a path.
@@ -128,6 +128,17 @@ impl View {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = rustix::fs::open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())?;
         File::from(opened).read(into)
+    }
+
+    /// Gives what lies at `path`, a link itself if it is one, the times that `to` returns for when it was changed last, in seconds
+    /// since 1970 and nanoseconds. What cannot be changed stays as it is.
+    pub(super) fn change_times(&self, path: &[u8], to: impl FnOnce((i64, i64)) -> Option<Timestamps>) {
+        let Ok(found) = self.open(path, OFlags::PATH | OFlags::NOFOLLOW) else { return };
+        let changed = rustix::fs::fstat(&found)
+            .map(|stat| (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default()));
+        if let Some(times) = changed.ok().and_then(to) {
+            let _ = rustix::fs::utimensat(&found, "", &times, AtFlags::EMPTY_PATH);
+        }
     }
 
     fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -94,7 +94,7 @@ impl<'a> Witness<'a> {
             isolated: self.isolated,
             pinned: false,
             started: None,
-            hidden: false,
+            processor_draws: 0,
             touched: self.touched.into_iter().map(path).collect(),
             peers,
             anew: BTreeSet::new(),
@@ -419,6 +419,14 @@ impl Seen {
     /// Returns whether the call is about to read this path.
     pub(super) fn reads(&self, path: &[u8]) -> bool {
         self.facts.iter().any(|fact| matches!(fact, Fact::Read(read) if read == path))
+    }
+
+    /// Returns the paths that the call is about to look at or to read.
+    pub(super) fn looked_at(&self) -> impl Iterator<Item = &[u8]> {
+        self.facts.iter().filter_map(|fact| match fact {
+            Fact::Examined(path) | Fact::Read(path) => Some(path.as_slice()),
+            _ => None,
+        })
     }
 
     /// Returns what is left of it if the call failed: what it depended on, and nothing that it did.

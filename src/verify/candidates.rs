@@ -8,10 +8,16 @@ use crate::path::ProjectPath;
 use crate::pipeline::{Run, Step};
 
 /// Endings of files that are code, which a snapshot has without anybody declaring it.
-const CODE: [&str; 29] = [
-    "py", "pyc", "pyi", "pyx", "so", "sh", "bash", "zsh", "r", "rmd", "js", "mjs", "cjs", "ts", "pl", "pm", "rb", "c",
-    "cc", "cpp", "cxx", "rs", "go", "jl", "java", "class", "jar", "lua", "ipynb",
+const CODE: [&str; 36] = [
+    "py", "pyc", "pyi", "pyx", "so", "sh", "bash", "zsh", "r", "rmd", "js", "mjs", "cjs", "ts", "pl", "pm", "pmc",
+    "rb", "c", "cc", "cpp", "cxx", "h", "hh", "hpp", "hxx", "mk", "cmake", "rs", "go", "jl", "java", "class", "jar",
+    "lua", "ipynb",
 ];
+/// Names of files that say how something is built.
+const BUILD: [&str; 8] =
+    ["makefile", "gnumakefile", "cmakelists.txt", "rakefile", "sconstruct", "meson.build", "justfile", "snakefile"];
+/// Endings of files with settings, in which variables may be named as in a shell.
+const SETTINGS_ENDINGS: [&str; 10] = ["ini", "cfg", "conf", "toml", "yaml", "yml", "json", "properties", "env", "xml"];
 /// Names that interpreters and tools look for wherever they are, for settings of their own.
 const PROBED: [&str; 14] = [
     "__pycache__",
@@ -73,10 +79,22 @@ const ELSEWHERE: [&str; 24] = [
     "PYTHONUNBUFFERED",
 ];
 
+/// Variables by which `make` knows its programs. Where nobody has set them it has its own.
+const PROGRAMS: [&str; 11] = ["AR", "AS", "CC", "CPP", "CXX", "FC", "LD", "LEX", "MAKE", "RM", "YACC"];
+
 /// Returns whether a file is code by its name.
 pub(super) fn is_code(path: &ProjectPath) -> bool {
     let name = String::from_utf8_lossy(path.name()).to_ascii_lowercase();
-    name.rsplit_once('.').is_some_and(|(_, ending)| CODE.contains(&ending))
+    has_ending(&name, &CODE) || BUILD.contains(&name.as_str())
+}
+
+/// Returns whether a file has settings by its name.
+pub(super) fn is_settings(path: &ProjectPath) -> bool {
+    has_ending(&String::from_utf8_lossy(path.name()).to_ascii_lowercase(), &SETTINGS_ENDINGS)
+}
+
+fn has_ending(name: &str, endings: &[&str]) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, ending)| endings.contains(&ending))
 }
 
 /// Returns the variables that may count, with the value that each has outside, if it has one.
@@ -108,7 +126,9 @@ pub(super) fn variables<'c>(
     for text in code {
         named.extend(in_code(text));
     }
-    let of_code: Vec<String> = named.into_iter().filter(|name| is_open(name)).take(CANDIDATES_MAX).collect();
+    let is_default = |name: &str| PROGRAMS.contains(&name) && !ambient.contains_key(name);
+    let counts = |name: &String| is_open(name) && !is_default(name);
+    let of_code: Vec<String> = named.into_iter().filter(counts).take(CANDIDATES_MAX).collect();
     let of_user = ambient.keys().filter(|name| is_open(name) && !is_secret(name) && !of_code.contains(name));
     let of_user: Vec<String> = of_user.take(CANDIDATES_MAX).cloned().collect();
     let own = |name: String| {
@@ -119,18 +139,27 @@ pub(super) fn variables<'c>(
 }
 
 /// Returns those of the paths that a step looked for in vain which may be there elsewhere and count; with each comes the program
-/// that looked first.
-pub(super) fn missing(missed: &BTreeMap<ProjectPath, String>, step: &Step) -> Vec<ProjectPath> {
+/// that looked first. `read` is what it did read.
+pub(super) fn missing(
+    missed: &BTreeMap<ProjectPath, String>,
+    read: &BTreeSet<ProjectPath>,
+    step: &Step,
+) -> Vec<ProjectPath> {
     let own: Vec<&ProjectPath> = step.written().chain(&step.keep).collect();
     let is_open = |(path, by): &(&ProjectPath, &String)| {
         let parts: Vec<&[u8]> = path.as_bytes().split(|byte| *byte == b'/').collect();
         let is_hidden = parts.iter().any(|part| part.starts_with(b".") && *part != SETTINGS);
         let is_probed = parts.iter().any(|part| PROBED.iter().any(|name| name.as_bytes() == *part));
         let is_own = own.iter().any(|own| own.overlaps(path));
+        // A module is looked for without an ending first, as `require("./helper")` names it.
+        let is_module = read.iter().any(|other| {
+            let rest = other.as_bytes().strip_prefix(path.as_bytes());
+            is_code(other) && rest.is_some_and(|rest| rest.starts_with(b".") || rest.starts_with(b"/index."))
+        });
         let is_built = TOOLS.contains(&by.as_str()) || parts.last().is_some_and(|name| is_part_of_a_program(name));
         // What lies below something that is not there is not there either.
         let is_below = missed.keys().any(|other| other != *path && path.is_within(other));
-        !(is_hidden || is_probed || is_own || is_built || is_below || is_code(path))
+        !(is_hidden || is_probed || is_own || is_module || is_built || is_below || is_code(path))
     };
     missed.iter().filter(is_open).take(CANDIDATES_MAX).map(|(path, _)| path.clone()).collect()
 }
@@ -182,6 +211,15 @@ fn in_code(text: &str) -> BTreeSet<String> {
     {
         let rest: String = text[place..].chars().take(80).collect();
         named.extend(after(&rest));
+    }
+    // Whoever has given the environment a shorter name.
+    if text.contains("environ") || text.contains("process") {
+        for (place, word) in text.match_indices("env") {
+            if !text[..place].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+                let rest: String = text[place + word.len()..].chars().take(80).collect();
+                named.extend(after(&rest));
+            }
+        }
     }
     let looks_like_shell = is_shell || text.contains("\nfi") || text.contains("${") || text.contains("$(");
     if looks_like_shell || !(text.contains("import ") || text.contains("def ") || text.contains("function")) {
@@ -250,6 +288,8 @@ mod tests {
             "DATA_DIR LEVEL MODE"
         );
         assert_eq!(of("const a = process.env.RATE; const b = process.env['MODE'];function f() {}"), "MODE RATE");
+        assert_eq!(of("const { env } = process; const k = env.TOP_K ?? 5; function f() {}"), "TOP_K");
+        assert_eq!(of("import os\nenv = os.environ\nx = env.get('SIDE', 1)\n"), "SIDE");
         assert_eq!(of("x <- Sys.getenv(\"DEPTH\", \"3\")\nfunction(x) x"), "DEPTH");
         assert_eq!(of("print $ENV{'WIDTH'}, $ENV{HEIGHT}; function"), "HEIGHT WIDTH");
         assert_eq!(of("int main() { char *x = getenv(\"LIMIT\"); } // function"), "LIMIT");
@@ -287,12 +327,15 @@ mod tests {
             "node_modules/x",
             "cfg",
             "cfg/a.json",
+            "lib/csv",
+            "lib/Exporter.pmc",
         ];
+        let read = BTreeSet::from([path("lib/csv.js")]);
         let missed = all
             .iter()
             .map(|text| (path(text), "python3".to_owned()))
             .chain([(path("physics.h"), "cc1".to_owned())])
             .collect();
-        assert_eq!(missing(&missed, &step), [path(".env"), path("cfg"), path("settings.ini")]);
+        assert_eq!(missing(&missed, &read, &step), [path(".env"), path("cfg"), path("settings.ini")]);
     }
 }

@@ -65,7 +65,7 @@ pub(super) enum Dimension {
     State,
     /// What others answer over the network, and whether there is one.
     Network,
-    /// Random bits of the processor. They cannot be varied, only hidden.
+    /// Random bits of the processor. They cannot be varied, only given from a seed.
     Hardware,
     /// `TZ`.
     Zone,
@@ -97,8 +97,9 @@ pub(super) enum Dimension {
     Group(Vec<Dimension>),
 }
 
-/// By how much a look at a clock moves it on that hardly moves, in nanoseconds.
-const FROZEN_TICK: u64 = 1;
+/// By how much a look at a clock moves it on that hardly moves, in nanoseconds. Whoever waits for a second looks a hundred
+/// thousand times.
+const FROZEN_TICK: u64 = 10_000;
 
 /// Sets the clocks of `conditions` so that they hardly move.
 pub(super) fn freeze(conditions: &mut Conditions) {
@@ -107,6 +108,7 @@ pub(super) fn freeze(conditions: &mut Conditions) {
             clock.tick = FROZEN_TICK;
         }
         pins.timer = pins.timer.map(|_| FROZEN_TICK);
+        pins.coarse_clocks = true;
     }
 }
 
@@ -132,6 +134,7 @@ impl Base {
             entropy: Some(self.entropy),
             clock: Some(WallClock { start: self.clock, tick: SECOND_NS / 1000 }),
             timer: Some(SECOND_NS / 1000),
+            coarse_clocks: false,
             listing: Some(Listing::Sorted),
             processors: Some(self.processors),
             hostname: None,
@@ -140,8 +143,8 @@ impl Base {
             umask: None,
             fixed_layout: true,
             schedule: Schedule::Free,
-            hidden_hardware: false,
             network: self.network.clone(),
+            processor_entropy: None,
         };
         let variables = HASHES.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
         Conditions { pins: Some(pins), variables: variables.into(), ..Conditions::default() }

@@ -34,8 +34,8 @@ pub(super) struct Outcome {
 pub(super) struct Mode {
     /// No two threads of the step go on at once, as far as that can be.
     pub(super) serial: bool,
-    /// The step is told that the processor has no random bits of its own.
-    pub(super) hidden: bool,
+    /// The processor's random bits come from a seed.
+    pub(super) seeded: bool,
     /// Clocks hardly move. Where a result depends on them anyway, it does not depend on how often they are looked at then.
     pub(super) frozen: bool,
 }
@@ -56,8 +56,8 @@ pub(super) trait Experiments {
     /// Returns whether the step was seen to start processes or threads.
     fn is_concurrent(&self) -> bool;
 
-    /// Returns whether the processor's random bits could be hidden, the last time that this was wanted.
-    fn is_hidden(&self) -> bool;
+    /// Returns whether the step took random bits of the processor, the last time that these came from a seed.
+    fn asks_processor(&self) -> bool;
 }
 
 /// What a search found.
@@ -113,8 +113,15 @@ pub(super) enum Undetermined {
 ///
 /// What [`Experiments::run`] says.
 pub(super) fn search<E: Experiments>(experiments: &mut E, dimensions: &[Dimension]) -> Result<Found, E::Error> {
-    let mut search =
-        Search { experiments, found: Found::default(), pinned: None, mode: Mode::default(), seen: BTreeSet::new() };
+    let mut search = Search {
+        experiments,
+        found: Found::default(),
+        pinned: None,
+        moving: None,
+        is_timed: dimensions.contains(&Dimension::Timer),
+        mode: Mode::default(),
+        seen: BTreeSet::new(),
+    };
     match search.everything(dimensions) {
         Ok(()) => {}
         Err(Halt::Exhausted) => search.found.exhausted = true,
@@ -133,6 +140,10 @@ struct Search<'e, E: Experiments> {
     found: Found,
     /// The result with everything pinned.
     pinned: Option<Digest>,
+    /// The same with clocks that move, where they hardly do now.
+    moving: Option<Digest>,
+    /// Whether clocks can be pinned.
+    is_timed: bool,
     /// How all further experiments are made.
     mode: Mode,
     /// The results with everything pinned.
@@ -164,6 +175,9 @@ impl<E: Experiments> Search<'_, E> {
                 return Ok(());
             }
         }
+        if self.mode.frozen {
+            open.retain(|dimension| *dimension != Dimension::Timer);
+        }
         let mut numbers: Vec<u8> = (0..VALUES).collect();
         while !open.is_empty() {
             let Some(number) = self.first_that_differs(&mut open, &numbers)? else { return Ok(()) };
@@ -181,10 +195,13 @@ impl<E: Experiments> Search<'_, E> {
         let free = Some((runs, self.seen.len()));
         let outcome = self.seen.first().map(|result| Outcome { result: *result, failed: false, anew: false });
         let serial = Mode { serial: true, ..Mode::default() };
+        let frozen = Mode { frozen: true, ..Mode::default() };
         let modes = [
+            // Threads that wait for each other look at clocks as often as they happen to wait.
+            (is_concurrent && self.is_timed, frozen, Dimension::Timer),
             (is_concurrent, serial, Dimension::Schedule),
             // Where threads go on one after the other, it cannot be the schedule that looks like the processor.
-            (true, Mode { serial: is_concurrent, hidden: true, ..Mode::default() }, Dimension::Hardware),
+            (true, Mode { serial: is_concurrent, seeded: true, ..Mode::default() }, Dimension::Hardware),
         ];
         for (_, mode, dimension) in modes.into_iter().filter(|(counts, ..)| *counts) {
             self.mode = mode;
@@ -192,12 +209,20 @@ impl<E: Experiments> Search<'_, E> {
             for _ in 0..STABLE_RUNS {
                 results.insert(self.run(&[], 0)?.result);
                 runs += 1;
-                if results.len() > 1 || mode.hidden && !self.experiments.is_hidden() {
+                if results.len() > 1 || mode.seeded && !self.experiments.asks_processor() {
                     break;
                 }
             }
+            for number in 0..if mode.frozen { SCHEDULE_TRIES } else { 0 } {
+                // A race that was not lost yet would look as if clocks made it.
+                if results.len() > 1 {
+                    break;
+                }
+                results.insert(self.run(&[Dimension::Schedule], number)?.result);
+                runs += 1;
+            }
             if let (1, Some(result), Some(outcome)) = (results.len(), results.first(), outcome)
-                && (!mode.hidden || self.experiments.is_hidden())
+                && (!mode.seeded || self.experiments.asks_processor())
             {
                 self.pinned = Some(*result);
                 self.found.named.push(Named { dimension, number: 0, outcome, free });
@@ -250,7 +275,7 @@ impl<E: Experiments> Search<'_, E> {
         if dimension != Dimension::Schedule {
             let again = self.run(std::slice::from_ref(&dimension), number)?;
             let pinned = self.run(&[], 0)?;
-            if self.differs(pinned) && (self.mode.serial || self.mode.hidden) {
+            if self.differs(pinned) && (self.mode.serial || self.mode.seeded) {
                 // It repeated by chance, so nothing can be said of the rest.
                 return Ok(false);
             }
@@ -267,6 +292,9 @@ impl<E: Experiments> Search<'_, E> {
         }
         let mut named = dimension.clone();
         take(open, &dimension);
+        if self.is_only_a_moment(&dimension, number)? {
+            return Ok(true);
+        }
         // What moves with where programs lie and with the environment too is an address.
         let has_moved = self.found.named.iter().any(|named| named.dimension == Dimension::Layout);
         if has_moved && dimension.moves_memory() || self.is_memory(&dimension)? {
@@ -308,9 +336,19 @@ impl<E: Experiments> Search<'_, E> {
         if frozen.failed {
             self.mode.frozen = false;
         } else {
-            self.pinned = Some(frozen.result);
+            self.moving = self.pinned.replace(frozen.result);
         }
         Ok(())
+    }
+
+    /// Returns whether a dimension counts where clocks hardly move, and not where they do: then it counts by when something was
+    /// looked at, which is no cause of its own.
+    fn is_only_a_moment(&mut self, dimension: &Dimension, number: u8) -> Result<bool, Halt<E::Error>> {
+        let Some(moving) = self.moving else { return Ok(false) };
+        let frozen = std::mem::replace(&mut self.mode.frozen, false);
+        let outcome = self.run(std::slice::from_ref(dimension), number);
+        self.mode.frozen = frozen;
+        Ok(outcome?.result == moving)
     }
 
     /// Halves the set until one dimension is left that makes `it` happen alone; `None` if none does.
@@ -469,6 +507,10 @@ mod tests {
         hardware: bool,
         /// How it talks to others, if it does.
         talks: Option<Talks>,
+        /// Whether it tells how long something took that takes another time each time.
+        jitter: bool,
+        /// What moves the moment at which it looks at clocks, which counts only if these hardly move.
+        moment: Option<Dimension>,
         runs: u32,
         budget: u32,
     }
@@ -518,7 +560,13 @@ mod tests {
             if self.races > 0 && !mode.serial && (moved || self.runs.is_multiple_of(self.races)) {
                 text += "race";
             }
-            if self.hardware && !mode.hidden {
+            if mode.frozen && self.moment.as_ref().is_some_and(|moment| varied.contains(moment)) {
+                text += "another moment";
+            }
+            if self.jitter && !mode.frozen {
+                text += &format!("some time {}", self.runs);
+            }
+            if self.hardware && !mode.seeded {
                 text += &format!("hardware {}", self.runs);
             }
             let talks = self.talks.as_ref();
@@ -531,7 +579,7 @@ mod tests {
             self.concurrent
         }
 
-        fn is_hidden(&self) -> bool {
+        fn asks_processor(&self) -> bool {
             true
         }
     }
@@ -564,7 +612,17 @@ mod tests {
     }
 
     fn simulated(causes: Vec<Vec<Dimension>>) -> Simulated {
-        Simulated { causes, concurrent: false, races: 0, hardware: false, talks: None, runs: 0, budget: 1000 }
+        Simulated {
+            causes,
+            concurrent: false,
+            races: 0,
+            hardware: false,
+            jitter: false,
+            moment: None,
+            talks: None,
+            runs: 0,
+            budget: 1000,
+        }
     }
 
     fn named(found: &Found) -> BTreeSet<Dimension> {
@@ -611,12 +669,36 @@ mod tests {
     }
 
     #[test]
-    fn random_bits_of_the_processor_are_told_where_they_can_be_hidden() {
+    fn random_bits_of_the_processor_are_named_if_it_repeats_once_they_come_from_a_seed() {
         for concurrent in [false, true] {
             let mut step = Simulated { concurrent, hardware: true, ..simulated(vec![vec![Dimension::Umask]]) };
             let found = search(&mut step, &dimensions()).unwrap();
             assert_eq!(named(&found), BTreeSet::from([Dimension::Hardware, Dimension::Umask]));
         }
+    }
+
+    #[test]
+    fn durations_of_threads_that_wait_for_each_other_are_the_timer() {
+        let step = |concurrent, races| Simulated {
+            concurrent,
+            jitter: true,
+            races,
+            ..simulated(vec![vec![Dimension::Umask]])
+        };
+        let found = search(&mut step(true, 0), &dimensions()).unwrap();
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Timer, Dimension::Umask]));
+        for races in 2..9 {
+            let found = search(&mut step(true, races), &dimensions()).unwrap();
+            assert!(!named(&found).contains(&Dimension::Timer), "with a race nothing is known of clocks: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_counts_only_while_clocks_hardly_move_is_no_cause() {
+        let causes = vec![vec![Dimension::Timer], vec![Dimension::Umask]];
+        let mut step = Simulated { moment: Some(Dimension::Locale), ..simulated(causes) };
+        let found = search(&mut step, &dimensions()).unwrap();
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Timer, Dimension::Umask]));
     }
 
     #[test]

@@ -27,8 +27,9 @@ const TIME_LIMIT_MIN: Duration = Duration::from_secs(60);
 const TIME_LIMIT_FACTOR: u32 = 10;
 /// A file larger than this is no settings and no code, in bytes.
 const SMALL_FILE_BYTES: u64 = 1 << 20;
-/// What the clock says at first in experiments, in seconds since 1970: some Tuesday in 2023.
-const CLOCK: i64 = 1_700_000_000;
+/// What the clock says at first in experiments, in seconds since 1970: some Sunday in 2030. What a step makes is of that time, and
+/// has to be newer than what it makes it of.
+const CLOCK: i64 = 1_900_000_000;
 /// So many results are compared with the pinned one.
 const COMPARED_MAX: usize = 8;
 /// So many places are told with a cause.
@@ -66,8 +67,6 @@ struct Bench<'a, 'w, 's> {
     /// The first trial, which the search asks for once more.
     first: Option<Outcome>,
     concurrent: bool,
-    /// Whether the processor's random bits were hidden the last time.
-    hidden: bool,
     /// Whom it asks for real in every execution, for what they answer cannot be given again; known after the second one.
     always_anew: Option<BTreeSet<String>>,
     /// In how many executions it asked others anew besides, because it said something else to them.
@@ -76,6 +75,8 @@ struct Bench<'a, 'w, 's> {
     only_anew: BTreeSet<Digest>,
     /// How it failed when others were asked again, and when nobody was.
     without_record: [Option<String>; 2],
+    /// Whether it took random bits of the processor, the last time that these came from a seed.
+    asks_processor: bool,
     interrupted: bool,
 }
 
@@ -95,7 +96,7 @@ impl Experiments for Bench<'_, '_, '_> {
         let mut conditions = self.conditions();
         varied.iter().for_each(|dimension| dimension.apply(&self.base, number, &mut conditions));
         if let Some(pins) = &mut conditions.pins {
-            pins.hidden_hardware = mode.hidden;
+            pins.processor_entropy = mode.seeded.then_some(self.base.entropy);
             if mode.serial {
                 pins.schedule = Schedule::Serial;
             }
@@ -111,8 +112,8 @@ impl Experiments for Bench<'_, '_, '_> {
         self.concurrent
     }
 
-    fn is_hidden(&self) -> bool {
-        self.hidden
+    fn asks_processor(&self) -> bool {
+        self.asks_processor
     }
 }
 
@@ -157,7 +158,7 @@ impl Bench<'_, '_, '_> {
             return Ok(None);
         }
         self.varied.extend(causes);
-        self.hidden = trial.observation.hidden;
+        self.asks_processor = trial.observation.processor_draws > 0;
         self.concurrent |= trial.observation.started.is_none_or(|started| started > 0);
         let anew = self.asks_anew(&trial);
         let outcome = Outcome { result: result_of(&trial), failed: trial.failure.is_some(), anew };
@@ -244,11 +245,11 @@ impl<'a, 'w> Subject<'a, 'w> {
             varied: BTreeSet::new(),
             first: None,
             concurrent: false,
-            hidden: false,
             always_anew: None,
             anew: 0,
             only_anew: BTreeSet::new(),
             without_record: [None, None],
+            asks_processor: false,
             interrupted: false,
         }
     }
@@ -448,18 +449,20 @@ impl<'a, 'w> Subject<'a, 'w> {
         let variables = candidates::variables(step, code.iter().map(String::as_str), &ambient.collect(), &declared);
         let variables: Vec<_> = variables.into_iter().map(|(name, own)| Dimension::Variable(name, own)).collect();
         let mut files = Vec::new();
+        // A snapshot has code without anybody declaring it; but who declares some of it is taken to declare all.
+        let declares_code = trial.read.iter().any(|path| candidates::is_code(path) && self.is_declared(path));
         for undeclared in &trial.audited.undeclared {
             if undeclared.path.starts_with('/') {
                 files.push(Dimension::Outside(PathBuf::from(&undeclared.path)));
             } else if let Ok(path) = ProjectPath::new(crate::path::unescape(&undeclared.path))
-                && !candidates::is_code(&path)
+                && (declares_code || !candidates::is_code(&path))
                 && let Some(content) = self.content(&path)?
             {
                 files.push(Dimension::File(path, content));
             }
         }
         let words = self.words(trial)?;
-        for path in candidates::missing(&trial.missed, step) {
+        for path in candidates::missing(&trial.missed, &trial.read, step) {
             // A number is a setting in many formats, a list names what is in the data, and what is to override another file
             // looks like that.
             let like = match candidates::alike(&path, trial.read.iter()) {
@@ -473,12 +476,16 @@ impl<'a, 'w> Subject<'a, 'w> {
         Ok(dimensions)
     }
 
-    /// Returns the texts of the code that a step read.
+    fn is_declared(&self, path: &ProjectPath) -> bool {
+        self.step().inputs.iter().flatten().any(|input| path.is_within(input))
+    }
+
+    /// Returns the texts of the code and of the settings that a step read.
     fn code(&self, trial: &Trial) -> Result<Vec<String>, VerifyError> {
         let mut texts = Vec::new();
-        let inputs = self.step().inputs.as_deref().unwrap_or_default();
-        let is_data = |path: &ProjectPath| inputs.iter().any(|input| path.is_within(input));
-        for path in trial.read.iter().filter(|path| candidates::is_code(path) || !is_data(path)) {
+        let may_name =
+            |path: &ProjectPath| candidates::is_code(path) || candidates::is_settings(path) || !self.is_declared(path);
+        for path in trial.read.iter().filter(|path| may_name(path)) {
             if let Some(text) = self.content(path)?.and_then(|content| String::from_utf8(content).ok()) {
                 texts.push(text);
             }
@@ -518,7 +525,8 @@ impl<'a, 'w> Subject<'a, 'w> {
             let evidence = match (named.free, named.outcome.failed) {
                 (Some((runs, results)), _) => {
                     let how = match named.dimension {
-                        Dimension::Hardware => "where the processor is said to have no random bits it repeats",
+                        Dimension::Hardware => "where random bits of the processor come from a seed it repeats",
+                        Dimension::Timer => "where clocks hardly move it repeats, however its threads are delayed",
                         _ => "with one thread at a time it repeats",
                     };
                     format!("with everything pinned, {runs} executions gave {results} results; {how}")
@@ -570,7 +578,7 @@ impl<'a, 'w> Subject<'a, 'w> {
         self.add_network(bench, pinned, found, &mut causes);
         if let Some(why) = found.undetermined {
             causes.push(CauseNamed::undetermined(match why {
-                Undetermined::Pinned => "executions with everything pinned differ, though it has a single thread: something that cannot be pinned, such as random bits of the processor",
+                Undetermined::Pinned => "executions with everything pinned differ, though it has a single thread: something that cannot be pinned",
                 Undetermined::Concurrent => "executions with everything pinned differ, also with one thread at a time",
                 Undetermined::Network => "executions with everything pinned differ, and what others answer cannot be given again, for what it says to them is another each time",
                 Undetermined::Fleeting => "it differed once and did not again when single things were varied",
