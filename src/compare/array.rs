@@ -1,5 +1,7 @@
 //! Arrays of numbers in memory order: what they are made of, and where two of them differ.
 
+use std::borrow::Cow;
+
 use super::Precision::{self, Brain, Double, Half, Single};
 use super::number::Difference;
 use super::report::{Finding, Report, hex};
@@ -50,7 +52,7 @@ pub(super) struct Array<'a> {
     /// Whether the first index changes fastest.
     pub(super) is_fortran: bool,
     /// At least as many bytes as the elements take.
-    pub(super) data: &'a [u8],
+    pub(super) data: Cow<'a, [u8]>,
 }
 
 impl Type {
@@ -182,6 +184,10 @@ impl Array<'_> {
 
 /// Compares two arrays; `None` if one of them has fewer bytes than it says.
 pub(super) fn compare(report: &mut Report, old: &Array<'_>, new: &Array<'_>) -> Option<()> {
+    report.elements(|report| compare_elements(report, old, new))
+}
+
+fn compare_elements(report: &mut Report, old: &Array<'_>, new: &Array<'_>) -> Option<()> {
     let (count, new_count) = (old.elements()?, new.elements()?);
     if !old.kind.is_like(&new.kind) {
         report.differ(|| Finding::of("type", Some(old.kind.spelled()), Some(new.kind.spelled())));
@@ -290,11 +296,21 @@ fn values(
         }
         Element::Complex(precision) => {
             let half = old.len() / 2;
-            for range in [0..half, half..old.len()] {
+            let mut parts = [0..half, half..old.len()].map(|range| {
                 let part = |kind: &Type, bytes: &[u8]| {
                     float(&Type { element: Element::Float(*precision), ..kind.clone() }, &bytes[range.clone()])
                 };
-                report.number(Difference::of(part(old_kind, old), part(new_kind, new), *precision), finding);
+                Difference::of(part(old_kind, old), part(new_kind, new), *precision)
+            });
+            // The place is told once, with the part that is further away.
+            let rank = |part: &Difference| (!part.is_within(&report.tolerance), !part.is_none());
+            parts.sort_by_key(|part| std::cmp::Reverse(rank(part)));
+            let [first, second] = parts;
+            report.number(first, finding);
+            if second.is_none() {
+                report.same_numbers(1);
+            } else {
+                report.number_at_same_place(second);
             }
         }
         _ if spelled(old_kind, old) == spelled(new_kind, new) && old_kind != new_kind => {}

@@ -10,10 +10,10 @@ use arrow_ipc::reader::FileReader;
 use arrow_schema::{DataType, Schema};
 
 use super::Precision::{Double, Half, Single};
-use super::foreign;
+use super::foreign::foreign;
 use super::packed::MEMBER_MAX_BYTES;
-use super::report::{Finding, Report};
-use super::table::{self, Cell};
+use super::report::Report;
+use super::table::{self, Cell, File};
 
 const MAGIC: &[u8] = b"ARROW1";
 /// So many cells of a file are held; one takes some 50 bytes.
@@ -30,28 +30,8 @@ pub(super) fn is_it(bytes: &[u8]) -> bool {
 
 /// Compares two files; `None` if one of them is damaged, too large, or has things in it that are not known here.
 pub(super) fn compare(report: &mut Report, old: &[u8], new: &[u8]) -> Option<()> {
-    let (old, new) = (foreign(|| read(old))?, foreign(|| read(new))?);
-    if old.schema != new.schema {
-        let only = |lines: &[String], others: &[String]| {
-            let lines: Vec<&str> = lines.iter().filter(|line| !others.contains(line)).map(String::as_str).collect();
-            (!lines.is_empty()).then(|| lines.join("; "))
-        };
-        report.differ(|| Finding::of("schema", only(&old.schema, &new.schema), only(&new.schema, &old.schema)));
-    }
-    if old.columns != new.columns {
-        let told = |columns: &[String]| Some(columns.join(", "));
-        report.differ(|| Finding::of("columns", told(&old.columns), told(&new.columns)));
-        return Some(());
-    }
-    table::compare(report, &old.columns, &old.rows, &new.rows, true);
+    table::compare_files(report, &foreign(|| read(old))?, &foreign(|| read(new))?);
     Some(())
-}
-
-struct File {
-    /// One line for each column: name, type, whether it may be empty.
-    schema: Vec<String>,
-    columns: Vec<String>,
-    rows: Vec<Vec<Cell<'static>>>,
 }
 
 /// Returns whether what a file says of its own size can be: whoever reads it takes memory for as much before looking.

@@ -6,7 +6,7 @@ use png::{Decoder, Limits, Transformations};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::foreign;
+use super::foreign::foreign;
 use super::number::Difference;
 use super::report::{Finding, Report};
 

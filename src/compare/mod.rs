@@ -10,6 +10,7 @@ mod arrow;
 mod bytes;
 mod config;
 mod csv;
+mod foreign;
 mod image;
 mod json;
 mod literal;
@@ -79,66 +80,73 @@ fn compare(report: &mut Report, name: &str, old: &[u8], new: &[u8]) -> &'static 
     "bytes"
 }
 
+/// A format that files are known by from their first bytes.
+struct Format {
+    word: &'static str,
+    is_it: fn(&[u8]) -> bool,
+    /// Compares two files; `None` if one of them is not what it seems.
+    compare: fn(&mut Report, &[u8], &[u8]) -> Option<()>,
+}
+
+const FORMATS: [Format; 10] = [
+    Format { word: "tar", is_it: tar::is_it, compare: compare_tar },
+    Format { word: "npy", is_it: npy::is_it, compare: npy::compare },
+    Format { word: "torch", is_it: pickle::older::is_it, compare: pickle::older::compare },
+    Format { word: "parquet", is_it: parquet::is_it, compare: parquet::compare },
+    Format { word: "arrow", is_it: arrow::is_it, compare: arrow::compare },
+    Format { word: "png", is_it: image::is_png, compare: image::compare_png },
+    Format { word: "jpeg", is_it: image::is_jpeg, compare: image::compare_jpeg },
+    Format { word: "sqlite", is_it: sqlite::is_it, compare: sqlite::compare },
+    Format { word: "safetensors", is_it: safetensors::is_it, compare: safetensors::compare },
+    // The last one, as it is only known to be one when it has been read.
+    Format { word: "pickle", is_it: pickle::may_be_it, compare: pickle::compare },
+];
+
 /// Compares two files by what they begin with; `None` if that says nothing, or one of them is not what it seems.
 fn binaries(report: &mut Report, name: &str, old: &[u8], new: &[u8]) -> Option<&'static str> {
-    let both = |is: fn(&[u8]) -> bool| is(old) && is(new);
     if let Some(method) = Method::of_file(old).filter(|method| Method::of_file(new) == Some(*method)) {
         packed::compare_files(report, method, name, old, new)?;
         return Some(method.word());
     }
-    if both(zip::is_it) {
-        let (old, new) = (zip::members(old)?, zip::members(new)?);
+    if zip::is_it(old) && zip::is_it(new) {
+        let (Some(old), Some(new)) = (zip::members(old), zip::members(new)) else {
+            say_unreadable(report, "zip", zip::members(old).is_some(), zip::members(new).is_some());
+            return None;
+        };
         if torch::compare(report, &old, &new).is_some() {
             return Some("torch");
         }
         packed::compare_members(report, &old, &new);
         return Some("zip");
     }
-    if both(tar::is_it) {
-        packed::compare_members(report, &tar::members(old)?, &tar::members(new)?);
-        return Some("tar");
+    let format = FORMATS.iter().find(|format| (format.is_it)(old) && (format.is_it)(new))?;
+    if (format.compare)(report, old, new).is_some() {
+        return Some(format.word);
     }
-    if both(npy::is_it) {
-        npy::compare(report, old, new)?;
-        return Some("npy");
-    }
-    if both(pickle::is_it) {
-        pickle::compare(report, old, new)?;
-        return Some("pickle");
-    }
-    if both(parquet::is_it) {
-        parquet::compare(report, old, new)?;
-        return Some("parquet");
-    }
-    if both(arrow::is_it) {
-        arrow::compare(report, old, new)?;
-        return Some("arrow");
-    }
-    if both(image::is_png) {
-        image::compare_png(report, old, new)?;
-        return Some("png");
-    }
-    if both(image::is_jpeg) {
-        image::compare_jpeg(report, old, new)?;
-        return Some("jpeg");
-    }
-    if both(sqlite::is_it) {
-        sqlite::compare(report, old, new)?;
-        return Some("sqlite");
-    }
-    if both(safetensors::is_it) {
-        safetensors::compare(report, old, new)?;
-        return Some("safetensors");
+    if format.word != "pickle" {
+        // Whichever cannot be read cannot be compared with itself either.
+        let is_readable = |bytes: &[u8]| (format.compare)(&mut report.apart(), bytes, bytes).is_some();
+        say_unreadable(report, format.word, is_readable(old), is_readable(new));
     }
     None
 }
 
-/// Returns what the decoder of somebody else makes of bytes that may be anything; `None` if it fails, in whatever way.
-///
-/// Such decoders promise errors for damaged files, and now and then one stops with a panic instead. That is no reason to
-/// leave the user without an answer.
-fn foreign<T>(decode: impl FnOnce() -> Option<T>) -> Option<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).ok().flatten()
+/// Says which of two files is not compared as what it seems to be.
+fn say_unreadable(report: &mut Report, word: &str, is_old_readable: bool, is_new_readable: bool) {
+    let which = match (is_old_readable, is_new_readable) {
+        (false, false) => "neither",
+        (false, true) => "the old one cannot",
+        (true, false) => "the new one cannot",
+        // Each of them is understood, and the two together are too much.
+        (true, true) => return,
+    };
+    let can = if which == "neither" { " can" } else { "" };
+    report.note(format!("{which}{can} be read as {word}"));
+}
+
+fn compare_tar(report: &mut Report, old: &[u8], new: &[u8]) -> Option<()> {
+    packed::compare_members(report, &tar::members(old)?, &tar::members(new)?);
+    Some(())
 }
 
 /// Compares two texts by what the name says, or by what they look like.

@@ -1,5 +1,7 @@
 //! `NumPy`'s files of one array.
 
+use std::borrow::Cow;
+
 use super::array::{self, Array, Element, Type};
 use super::literal::Literal;
 use super::pickle;
@@ -36,7 +38,7 @@ fn read(bytes: &[u8]) -> Option<Array<'_>> {
     let kind = kind_of(header.get("descr")?, 0)?;
     let is_fortran = header.get("fortran_order")? == &Literal::Bool(true);
     let shape = header.get("shape")?.lengths()?;
-    let array = Array { kind, shape, is_fortran, data };
+    let array = Array { kind, shape, is_fortran, data: Cow::Borrowed(data) };
     // What goes on behind the elements is no part of the array.
     let bytes = array.elements()?.checked_mul(array.kind.bytes()?)?;
     (bytes == array.data.len()).then_some(array)

@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use lzma_rust2::{LzmaReader, XzReader};
 
+use super::foreign::foreign;
 use super::report::{Finding, Report};
-use super::{bytes, compare, text};
+use super::{bytes, compare, say_unreadable, text};
 
 /// How much of one thing is unpacked at most, in bytes.
 pub(super) const MEMBER_MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -15,6 +18,8 @@ pub(super) const MEMBER_MAX_BYTES: u64 = 256 * 1024 * 1024;
 pub(super) const DEPTH_MAX: usize = 8;
 /// The largest window of a zstd frame, as a power of two; what asks for more is not unpacked.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// How much memory xz and its predecessor may take for their window.
+const XZ_MAX_KIB: u32 = 160 * 1024;
 
 /// How bytes are compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +34,12 @@ pub(super) enum Method {
     Zlib,
     /// As a zstd file.
     Zstd,
+    /// As a bzip2 file, with any number of parts.
+    Bzip2,
+    /// As an xz file, with any number of parts.
+    Xz,
+    /// As its predecessor, which joblib writes too.
+    Lzma,
     /// By means that are not known here.
     Unknown,
 }
@@ -39,6 +50,12 @@ impl Method {
         match bytes {
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31 | 0x17, 0x41 | 0x72, ..] => Some(Self::Bzip2),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
+            // It has no mark: the usual settings, a window of whole 64 KiB, and a length that is unknown or can be.
+            [0x5d, 0, 0, _, _, length @ ..] if length.starts_with(&[0xff; 8]) || length.get(5..8) == Some(&[0; 3]) => {
+                Some(Self::Lzma)
+            }
             [first @ (0x58 | 0x68 | 0x78), second, ..] if (u32::from(*first) * 256 + u32::from(*second)) % 31 == 0 => {
                 Some(Self::Zlib)
             }
@@ -51,6 +68,9 @@ impl Method {
         match self {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "xz",
+            Self::Lzma => "lzma",
             Self::Zlib => "zlib",
             Self::Stored | Self::Deflate | Self::Unknown => "packed",
         }
@@ -68,6 +88,10 @@ pub(super) enum Obstacle {
 
 /// Returns what was packed, unless it is more than may be made of it.
 pub(super) fn unpack<'a>(report: &Report, method: Method, packed: &'a [u8]) -> Result<Cow<'a, [u8]>, Obstacle> {
+    foreign(|| Some(unpack_within(report, method, packed))).unwrap_or(Err(Obstacle::Unreadable))
+}
+
+fn unpack_within<'a>(report: &Report, method: Method, packed: &'a [u8]) -> Result<Cow<'a, [u8]>, Obstacle> {
     let limit = report.budget_bytes().min(MEMBER_MAX_BYTES);
     let read = |reader: &mut dyn Read| {
         let mut out = Vec::new();
@@ -88,6 +112,12 @@ pub(super) fn unpack<'a>(report: &Report, method: Method, packed: &'a [u8]) -> R
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| Obstacle::Unreadable)?;
             read(&mut decoder)
         }
+        Method::Bzip2 => read(&mut MultiBzDecoder::new(packed)),
+        Method::Xz => read(&mut XzReader::new_mem_limit(packed, true, XZ_MAX_KIB)),
+        Method::Lzma => {
+            let decoder = LzmaReader::new_mem_limit(packed, XZ_MAX_KIB, None);
+            read(&mut decoder.map_err(|_| Obstacle::Unreadable)?)
+        }
         Method::Unknown => Err(Obstacle::Unreadable),
     }
 }
@@ -100,7 +130,13 @@ pub(super) fn compare_files(report: &mut Report, method: Method, name: &str, old
             report.note("too large to unpack");
             return None;
         }
-        _ => return None,
+        (old, new) => {
+            // Others than these begin with bytes that anything may begin with.
+            if !matches!(method, Method::Zlib | Method::Lzma) {
+                say_unreadable(report, method.word(), old.is_ok(), new.is_ok());
+            }
+            return None;
+        }
     };
     report.spend(old.len().max(new.len()) as u64);
     let inner = inner_name(name);
@@ -112,8 +148,8 @@ pub(super) fn compare_files(report: &mut Report, method: Method, name: &str, old
 fn inner_name(name: &str) -> String {
     match name.rsplit_once('.') {
         Some((inner, ending)) => match ending.to_ascii_lowercase().as_str() {
-            "tgz" => format!("{inner}.tar"),
-            "gz" | "z" | "zst" => inner.to_owned(),
+            "tgz" | "tbz" | "tbz2" | "txz" => format!("{inner}.tar"),
+            "gz" | "z" | "zst" | "bz2" | "xz" | "lzma" => inner.to_owned(),
             _ => name.to_owned(),
         },
         None => name.to_owned(),
@@ -205,9 +241,11 @@ pub(super) fn name_of(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::Path;
 
     use super::*;
     use crate::compare::compare_bytes;
+    use crate::disk;
     use crate::pipeline::{Level, Tolerance};
 
     fn gzip(content: &[u8], level: u32) -> Vec<u8> {
@@ -216,10 +254,11 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn compared(budget_bytes: u64, old: &[u8], new: &[u8]) -> crate::compare::Comparison {
+    fn compared(ending: &str, budget_bytes: u64, old: &[u8], new: &[u8]) -> crate::compare::Comparison {
         let mut report = Report::new(Tolerance::default(), budget_bytes);
-        let format = compare(&mut report, "x.gz", old, new);
-        report.finish("x.gz", format)
+        let name = format!("x.{ending}");
+        let format = compare(&mut report, &name, old, new);
+        report.finish(&name, format)
     }
 
     #[test]
@@ -227,10 +266,49 @@ mod tests {
         let content = vec![b'x'; 100_000];
         let (old, new) = (gzip(&content, 1), gzip(&content, 9));
         assert!(old != new && old.len() < 2000, "{} bytes", old.len());
-        assert_eq!(compared(100_000, &old, &new).level, Level::Canonical);
-        let bomb = compared(99_999, &old, &new);
+        assert_eq!(compared("gz", 100_000, &old, &new).level, Level::Canonical);
+        let bomb = compared("gz", 99_999, &old, &new);
         assert_eq!((bomb.level, bomb.format), (Level::Different, "bytes"));
         assert!(bomb.note.as_deref().unwrap().starts_with("too large to unpack; "), "{bomb}");
+    }
+
+    /// Two files with the same content that others compressed differently, and the length of that.
+    fn fixtures() -> Vec<(&'static str, Vec<u8>, Vec<u8>, u64)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/compare/canonical");
+        let read = |name: String| disk::read_if_there(&root.join(name)).unwrap().unwrap();
+        let endings = [("csv.gz", 10), ("csv.bz2", 10), ("json.xz", 34), ("txt.lzma", 8)];
+        endings
+            .map(|(ending, length)| (ending, read(format!("old.{ending}")), read(format!("new.{ending}")), length))
+            .into()
+    }
+
+    #[test]
+    fn no_format_is_unpacked_beyond_what_may_be_made_of_it() {
+        for (ending, old, new, length) in fixtures() {
+            assert_eq!(compared(ending, length, &old, &new).level, Level::Canonical, "{ending}");
+            let bomb = compared(ending, length - 3, &old, &new);
+            assert_eq!((bomb.level, bomb.format), (Level::Different, "bytes"), "{ending}");
+            assert!(bomb.note.as_deref().unwrap().starts_with("too large to unpack; "), "{ending}: {bomb}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_file_that_is_broken_off_is_not_taken_for_a_whole_one() {
+        for (ending, old, new, _) in fixtures() {
+            for length in 0..old.len() {
+                let cut = compared(ending, 1000, &old[..length], &new);
+                assert_eq!((cut.level, cut.format), (Level::Different, "bytes"), "{ending} cut at {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_asks_for_more_memory_than_there_may_be_is_not_unpacked() {
+        // The window of the older format is told in the second to fifth byte; that of the newer in one behind its header.
+        let (_, mut old, new, _) = fixtures().remove(3);
+        old[1..5].copy_from_slice(&0x2000_0000_u32.to_le_bytes());
+        assert!(Method::of_file(&old) == Some(Method::Lzma) && Method::of_file(&new) == Some(Method::Lzma));
+        assert_eq!(compared("lzma", 1000, &old, &new).format, "bytes");
     }
 
     #[test]

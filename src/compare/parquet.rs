@@ -7,9 +7,9 @@ use parquet::record::Field;
 use parquet::schema::printer::print_schema;
 
 use super::Precision::{Double, Half, Single};
-use super::foreign;
-use super::report::{Finding, Report};
-use super::table::{self, Cell};
+use super::foreign::foreign;
+use super::report::Report;
+use super::table::{self, Cell, File};
 
 const MAGIC: &[u8] = b"PAR1";
 /// So many cells of a file are held; one takes some 50 bytes.
@@ -25,27 +25,8 @@ pub(super) fn is_it(bytes: &[u8]) -> bool {
 
 /// Compares two files; `None` if one of them is damaged or too large. Who wrote them and what else they say of themselves does not count.
 pub(super) fn compare(report: &mut Report, old: &[u8], new: &[u8]) -> Option<()> {
-    let (old, new) = (foreign(|| read(old))?, foreign(|| read(new))?);
-    if old.schema != new.schema {
-        let differing = || old.schema.iter().filter(|line| !new.schema.contains(line)).cloned().collect::<Vec<_>>();
-        let come = || new.schema.iter().filter(|line| !old.schema.contains(line)).cloned().collect::<Vec<_>>();
-        let told = |lines: Vec<String>| (!lines.is_empty()).then(|| lines.join(" "));
-        report.differ(|| Finding::of("schema", told(differing()), told(come())));
-    }
-    if old.columns != new.columns {
-        let told = |columns: &[String]| Some(columns.join(", "));
-        report.differ(|| Finding::of("columns", told(&old.columns), told(&new.columns)));
-        return Some(());
-    }
-    table::compare(report, &old.columns, &old.rows, &new.rows, true);
+    table::compare_files(report, &foreign(|| read(old))?, &foreign(|| read(new))?);
     Some(())
-}
-
-struct File {
-    /// One line for each column and group.
-    schema: Vec<String>,
-    columns: Vec<String>,
-    rows: Vec<Vec<Cell<'static>>>,
 }
 
 fn read(bytes: &[u8]) -> Option<File> {
@@ -64,7 +45,8 @@ fn read(bytes: &[u8]) -> Option<File> {
     let mut printed = Vec::new();
     print_schema(&mut printed, root);
     // The first line is what whoever wrote it calls a schema.
-    let schema = String::from_utf8(printed).ok()?.lines().skip(1).map(|line| line.trim().to_owned()).collect();
+    let printed = String::from_utf8(printed).ok()?;
+    let schema = printed.lines().skip(1).map(|line| line.trim().trim_end_matches(';').to_owned()).collect();
     let mut rows = Vec::new();
     for row in reader.get_row_iter(None).ok()? {
         rows.push(row.ok()?.into_columns().into_iter().map(|(_, field)| cell(field)).collect());

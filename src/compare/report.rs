@@ -11,6 +11,10 @@ use crate::pipeline::{Level, Tolerance};
 
 /// So many locations of a comparison are told; the rest are counted.
 pub const FINDINGS_MAX: usize = 20;
+/// Of an array among other things so many elements are told.
+const ELEMENTS_TOLD: usize = 2;
+/// Elements of arrays leave room for single values, but for so many of them.
+const ELEMENTS_KEPT: usize = 6;
 /// More than so many say nothing to people.
 const ULPS_TOLD_MAX: u64 = 1_000_000;
 /// So many characters of a place are told.
@@ -182,9 +186,9 @@ pub(super) struct Report {
     pub(super) tolerance: Tolerance,
     level: Level,
     /// Places that differ by more than the tolerance.
-    beyond: Vec<Finding>,
+    beyond: Told,
     /// Places that differ by less.
-    within: Vec<Finding>,
+    within: Told,
     count: u64,
     elements: u64,
     differing: u64,
@@ -203,8 +207,8 @@ impl Report {
         Self {
             tolerance,
             level: Level::Identical,
-            beyond: Vec::new(),
-            within: Vec::new(),
+            beyond: Told::default(),
+            within: Told::default(),
             count: 0,
             elements: 0,
             differing: 0,
@@ -217,10 +221,17 @@ impl Report {
         }
     }
 
+    /// Returns an empty one with the same bounds, for what is to be told to nobody.
+    pub(super) fn apart(&self) -> Self {
+        let mut apart = Self::new(self.tolerance, self.budget_bytes);
+        apart.inside.clone_from(&self.inside);
+        apart
+    }
+
     /// Returns what was found in two files, compared as `format`.
     pub(super) fn finish(self, path: &str, format: &'static str) -> Comparison {
-        let mut findings = self.beyond;
-        findings.extend(self.within);
+        let mut findings: Vec<Finding> = self.beyond.places.into_iter().map(|(finding, _)| finding).collect();
+        findings.extend(self.within.places.into_iter().map(|(finding, _)| finding));
         findings.truncate(FINDINGS_MAX);
         Comparison {
             path: path.to_owned(),
@@ -256,7 +267,7 @@ impl Report {
     pub(super) fn differ(&mut self, finding: impl FnOnce() -> Finding) {
         self.level = Level::Different;
         self.count += 1;
-        if self.beyond.len() < FINDINGS_MAX {
+        if self.beyond.has_room() {
             let finding = self.at(finding());
             self.beyond.push(finding);
         }
@@ -284,7 +295,7 @@ impl Report {
         }
         self.level = self.level.max(Level::Close);
         self.count += 1;
-        if self.within.len() < FINDINGS_MAX {
+        if self.within.has_room() {
             let finding = self.at(finding());
             self.within.push(finding);
         }
@@ -293,10 +304,9 @@ impl Report {
     /// Notes two numbers that differ, at the place of the last ones.
     pub(super) fn number_at_same_place(&mut self, difference: Difference) {
         let count = self.count;
-        let told = (self.beyond.len(), self.within.len());
+        let elements_left = [&mut self.beyond, &mut self.within].map(|told| told.elements_left.replace(0));
         self.number(difference, || Finding::of("", None, None));
-        self.beyond.truncate(told.0);
-        self.within.truncate(told.1);
+        [self.beyond.elements_left, self.within.elements_left] = elements_left;
         self.count = count;
     }
 
@@ -305,6 +315,16 @@ impl Report {
         self.inside.push(place);
         let answer = compare(self);
         self.inside.pop();
+        answer
+    }
+
+    /// Calls `compare`, which compares the elements of an array. Of one among other things only the first that differ are told, so
+    /// that there is room for the others.
+    pub(super) fn elements<T>(&mut self, compare: impl FnOnce(&mut Self) -> T) -> T {
+        let most = if self.inside.is_empty() { FINDINGS_MAX } else { ELEMENTS_TOLD };
+        let before = [&mut self.beyond, &mut self.within].map(|told| told.elements_left.replace(most));
+        let answer = compare(self);
+        [self.beyond.elements_left, self.within.elements_left] = before;
         answer
     }
 
@@ -331,6 +351,41 @@ impl Report {
 
     fn at(&self, finding: Finding) -> Finding {
         Finding { place: self.placed(finding.place), ..finding }
+    }
+}
+
+/// The places that are told.
+#[derive(Default)]
+struct Told {
+    /// Each with whether it is an element of an array.
+    places: Vec<(Finding, bool)>,
+    /// How many elements of the array at hand may still be told; `None` outside arrays.
+    elements_left: Option<usize>,
+}
+
+impl Told {
+    /// Returns whether there is room for another place: free, or that of an element if a single value needs it.
+    fn has_room(&self) -> bool {
+        match self.elements_left {
+            Some(left) => left > 0 && self.places.len() < FINDINGS_MAX,
+            None => self.places.len() < FINDINGS_MAX || self.elements() > ELEMENTS_KEPT,
+        }
+    }
+
+    fn elements(&self) -> usize {
+        self.places.iter().filter(|(_, is_element)| *is_element).count()
+    }
+
+    fn push(&mut self, finding: Finding) {
+        if self.places.len() == FINDINGS_MAX
+            && let Some(last) = self.places.iter().rposition(|(_, is_element)| *is_element)
+        {
+            self.places.remove(last);
+        }
+        self.places.push((finding, self.elements_left.is_some()));
+        if let Some(left) = &mut self.elements_left {
+            *left -= 1;
+        }
     }
 }
 

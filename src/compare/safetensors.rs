@@ -1,5 +1,6 @@
 //! Tensors by name, as safetensors files have them: a header in JSON, and the bytes of all.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::Precision::{Brain, Double, Half, Single};
@@ -60,7 +61,7 @@ fn array_of<'a>(tensor: &Value<'_>, data: &'a [u8]) -> Option<Array<'a>> {
     let shape = numbers("shape")?;
     let [start, end] = numbers("data_offsets")?.try_into().ok()?;
     let data = data.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)?;
-    let array = Array { kind: kind_of(code)?, shape, is_fortran: false, data };
+    let array = Array { kind: kind_of(code)?, shape, is_fortran: false, data: Cow::Borrowed(data) };
     array.elements().is_some().then_some(array)
 }
 

@@ -20,6 +20,8 @@ use super::table::{self, Cell, Row};
 const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Where a file says who may read and write it: 2 if changes lie beside it for a while, which memory has no place for.
 const VERSIONS: std::ops::Range<usize> = 18..20;
+/// Where a file says in two bytes how long a page is, 1 for one more than fits in there.
+const PAGE_BYTES: usize = 16;
 /// Numbers that a program keeps in the header, by name and place.
 const HEADER: [(&str, usize); 2] = [("user_version", 60), ("application_id", 68)];
 /// So many cells of a database are held; one takes some 40 bytes.
@@ -85,6 +87,15 @@ impl Row for Vec<Cell<'static>> {
 fn read(bytes: &[u8]) -> Result<Option<Database>, rusqlite::Error> {
     let number = |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);
     let [Some(user_version), Some(application_id)] = HEADER.map(|(_, at)| number(at)) else { return Ok(None) };
+    // One that is broken off would be filled up with nothing.
+    let page_bytes = match number(PAGE_BYTES).map(|word| word >> 16) {
+        Some(1) => 1 << 16,
+        Some(page_bytes) => usize::try_from(page_bytes).unwrap_or(0),
+        None => 0,
+    };
+    if page_bytes == 0 || !bytes.len().is_multiple_of(page_bytes) {
+        return Ok(None);
+    }
     let mut connection = Connection::open_in_memory()?;
     let readable = bytes[..VERSIONS.start].chain(&[1, 1][..]).chain(&bytes[VERSIONS.end..]);
     connection.deserialize_read_exact(MAIN_DB, readable, bytes.len(), true)?;

@@ -27,6 +27,32 @@ pub(super) enum Cell<'a> {
     Bytes(Cow<'a, [u8]>),
 }
 
+/// A file with one table whose columns have types.
+pub(super) struct File {
+    /// One line for each column, and each group of such.
+    pub(super) schema: Vec<String>,
+    /// The names of the columns.
+    pub(super) columns: Vec<String>,
+    pub(super) rows: Vec<Vec<Cell<'static>>>,
+}
+
+/// Compares two files with one table each: what their columns are, then the rows in order.
+pub(super) fn compare_files(report: &mut Report, old: &File, new: &File) {
+    if old.schema != new.schema {
+        let only = |lines: &[String], others: &[String]| {
+            let lines: Vec<&str> = lines.iter().filter(|line| !others.contains(line)).map(String::as_str).collect();
+            (!lines.is_empty()).then(|| lines.join("; "))
+        };
+        report.differ(|| Finding::of("schema", only(&old.schema, &new.schema), only(&new.schema, &old.schema)));
+    }
+    if old.columns == new.columns {
+        compare(report, &old.columns, &old.rows, &new.rows, true);
+    } else {
+        let told = |columns: &[String]| Some(columns.join(", "));
+        report.differ(|| Finding::of("columns", told(&old.columns), told(&new.columns)));
+    }
+}
+
 /// A row of a table. Rows that are equal are the same; their order is any, but the same for both tables.
 pub(super) trait Row: Ord {
     /// Returns the cells.

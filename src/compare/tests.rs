@@ -1,5 +1,7 @@
 //! Laws that hold for all formats, and each format by hand.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -252,6 +254,45 @@ fn files_that_real_libraries_wrote_are_told_by_what_is_in_them() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     insta::assert_snapshot!(all);
+}
+
+#[test]
+fn a_damaged_table_is_told_as_such_and_shows_no_panic_of_its_decoder() {
+    // These bytes made the decoder stop with a panic, whose text stood between the lines of the answer.
+    static TOLD: AtomicUsize = AtomicUsize::new(0);
+    std::panic::set_hook(Box::new(|_| {
+        TOLD.fetch_add(1, Ordering::Relaxed);
+    }));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/compare/canonical/old.parquet");
+    let old = disk::read_if_there(&root).unwrap().unwrap();
+    for (at, byte) in [(131, 0), (358, 0x7f), (754, 1), (1031, 0xff)] {
+        let mut new = old.clone();
+        new[at] = byte;
+        let comparison = compare_bytes("x.parquet", &old, &new);
+        assert_eq!((comparison.level, comparison.format), (Level::Different, "bytes"), "{at}: {comparison}");
+        let note = comparison.note.as_deref().unwrap();
+        assert!(note.starts_with("the new one cannot be read as parquet; 1 of "), "{at}: {note}");
+    }
+    assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn which_of_two_files_is_damaged_is_said() {
+    let mut wrong = String::new();
+    for (case, ending, old, _) in fixtures().into_iter().filter(|(case, ..)| case == "value") {
+        let name = format!("{case}.{ending}");
+        let cut = &old[..old.len() - old.len() / 4];
+        // Of text every part is whole, tables are known by their end too, pickles may have no mark, and the end of a tar archive is
+        // nothing but room.
+        let comparison = compare_bytes(&name, cut, &old);
+        let is_marked =
+            !["csv", "json", "parquet", "feather", "pkl", "joblib", "tar"].iter().any(|ending| name.ends_with(ending));
+        let note = comparison.note.clone().unwrap_or_default();
+        if note.starts_with("the old one cannot be read as ") != is_marked {
+            wrong += &format!("{name} as {}\n{comparison}\n", comparison.format);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
 }
 
 fn corpus() -> Vec<(&'static str, Vec<u8>)> {

@@ -72,7 +72,9 @@ fn member(bytes: &[u8], at: usize) -> Option<(Member<'_>, usize)> {
         _ if is_encrypted => Method::Unknown,
         0 => Method::Stored,
         8 => Method::Deflate,
+        12 => Method::Bzip2,
         93 => Method::Zstd,
+        95 => Method::Xz,
         _ => Method::Unknown,
     };
     // Systems of the Unix family keep rights in the upper half; the lower says what is a directory.

@@ -35,7 +35,7 @@ const FLOORS: [(&str, u8); 25] = [
 /// Each dependency that only one room may use, and that room. Two have the system's bare calls: what is locked on a disk
 /// is no matter of who executes commands. What is compressed is read in three: what is stored here, what comes as an image and what a
 /// step has written have nothing else in common.
-const DOORS: [(&str, &str); 36] = [
+const DOORS: [(&str, &str); 38] = [
     ("libc", "exec|disk"),
     ("blake3", "hash"),
     ("walkdir", "disk"),
@@ -43,6 +43,8 @@ const DOORS: [(&str, &str); 36] = [
     ("zstd", "store|environment|compare"),
     ("flate2", "environment|compare"),
     ("sha2", "environment"),
+    ("bzip2", "compare"),
+    ("lzma_rust2", "compare"),
     ("rusqlite", "compare"),
     ("toml", "compare"),
     ("parquet", "compare"),

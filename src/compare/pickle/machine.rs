@@ -3,27 +3,41 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Id, Made, Node, Picture};
+use super::{Id, Made, Node, Picture, Storages, spelled};
 
 /// So many things are made; one takes some 100 bytes.
 const NODES_MAX: usize = 4_000_000;
 /// How often a pickle stands between the instructions of another.
 const NESTED_MAX: usize = 8;
+/// So much is copied: a pickle may make the same list into sets any number of times.
+const COPIED_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// Returns what the pickles in `bytes` would build, one behind the other.
 pub(super) fn run(bytes: &[u8]) -> Option<Picture<'_>> {
-    let mut machine = Machine { bytes, at: 0, nodes: Vec::new() };
+    let mut machine = Machine { bytes, at: 0, nodes: Vec::new(), copied_bytes: 0 };
     let mut roots = Vec::new();
     while machine.at < bytes.len() {
         roots.push(machine.run(0)?);
     }
-    Some(Picture { nodes: machine.nodes, roots })
+    Some(Picture { nodes: machine.nodes, roots, storages: Storages::new() })
+}
+
+/// Returns what the first `count` pickles in `bytes` would build, and what stands behind them.
+pub(super) fn run_first(bytes: &[u8], count: usize) -> Option<(Picture<'_>, &[u8])> {
+    let mut machine = Machine { bytes, at: 0, nodes: Vec::new(), copied_bytes: 0 };
+    let mut roots = Vec::new();
+    for _ in 0..count {
+        roots.push(machine.run(0)?);
+    }
+    Some((Picture { nodes: machine.nodes, roots, storages: Storages::new() }, &bytes[machine.at..]))
 }
 
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     nodes: Vec<Node<'a>>,
+    /// How many bytes were copied to make something of what was there.
+    copied_bytes: usize,
 }
 
 /// What one pickle works with.
@@ -76,10 +90,15 @@ impl<'a> Machine<'a> {
     }
 
     fn line(&mut self) -> Option<&'a str> {
-        let length = self.bytes[self.at..].iter().position(|byte| *byte == b'\n')?;
-        let line = std::str::from_utf8(self.take(length)?).ok()?;
-        self.at += 1;
+        let line = std::str::from_utf8(self.line_of_bytes()?).ok()?;
         Some(line.trim_end_matches('\r'))
+    }
+
+    fn line_of_bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.bytes[self.at..].iter().position(|byte| *byte == b'\n')?;
+        let line = self.take(length)?;
+        self.at += 1;
+        Some(line)
     }
 
     fn add(&mut self, node: Node<'a>) -> Option<Id> {
@@ -163,16 +182,17 @@ impl<'a> Machine<'a> {
             b'I' => match self.line()? {
                 "00" => Node::Bool(false),
                 "01" => Node::Bool(true),
-                line => Node::Whole(line.parse().ok()?),
+                line => spelled::whole(line)?,
             },
-            b'L' => Node::Whole(self.line()?.trim_end_matches('L').parse().ok()?),
+            b'L' => spelled::whole(self.line()?.trim_end_matches('L'))?,
             b'J' => Node::Whole(i32::from_le_bytes(self.word()?).into()),
             b'K' => Node::Whole(self.number(1)?.into()),
             b'M' => Node::Whole(self.number(2)?.into()),
             0x8a | 0x8b => large(self.counted(if code == 0x8a { 1 } else { 4 })?),
             b'F' => Node::Float(self.line()?.parse().ok()?),
             b'G' => Node::Float(f64::from_be_bytes(self.word()?)),
-            b'S' | b'V' => Node::Text(Cow::Borrowed(self.line()?)),
+            b'S' => Node::Bytes(spelled::bytes(self.line_of_bytes()?)?.into()),
+            b'V' => Node::Text(spelled::text(self.line_of_bytes()?)?.into()),
             b'X' => text(self.counted(4)?)?,
             0x8c => text(self.counted(1)?)?,
             0x8d => text(self.counted(8)?)?,
@@ -224,7 +244,7 @@ impl<'a> Machine<'a> {
             }
             b'R' | 0x81 => {
                 let (arguments, function) = (desk.pop()?, desk.pop()?);
-                self.called(function, arguments)
+                self.called(function, arguments)?
             }
             0x92 => {
                 let (named, arguments, class) = (desk.pop()?, desk.pop()?, desk.pop()?);
@@ -247,16 +267,52 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// Returns what a call makes: a set, if it is that of older protocols, which have no instruction for sets.
-    fn called(&self, function: Id, arguments: Id) -> Node<'a> {
-        if let (Node::Global(name), Node::Tuple(items)) = (&self.nodes[function], &self.nodes[arguments])
-            && matches!(name.as_str(), "builtins.set" | "builtins.frozenset")
-            && let [list] = items.as_slice()
-            && let Node::List(items) = &self.nodes[*list]
-        {
-            return Node::Set(items.clone());
+    /// Returns what a call makes. What has an instruction of its own in later protocols is the same as by that.
+    fn called(&mut self, function: Id, arguments: Id) -> Option<Node<'a>> {
+        if let Some(class) = self.is_class_alone(function, arguments) {
+            let nothing = self.add(Node::Tuple(Vec::new()))?;
+            return Some(Node::Made(Made { parts: vec![class, nothing], ..Made::default() }));
         }
-        Node::Made(Made { parts: vec![function, arguments], ..Made::default() })
+        let Some(simple) = self.simple(function, arguments) else {
+            return Some(Node::Made(Made { parts: vec![function, arguments], ..Made::default() }));
+        };
+        self.copied_bytes += match &simple {
+            Node::Set(items) => size_of_val(items.as_slice()),
+            Node::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        };
+        (self.copied_bytes <= COPIED_MAX_BYTES).then_some(simple)
+    }
+
+    /// Returns the class, if a call makes a thing of it as older protocols do: with no arguments, and from no other.
+    fn is_class_alone(&self, function: Id, arguments: Id) -> Option<Id> {
+        let (Node::Global(name), Node::Tuple(items)) = (&self.nodes[function], &self.nodes[arguments]) else {
+            return None;
+        };
+        let [class, base, state] = items[..] else { return None };
+        let is_it = name == "copyreg._reconstructor"
+            && matches!(&self.nodes[base], Node::Global(base) if base == "builtins.object")
+            && matches!(self.nodes[state], Node::None);
+        is_it.then_some(class)
+    }
+
+    /// Returns the set or the bytes that a call makes, as older protocols have no instruction for these.
+    fn simple(&self, function: Id, arguments: Id) -> Option<Node<'a>> {
+        let (Node::Global(name), Node::Tuple(items)) = (&self.nodes[function], &self.nodes[arguments]) else {
+            return None;
+        };
+        match (name.as_str(), items.as_slice()) {
+            ("builtins.set" | "builtins.frozenset", [list]) => match &self.nodes[*list] {
+                Node::List(items) => Some(Node::Set(items.clone())),
+                _ => None,
+            },
+            ("builtins.bytes", []) => Some(Node::Bytes(Cow::Borrowed(b""))),
+            ("_codecs.encode", [text, code]) => match (&self.nodes[*text], &self.nodes[*code]) {
+                (Node::Text(text), Node::Text(code)) if code == "latin1" => spelled::latin(text).map(Node::Bytes),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     fn append(&mut self, to: Id, mut items: Vec<Id>) -> Option<()> {
@@ -286,7 +342,8 @@ impl<'a> Machine<'a> {
             let inner = self.add(inner)?;
             self.nodes[thing] = Node::Made(Made { parts: vec![inner], states: vec![state], ..Made::default() });
         }
-        let picture = Picture { nodes: std::mem::take(&mut self.nodes), roots: Vec::new() };
+        let nodes = std::mem::take(&mut self.nodes);
+        let picture = Picture { nodes, roots: Vec::new(), storages: Storages::new() };
         let wrapped = picture.wrapped(thing, state);
         self.nodes = picture.nodes;
         match wrapped {
@@ -297,7 +354,6 @@ impl<'a> Machine<'a> {
 
     /// Takes the elements of an array, which stand behind the instruction that tells of them.
     fn raw(&mut self, thing: Id, raw: super::numpy::Wrapped, depth: usize) -> Option<()> {
-        let Node::Made(wrapper) = self.nodes[thing].clone() else { return None };
         if raw.is_aligned {
             let gap = self.number(1)?;
             self.take(usize::try_from(gap).ok()?)?;
@@ -305,6 +361,7 @@ impl<'a> Machine<'a> {
         match raw.bytes {
             Some(bytes) => {
                 let data = self.take(bytes)?;
+                let Node::Made(wrapper) = self.nodes[thing].clone() else { return None };
                 self.nodes[thing] = Node::Raw { wrapper, data };
             }
             // An array of objects is a pickle of its own.
@@ -335,7 +392,7 @@ fn global<'a>(module: &str, name: &str) -> Node<'a> {
 /// Returns the whole number with these bytes, the least significant first and the sign in the last bit.
 fn large(bytes: &[u8]) -> Node<'_> {
     if bytes.len() > 16 {
-        return Node::Large(bytes);
+        return Node::Large(Cow::Borrowed(bytes));
     }
     let is_negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
     let mut word = [if is_negative { 0xff } else { 0 }; 16];

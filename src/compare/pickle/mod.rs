@@ -7,11 +7,15 @@
 mod differ;
 mod machine;
 mod numpy;
+pub(super) mod older;
+mod spelled;
+mod tensors;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::report::Report;
+use super::compare as compare_bytes;
+use super::report::{Finding, Report};
 
 /// The place of a node in [`Picture::nodes`].
 type Id = usize;
@@ -22,6 +26,8 @@ struct Picture<'a> {
     nodes: Vec<Node<'a>>,
     /// What was built; more than one if several pickles stand behind each other.
     roots: Vec<Id>,
+    /// What is kept beside the pickle.
+    storages: Storages<'a>,
 }
 
 /// A thing that would be built.
@@ -31,7 +37,7 @@ enum Node<'a> {
     Bool(bool),
     Whole(i128),
     /// A whole number of more than 128 bits, the least significant byte first.
-    Large(&'a [u8]),
+    Large(Cow<'a, [u8]>),
     Float(f64),
     Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
@@ -65,30 +71,71 @@ struct Made {
     pairs: Vec<(Id, Id)>,
 }
 
+/// Longer maps are not looked into.
+const PAIRS_MAX: usize = 256;
+
 /// What is kept beside a pickle, by the name that the pickle has for it.
 pub(super) type Storages<'a> = BTreeMap<String, Cow<'a, [u8]>>;
 
-/// Returns whether bytes begin as a pickle does, of protocol 2 or later, and end as one.
-pub(super) fn is_it(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x80, 2..=5, .., b'.'])
+/// Returns whether bytes begin and end as a pickle does.
+///
+/// Those of protocol 0 and 1 have no mark, and may be made of readable characters alone; that they are pickles is only known when
+/// their instructions have been followed to the end.
+pub(super) fn may_be_it(bytes: &[u8]) -> bool {
+    const FIRST: &[u8] = b"(c]}ILFSVGJKMTUX";
+    match bytes {
+        [0x80, 2..=5, .., b'.'] => true,
+        [first, inner @ .., b'.'] => FIRST.contains(first) && inner.iter().any(u8::is_ascii_control),
+        _ => false,
+    }
 }
 
 /// Compares two pickles; `None` if one of them cannot be followed.
 pub(super) fn compare(report: &mut Report, old: &[u8], new: &[u8]) -> Option<()> {
-    compare_with(report, (old, &Storages::new()), (new, &Storages::new()))
+    compare_with(report, "", (old, Storages::new()), (new, Storages::new()))
 }
 
-/// Compares two pickles together with what is kept beside them.
-pub(super) fn compare_with(
+/// Compares two pickles together with what is kept beside them in a directory, whether they name it or not.
+pub(super) fn compare_with<'a>(
     report: &mut Report,
-    (old, old_storages): (&[u8], &Storages<'_>),
-    (new, new_storages): (&[u8], &Storages<'_>),
+    directory: &str,
+    (old, old_storages): (&'a [u8], Storages<'a>),
+    (new, new_storages): (&'a [u8], Storages<'a>),
 ) -> Option<()> {
-    let (old, new) = (machine::run(old)?, machine::run(new)?);
-    differ::compare(report, (&old, old_storages), (&new, new_storages))
+    let old = Picture { storages: old_storages, ..machine::run(old)? };
+    let new = Picture { storages: new_storages, ..machine::run(new)? };
+    differ::compare(report, &old, &new)?;
+    let (old, new) = (old.unnamed(), new.unnamed());
+    let place = |key: &str| format!("member {directory}/{key}");
+    for (key, before) in &old {
+        match new.get(key) {
+            Some(after) => {
+                report.inside(place(key), |report| compare_bytes(report, key, before, after));
+            }
+            None => report.differ(|| Finding::of(place(key), Some(bytes_told(before)), None)),
+        }
+    }
+    for (key, after) in new.iter().filter(|(key, _)| !old.contains_key(*key)) {
+        report.differ(|| Finding::of(place(key), None, Some(bytes_told(after))));
+    }
+    Some(())
+}
+
+fn bytes_told(bytes: &[u8]) -> String {
+    format!("{} bytes", bytes.len())
 }
 
 impl Picture<'_> {
+    /// Returns what lies beside the pickle without being named in it.
+    fn unnamed(&self) -> BTreeMap<&str, &[u8]> {
+        let mut all: BTreeMap<&str, &[u8]> =
+            self.storages.iter().map(|(key, bytes)| (key.as_str(), &**bytes)).collect();
+        for kept in self.all_kept() {
+            all.remove(kept.key);
+        }
+        all
+    }
+
     /// Returns the name of what is called to make this, and the arguments.
     fn call(&self, made: &Made) -> Option<(&str, &[Id])> {
         let Node::Global(name) = &self.nodes[*made.parts.first()?] else { return None };
@@ -132,7 +179,11 @@ impl Picture<'_> {
 
     /// Returns what a map has under a text.
     fn get(&self, map: Id, name: &str) -> Option<Id> {
+        // What libraries tell of their arrays is short; looking for it in something long takes long, once for each array.
         let Node::Map(pairs) = &self.nodes[map] else { return None };
+        if pairs.len() > PAIRS_MAX {
+            return None;
+        }
         pairs.iter().rev().find(|(key, _)| self.text(*key) == Some(name)).map(|(_, value)| *value)
     }
 }
@@ -178,6 +229,41 @@ mod tests {
         let comparison = compare_bytes("x.pkl", &harm("one"), &harm("two"));
         assert_eq!((comparison.level, comparison.format), (Level::Different, "pickle"));
         assert!(!root.path().join("one").exists() && !root.path().join("two").exists());
+    }
+
+    #[test]
+    fn a_text_that_begins_and_ends_as_an_old_pickle_is_a_text() {
+        for (old, new) in
+            [("I think\nso.", "I think\nnot."), ("(see\nthere).", "(see\nhere)."), ("So\nN.", "So\nI1\n.")]
+        {
+            let comparison = compare_bytes("x", old.as_bytes(), new.as_bytes());
+            assert_eq!((comparison.level, comparison.format), (Level::Different, "text"), "{old}");
+        }
+    }
+
+    #[test]
+    fn what_pandas_has_computed_counts_in_things_of_others() {
+        let own = |number: u8| [&b"\x80\x02}X\x06\0\0\0_cacheK"[..], &[number], b"s."].concat();
+        let comparison = compare_bytes("x.pkl", &own(1), &own(2));
+        assert_eq!((comparison.level, comparison.format), (Level::Different, "pickle"));
+        // A thing of a class, with that as its state.
+        let of = |module: &str, number: u8| {
+            let state = [&b"}X\x06\0\0\0_cacheK"[..], &[number], b"sb."].concat();
+            [b"\x80\x02c", module.as_bytes(), b"\nThing\n)\x81", &state].concat()
+        };
+        let level = |module| compare_bytes("x.pkl", &of(module, 1), &of(module, 2)).level;
+        assert_eq!((level("pandas.core"), level("own")), (Level::Canonical, Level::Different));
+    }
+
+    #[test]
+    fn what_is_copied_over_and_over_has_an_end() {
+        // One list of 100,000 items, made into 10,000 sets.
+        let copies = |first: &[u8]| {
+            let list = [b"\x80\x02c__builtin__\nset\nq\x000](", first, &b"N".repeat(100_000), b"eq\x010"].concat();
+            [list, b"h\x00h\x01\x85R0".repeat(10_000), b"N.".to_vec()].concat()
+        };
+        let comparison = compare_bytes("x.pkl", &copies(b"N"), &copies(b"]"));
+        assert_eq!((comparison.level, comparison.format), (Level::Different, "bytes"));
     }
 
     #[test]

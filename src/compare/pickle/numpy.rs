@@ -1,6 +1,7 @@
-//! Arrays in pickles: by which calls `numpy`, `joblib` and `torch` make them.
+//! Arrays in pickles: by which calls `numpy` and `joblib` make them.
 
-use super::super::Precision::{Brain, Double, Half, Single};
+use std::borrow::Cow;
+
 use super::super::array::{Array, Element, Type};
 use super::{Id, Made, Node, Picture};
 
@@ -37,7 +38,7 @@ impl Picture<'_> {
         Some(Wrapped { is_aligned: is_aligned && bytes.is_some(), bytes })
     }
 
-    fn shape(&self, id: Id) -> Option<Vec<u64>> {
+    pub(super) fn shape(&self, id: Id) -> Option<Vec<u64>> {
         self.items(id)?.iter().map(|id| u64::try_from(self.whole(*id)?).ok()).collect()
     }
 
@@ -48,9 +49,9 @@ impl Picture<'_> {
                 let state = *wrapper.states.last()?;
                 let is_fortran = self.text(self.get(state, "order")?) == Some("F");
                 let shape = self.shape(self.get(state, "shape")?)?;
-                Array { kind: self.kind(self.get(state, "dtype")?, 0)?, shape, is_fortran, data }
+                Array { kind: self.kind(self.get(state, "dtype")?, 0)?, shape, is_fortran, data: Cow::Borrowed(data) }
             }
-            Node::Made(made) => self.array_of_call(made)?,
+            Node::Made(made) => self.array_of_call(made).or_else(|| self.tensor(made))?,
             _ => return None,
         };
         array.elements().is_some().then_some(array)
@@ -64,16 +65,16 @@ impl Picture<'_> {
                 let [shape, dtype, is_fortran, data] = state.last_chunk()?;
                 let is_fortran = self.whole(*is_fortran)? != 0;
                 let (kind, shape) = (self.kind(*dtype, 0)?, self.shape(*shape)?);
-                Some(Array { kind, shape, is_fortran, data: self.bytes(*data)? })
+                Some(Array { kind, shape, is_fortran, data: Cow::Borrowed(self.bytes(*data)?) })
             }
             ("numpy._core.numeric._frombuffer", [data, dtype, shape, order]) => {
                 let is_fortran = self.text(*order) == Some("F");
                 let (kind, shape) = (self.kind(*dtype, 0)?, self.shape(*shape)?);
-                Some(Array { kind, shape, is_fortran, data: self.buffer(*data)? })
+                Some(Array { kind, shape, is_fortran, data: Cow::Borrowed(self.buffer(*data)?) })
             }
             ("numpy._core.multiarray.scalar", [dtype, data]) => {
                 let kind = self.kind(*dtype, 0)?;
-                Some(Array { kind, shape: Vec::new(), is_fortran: false, data: self.bytes(*data)? })
+                Some(Array { kind, shape: Vec::new(), is_fortran: false, data: Cow::Borrowed(self.bytes(*data)?) })
             }
             _ => None,
         }
@@ -120,38 +121,4 @@ impl Picture<'_> {
         let fits = ends.into_iter().all(|end| end <= bytes);
         fits.then(|| Type::of(Element::Fields { fields, bytes }))
     }
-
-    /// Returns the name and the type of the storage of a tensor that is kept elsewhere.
-    pub(super) fn storage(&self, id: Id) -> Option<(&str, Type)> {
-        let Node::Elsewhere(name) = &self.nodes[id] else { return None };
-        let [word, class, key, ..] = self.items(*name)? else { return None };
-        if self.text(*word) != Some("storage") {
-            return None;
-        }
-        let Node::Global(class) = &self.nodes[*class] else { return None };
-        let whole = |bytes, signed| Element::Whole { bytes, signed };
-        let element = match class.strip_prefix("torch.")? {
-            "DoubleStorage" => Element::Float(Double),
-            "FloatStorage" => Element::Float(Single),
-            "HalfStorage" => Element::Float(Half),
-            "BFloat16Storage" => Element::Float(Brain),
-            "LongStorage" => whole(8, true),
-            "IntStorage" => whole(4, true),
-            "ShortStorage" => whole(2, true),
-            "CharStorage" => whole(1, true),
-            "ByteStorage" => whole(1, false),
-            "BoolStorage" => Element::Bool,
-            "ComplexFloatStorage" => Element::Complex(Single),
-            "ComplexDoubleStorage" => Element::Complex(Double),
-            // What has no type of its own is told apart by bytes.
-            _ => Element::Bytes(1),
-        };
-        Some((self.text(*key)?, Type::of(element)))
-    }
-}
-
-/// Returns a storage as an array of one dimension.
-pub(super) fn array_of(kind: Type, data: &[u8]) -> Option<Array<'_>> {
-    let count = data.len() / kind.bytes()?;
-    Some(Array { kind, shape: vec![count as u64], is_fortran: false, data })
 }
