@@ -24,7 +24,7 @@ const MILLISECOND: u64 = 1_000_000;
 /// A wait at least as long as this moves clocks on. Shorter ones are an interpreter's own: how often its threads wait for
 /// each other is decided by nobody.
 const LONG_WAIT: u64 = 20 * MILLISECOND;
-/// Whoever waits for others at most as long as this does not mean to wait that long: it moves clocks on only if nobody came.
+/// Whoever waits for others for at least as long as this means to wait no longer than he must: it moves clocks on only if nobody came.
 const PATIENCE: u64 = SECOND;
 /// `times` counts in hundredths of a second.
 const HUNDREDTH: u64 = SECOND / 100;
