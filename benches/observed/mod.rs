@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use pv::exec::{Command, End, Job, Listing, Pins, Rung, Schedule, Stop, WORKPLACE, WallClock, World, run};
+use pv::exec::{Command, End, Job, Listing, Network, Pins, Rung, Schedule, Stop, WORKPLACE, WallClock, World, run};
 
 use crate::common::child::{Cost, in_turns};
 use crate::common::facts::first_line;
@@ -108,6 +108,7 @@ fn everything() -> Pins {
         umask: None,
         fixed_layout: true,
         schedule: Schedule::Free,
+        network: Network::Real,
         processor_entropy: None,
     }
 }

@@ -5,7 +5,9 @@
 //! thread waits until a point in time, that is told to the kernel as the point in its own time that is as far away.
 //! Sources: `clock_gettime(2)`, `clock_nanosleep(2)`, `futex(2)`, `timerfd_create(2)`.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -13,6 +15,7 @@ use super::filter::Time;
 use super::memory::Memory;
 use super::pins::Pins;
 use super::threads::{Clock, Threads};
+use crate::host::Stopwatch;
 
 /// What a clock that only counts says when the job begins, in nanoseconds: a day.
 const STEADY_START: u64 = 86_400 * SECOND;
@@ -21,6 +24,8 @@ const MILLISECOND: u64 = 1_000_000;
 /// A wait at least as long as this moves clocks on. Shorter ones are an interpreter's own: how often its threads wait for
 /// each other is decided by nobody.
 const LONG_WAIT: u64 = 20 * MILLISECOND;
+/// Whoever waits for others for at least as long as this means to wait no longer than he must: it moves clocks on only if nobody came.
+const PATIENCE: u64 = SECOND;
 /// Who counts cycles often waits for so many to go by, so a look moves them on at least by that, in nanoseconds.
 const CYCLES_TICK_MIN: u64 = 100_000;
 /// `times` counts in hundredths of a second.
@@ -41,6 +46,8 @@ pub(super) struct Clocks {
     wall_tick: u64,
     /// By how much a look at another clock moves it on, in nanoseconds.
     tick: Option<u64>,
+    /// Threads that wait for others, or did: for how long at most, and since when.
+    patient: Mutex<BTreeMap<i32, (u64, Stopwatch)>>,
     /// What is told is a multiple of this, in nanoseconds.
     step: u64,
 }
@@ -50,7 +57,7 @@ impl Clocks {
         let wall = pins.clock.and_then(|clock| u64::try_from(clock.start).ok()?.checked_mul(SECOND));
         let wall_tick = pins.clock.map(|clock| clock.tick).unwrap_or_default();
         let step = if pins.coarse_clocks { SECOND / 10 } else { 1 };
-        Self { threads, wall, wall_tick, tick: pins.timer, step }
+        Self { threads, wall, wall_tick, tick: pins.timer, step, patient: Mutex::default() }
     }
 
     /// Answers a call of a thread that waits; `None` if the system is to answer it.
@@ -64,6 +71,7 @@ impl Clocks {
         if memory.is_short() {
             return None;
         }
+        self.has_waited(thread);
         match time {
             Time::Clock => self.clock(thread, arguments, memory),
             Time::Day => {
@@ -113,13 +121,13 @@ impl Clocks {
             #[expect(clippy::cast_possible_truncation, reason = "an int, whatever fills the register")]
             Time::Poll { milliseconds } => {
                 let wait = u64::try_from(arguments[usize::from(milliseconds)] as i32).ok()?;
-                self.waits(thread, wait * MILLISECOND)
+                self.polls(thread, wait * MILLISECOND)
             }
             Time::Select { timeval } => {
                 let [seconds, rest] = two(memory, arguments[usize::from(timeval)])?;
-                self.waits(thread, seconds.saturating_mul(SECOND).saturating_add(rest.saturating_mul(1000)))
+                self.polls(thread, seconds.saturating_mul(SECOND).saturating_add(rest.saturating_mul(1000)))
             }
-            Time::PollFor { timespec: place } => self.waits(thread, timespec(memory, arguments[usize::from(place)])?),
+            Time::PollFor { timespec: place } => self.polls(thread, timespec(memory, arguments[usize::from(place)])?),
         }
     }
 
@@ -158,6 +166,26 @@ impl Clocks {
     /// Moves the clocks of a thread on that waits at most so long.
     fn waits<T>(&self, thread: i32, length: u64) -> Option<T> {
         if length >= LONG_WAIT { self.sleeps(thread, length) } else { None }
+    }
+
+    /// Moves the clocks of a thread on that waits for others, at most so long.
+    fn polls<T>(&self, thread: i32, length: u64) -> Option<T> {
+        if length < PATIENCE {
+            return self.waits(thread, length);
+        }
+        let mut patient = self.patient.lock().unwrap_or_else(PoisonError::into_inner);
+        patient.insert(thread, (length, Stopwatch::start()));
+        None
+    }
+
+    /// Moves the clocks of a thread on that has waited for others in vain.
+    fn has_waited(&self, thread: i32) {
+        let waited = self.patient.lock().unwrap_or_else(PoisonError::into_inner).remove(&thread);
+        if let Some((length, since)) = waited
+            && since.elapsed() >= Duration::from_nanos(length)
+        {
+            self.sleeps::<()>(thread, length);
+        }
     }
 
     /// Tells the kernel in its own time until when a thread waits, if that was told by a clock that is ours. Returns how far away it is.

@@ -96,6 +96,17 @@ pub(super) enum Time {
     PollFor { timespec: u8 },
 }
 
+/// What a call asks of a socket, where others do not answer for themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Socket {
+    /// `getpeername(socket, address, length)`.
+    PeerName,
+    /// `getsockname(socket, address, length)`.
+    OwnName,
+    /// `recvfrom(socket, buffer, length, flags, address, length of the address)`.
+    Receive,
+}
+
 /// What a call asks for that may be answered in place of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Asked {
@@ -105,6 +116,8 @@ pub(super) enum Asked {
     Time(Time),
     /// On which processors a thread may run.
     Processors,
+    /// Whom a socket is connected to.
+    Network(Socket),
 }
 
 /// One way of calling the kernel, and what is done with its calls.
@@ -260,7 +273,7 @@ fn native() -> Calls {
         absent: vec![libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register],
         // Asking about what is open already tells nothing new. Whoever has nothing open asks about a path, whatever the bits say.
         unless_bits: vec![(libc::SYS_newfstatat, 3, AT_EMPTY_PATH), (libc::SYS_statx, 2, AT_EMPTY_PATH)],
-        if_given: vec![(libc::SYS_sendto, 4)],
+        if_given: vec![(libc::SYS_sendto, 4), (libc::SYS_recvfrom, 4)],
         numbers_end: cfg!(target_arch = "x86_64").then_some(X32_CALLS),
     }
 }
@@ -289,6 +302,9 @@ fn native_asked() -> Vec<(c_long, Asked)> {
         (libc::SYS_epoll_pwait, Asked::Time(Time::Poll { milliseconds: 3 })),
         (EPOLL_WAIT_2, Asked::Time(Time::PollFor { timespec: 3 })),
         (libc::SYS_sched_getaffinity, Asked::Processors),
+        (libc::SYS_getpeername, Asked::Network(Socket::PeerName)),
+        (libc::SYS_getsockname, Asked::Network(Socket::OwnName)),
+        (libc::SYS_recvfrom, Asked::Network(Socket::Receive)),
     ];
     #[cfg(target_arch = "x86_64")]
     asked.extend([
@@ -483,27 +499,31 @@ pub(super) struct Reports {
     pub(super) time: bool,
     /// What asks for processors.
     pub(super) processors: bool,
+    /// What asks whom a socket is connected to.
+    pub(super) network: bool,
     /// What makes memory executable: whoever traces the job is told, who has to be there.
     pub(super) code: bool,
 }
 
 impl Reports {
     /// Nothing: it only refuses.
-    pub(super) const NOTHING: Self = Self { deeds: false, entropy: false, time: false, processors: false, code: false };
+    pub(super) const NOTHING: Self =
+        Self { deeds: false, entropy: false, time: false, processors: false, network: false, code: false };
 
     fn has(self, asked: Asked) -> bool {
         match asked {
             Asked::Entropy(_) => self.entropy,
             Asked::Time(_) => self.time,
             Asked::Processors => self.processors,
+            Asked::Network(_) => self.network,
         }
     }
 }
 
 /// Returns the filter that reports so much, made once.
 pub(super) fn of(reports: Reports) -> &'static [sock_filter] {
-    static PROGRAMS: [OnceLock<Vec<sock_filter>>; 32] = [const { OnceLock::new() }; 32];
-    let bits = [reports.deeds, reports.entropy, reports.time, reports.processors, reports.code];
+    static PROGRAMS: [OnceLock<Vec<sock_filter>>; 64] = [const { OnceLock::new() }; 64];
+    let bits = [reports.deeds, reports.entropy, reports.time, reports.processors, reports.network, reports.code];
     let index = bits.iter().fold(0, |index, bit| 2 * index + usize::from(*bit));
     PROGRAMS[index].get_or_init(|| program(&ways(), reports))
 }
@@ -544,7 +564,13 @@ enum Say {
 fn body(way: &Calls, reports: Reports) -> Vec<sock_filter> {
     let mut say = BTreeMap::new();
     for (number, asked) in way.asked.iter().filter(|(_, asked)| reports.has(*asked)) {
-        say.insert(low(*number), if *asked == Asked::Time(Time::Wait) { Say::IfWaits } else { Say::Report });
+        let given = way.if_given.iter().find(|(other, _)| other == number);
+        let told = match (asked, given) {
+            (Asked::Time(Time::Wait), _) => Say::IfWaits,
+            (_, Some((_, argument))) => Say::IfGiven(*argument),
+            _ => Say::Report,
+        };
+        say.insert(low(*number), told);
     }
     for (number, _) in way.reported.iter().filter(|_| reports.deeds) {
         let unless = way.unless_bits.iter().find(|(other, ..)| other == number);
@@ -695,7 +721,7 @@ mod tests {
     fn every_call_with_a_path_is_reported_in_each_way_of_calling_and_the_rest_goes_through() {
         let ways = ways();
         let deeds = Reports { deeds: true, ..Reports::NOTHING };
-        let all = Reports { deeds: true, entropy: true, time: true, processors: true, code: false };
+        let all = Reports { deeds: true, entropy: true, time: true, processors: true, network: true, code: false };
         let [quiet, reporting, pinning] = [Reports::NOTHING, deeds, all].map(|reports| program(&ways, reports));
         for way in &ways {
             for number in 0..600 {

@@ -11,13 +11,15 @@
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
+use std::sync::Arc;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::answers::Answers;
-use super::filter::{Calls, Deed, ways};
+use super::filter::{Asked, Calls, Deed, ways};
+use super::line::{self, Line};
 use super::memory::Memory;
 use super::observation::{Observation, Rung};
 use super::witness::{Answer, Call, Seen, Witness};
@@ -25,6 +27,7 @@ use crate::host::Stopwatch;
 
 const RECEIVE: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl;
 const SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl;
+const IS_VALID: libc::Ioctl = 0x4008_2102_u32 as libc::Ioctl;
 const ADD_DESCRIPTOR: libc::Ioctl = 0x4018_2103_u32 as libc::Ioctl;
 const SET_FLAGS: libc::Ioctl = 0x4008_2104_u32 as libc::Ioctl;
 /// The descriptor that is added is also the answer.
@@ -62,6 +65,11 @@ struct Response {
 }
 
 impl Response {
+    /// Returns the answer that the kernel is to do what it does.
+    fn go_on(id: u64) -> Self {
+        Self { id, value: 0, error: 0, flags: CONTINUE }
+    }
+
     /// Returns an answer in place of the kernel's: a number, or an error.
     fn new(id: u64, answer: Result<i64, i32>) -> Self {
         let (value, error) = answer.map_or_else(|error| (0, -error), |value| (value, 0));
@@ -89,7 +97,8 @@ pub(super) struct Reporter<'scope> {
 impl<'scope> Reporter<'scope> {
     /// Lets a thread answer what is reported at `descriptor`, and `witness` see it.
     ///
-    /// `ends_surely` says that no process of the job outlives it; with `answers` it is given what is pinned.
+    /// `ends_surely` says that no process of the job outlives it; with `answers` it is given what is pinned, and
+    /// its connections lead through `line`.
     ///
     /// # Errors
     ///
@@ -99,6 +108,7 @@ impl<'scope> Reporter<'scope> {
         mut witness: Witness<'scope>,
         ends_surely: bool,
         answers: Option<Answers>,
+        line: Option<Arc<Line>>,
         scope: &'scope Scope<'scope, '_>,
     ) -> io::Result<Self> {
         // SAFETY: the call takes its argument by value. Kernels before 6.6 refuse it, which only costs time.
@@ -106,7 +116,7 @@ impl<'scope> Reporter<'scope> {
         let (stopped, going) = io::pipe()?;
         // Polling costs one more call for each report.
         let polled = (!ends_surely || kernel_version() < WAKES_AT_THE_END).then_some(stopped);
-        let listener = Listener { descriptor, polled, ways: ways(), answers };
+        let listener = Listener { descriptor: Arc::new(descriptor), polled, ways: ways(), answers, line };
         let answer = move || {
             listener.serve(&mut witness);
             witness
@@ -142,12 +152,14 @@ fn kernel_version() -> (u32, u32) {
 
 /// The end at which a job's calls are reported.
 struct Listener {
-    descriptor: OwnedFd,
+    descriptor: Arc<OwnedFd>,
     /// What is closed when nothing is to be waited for any more; `None` if the kernel tells that by itself.
     polled: Option<PipeReader>,
     ways: Vec<Calls>,
     /// What answers in place of the kernel, if something does.
     answers: Option<Answers>,
+    /// Where connections lead, if not to whom the job means.
+    line: Option<Arc<Line>>,
 }
 
 impl Listener {
@@ -202,6 +214,9 @@ impl Listener {
             self.send(&Response::new(report.id, answer));
             return;
         }
+        if self.asks(report) {
+            return;
+        }
         let (mut seen, mut answer) = (None, Answer::Go);
         if let Some((call, memory)) = self.understand(report) {
             let what = witness.look(&call, &memory);
@@ -218,11 +233,15 @@ impl Listener {
                 }
                 return;
             }
+            if self.connects(report, &call, &what) {
+                witness.note(&call, what);
+                return;
+            }
             answer = what.answer;
             seen = Some((call, what));
         }
         let response = match answer {
-            Answer::Go => Response { id: report.id, value: 0, error: 0, flags: CONTINUE },
+            Answer::Go => Response::go_on(report.id),
             Answer::Refuse(error) => Response::new(report.id, Err(error)),
         };
         let sent = self.send(&response);
@@ -232,8 +251,41 @@ impl Listener {
     }
 
     fn send(&self, response: &Response) -> bool {
-        // SAFETY: the structure has the length that is part of the call's number.
-        unsafe { libc::ioctl(self.descriptor.as_raw_fd(), SEND, ptr::from_ref(response)) == 0 }
+        send(&self.descriptor, response)
+    }
+
+    /// Lets a connection lead elsewhere than the job means, if it has such a line. Returns whether it will be answered by that.
+    fn connects(&self, report: &Report, call: &Call, what: &Seen) -> bool {
+        let (Some(line), Some(contact), Answer::Go) = (&self.line, what.contact(), what.answer) else { return false };
+        if call.deed != Deed::Connect {
+            line.passes_by(contact);
+            return false;
+        }
+        let id = report.id;
+        // SAFETY: the call reads one number.
+        let is_waiting = || unsafe { libc::ioctl(self.descriptor.as_raw_fd(), IS_VALID, &raw const id) == 0 };
+        line.connects(call.pid, call.arguments[0], contact, is_waiting, self.later(id))
+    }
+
+    /// Lets the line answer what is asked of one of its sockets. Returns whether it does.
+    fn asks(&self, report: &Report) -> bool {
+        let Some(line) = &self.line else { return false };
+        let way = self.ways.iter().find(|way| way.is(report.architecture));
+        let asked = way.and_then(|way| Some((way.asked(report.number.into())?, way.is_short())));
+        let (Some((Asked::Network(asked), is_short)), Ok(thread)) = (asked, i32::try_from(report.pid)) else {
+            return false;
+        };
+        line.asks(asked, thread, report.arguments, Memory::new(thread, is_short), self.later(report.id))
+    }
+
+    /// Returns what answers a report, from whatever thread.
+    fn later(&self, id: u64) -> impl FnOnce(line::Answer) + Send + use<> {
+        let descriptor = Arc::clone(&self.descriptor);
+        move |answer| {
+            let response = answer.map_or_else(|| Response::go_on(id), |answer| Response::new(id, answer));
+            // A failure means that whoever waited for it has been killed.
+            send(&descriptor, &response);
+        }
     }
 
     /// Returns the answer to what a call asks for, if it is not the system's to give.
@@ -287,6 +339,11 @@ impl Listener {
     }
 }
 
+fn send(descriptor: &OwnedFd, response: &Response) -> bool {
+    // SAFETY: the structure has the length that is part of the call's number.
+    unsafe { libc::ioctl(descriptor.as_raw_fd(), SEND, ptr::from_ref(response)) == 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,7 +387,8 @@ mod tests {
     fn who_outlives_the_job_is_not_waited_for() {
         beside_a_reporting_thread(|descriptor, end| {
             std::thread::scope(|scope| {
-                let reporter = Reporter::start(descriptor, Witness::new(false, None), false, None, scope).unwrap();
+                let reporter =
+                    Reporter::start(descriptor, Witness::new(false, None), false, None, None, scope).unwrap();
                 assert_eq!(reporter.finish().unwrap().rung, Rung::Notify);
             });
             drop(end);
@@ -343,7 +401,7 @@ mod tests {
             beside_a_reporting_thread(|descriptor, end| {
                 std::thread::scope(|scope| {
                     let mut reporter =
-                        Reporter::start(descriptor, Witness::new(true, None), ends_surely, None, scope).unwrap();
+                        Reporter::start(descriptor, Witness::new(true, None), ends_surely, None, None, scope).unwrap();
                     drop(end);
                     // It has not been told to stop.
                     let thread = reporter.thread.take().unwrap();

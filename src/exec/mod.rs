@@ -23,6 +23,8 @@ mod cgroup;
 #[cfg(target_os = "linux")]
 mod clocks;
 #[cfg(target_os = "linux")]
+mod datagrams;
+#[cfg(target_os = "linux")]
 mod directories;
 mod enter;
 #[cfg(target_os = "linux")]
@@ -35,6 +37,8 @@ mod filter;
 #[cfg(target_os = "linux")]
 mod kin;
 #[cfg(target_os = "linux")]
+mod line;
+#[cfg(target_os = "linux")]
 mod listener;
 #[cfg(target_os = "linux")]
 mod listings;
@@ -43,6 +47,9 @@ mod members;
 mod memory;
 #[cfg(target_os = "linux")]
 mod mounts;
+#[cfg(target_os = "linux")]
+mod names;
+mod network;
 mod observation;
 mod observer;
 mod obstacle;
@@ -55,6 +62,8 @@ mod pins;
 mod processor;
 #[cfg(target_os = "linux")]
 mod raw;
+#[cfg(target_os = "linux")]
+mod relay;
 #[cfg(target_os = "linux")]
 mod schedule;
 #[cfg(target_os = "linux")]
@@ -94,6 +103,9 @@ mod image_tests;
 mod isolated_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
+mod line_tests;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod network_tests;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -119,6 +131,7 @@ use crate::host::Stopwatch;
 
 pub use cgroup::Limit;
 pub use enter::enter;
+pub use network::{Network, Record, Recorder};
 pub use observation::{Gap, Observation, Rung, Touch};
 pub use obstacle::{Cause, Obstacle};
 pub use output::MAX_LINE_BYTES;

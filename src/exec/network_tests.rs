@@ -46,6 +46,20 @@ if os.fork() == 0:
 os.wait()
 talk = socket.create_connection(('127.0.0.1', int(os.read(reading, 9)))); talk.sendall(b'x'); assert talk.recv(9) == b'x'";
     assert_eq!(peers(daemon), none, "that went its own way");
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent by that.
+    match probe.connect("198.51.100.1:9").and_then(|()| probe.local_addr()) {
+        Ok(own) if !own.ip().is_loopback() => {
+            let text = format!(
+                "
+import threading
+server = listening(address='{}'); threading.Thread(target=serve, args=(server,)).start(); asks(server)",
+                own.ip()
+            );
+            assert_eq!(peers(&text), none, "at the machine's address for others");
+        }
+        _ => super::isolated_tests::say_untested("servers at an address for others", "this machine has none"),
+    }
     let datagrams = "
 one = socket.socket(type=socket.SOCK_DGRAM); one.bind(('127.0.0.1', 0))
 two = socket.socket(type=socket.SOCK_DGRAM); two.sendto(b'x', one.getsockname()); assert one.recv(9) == b'x'
@@ -79,14 +93,14 @@ fn a_server_of_somebody_else_and_an_address_that_refuses_are_the_network() {
     assert_eq!(peers(&text), [name.to_string()]);
     let far = "
 talk = socket.socket(); talk.setblocking(False)
-try: talk.connect(('192.0.2.1', 80))
+try: talk.connect(('198.51.100.1', 80))
 except OSError: pass
 talk = socket.socket(type=socket.SOCK_DGRAM)
-try: talk.sendto(b'x', ('192.0.2.2', 53))
+try: talk.sendto(b'x', ('198.51.100.2', 53))
 except OSError: pass
-try: talk.sendmsg([b'x'], [], 0, ('192.0.2.3', 53))
+try: talk.sendmsg([b'x'], [], 0, ('198.51.100.3', 53))
 except OSError: pass";
-    assert_eq!(peers(far), ["192.0.2.1:80", "192.0.2.2:53", "192.0.2.3:53"]);
+    assert_eq!(peers(far), ["198.51.100.1:80", "198.51.100.2:53", "198.51.100.3:53"]);
 }
 
 #[test]
@@ -98,7 +112,7 @@ fn a_job_that_is_cut_off_has_its_own_loopback_and_nothing_else() {
         "{SERVER}
 import threading
 server = listening(); threading.Thread(target=serve, args=(server,)).start(); asks(server)
-for name in ('127.0.0.1', {}), ('192.0.2.1', 80):
+for name in ('127.0.0.1', {}), ('198.51.100.1', 80):
     try: socket.create_connection(name, 5); print('through')
     except OSError: print('refused')",
         server.local_addr().unwrap().port()

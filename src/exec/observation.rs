@@ -39,6 +39,9 @@ pub struct Observation {
     pub touched: BTreeMap<PathBuf, Touch>,
     /// Whom it talked to, as `host:port`, with the program that did so first. What the job itself listens on is left out.
     pub peers: BTreeMap<String, String>,
+    /// Whom it talked to in a way that is not kept, or for real although there is a record, as `host:port`; only where what
+    /// others answer is kept or given again.
+    pub anew: BTreeSet<String>,
     /// What could not be seen; if there is anything, the job may depend on more than is told.
     pub gaps: BTreeSet<Gap>,
 }

@@ -12,6 +12,8 @@ use super::answers::Answers;
 #[cfg(target_os = "linux")]
 use super::kin::Kin;
 #[cfg(target_os = "linux")]
+use super::line;
+#[cfg(target_os = "linux")]
 use super::listener::Reporter;
 use super::observation::{Observation, Rung};
 #[cfg(target_os = "linux")]
@@ -30,6 +32,9 @@ pub(super) struct Observer<'scope> {
     /// Who follows who starts whom, if that is needed.
     #[cfg(target_os = "linux")]
     kin: Option<Kin<'scope>>,
+    /// Where its connections lead, if not to whom it means.
+    #[cfg(target_os = "linux")]
+    line: Option<line::Owner>,
     /// Whether its entropy is pinned.
     #[cfg(target_os = "linux")]
     pinned: bool,
@@ -72,6 +77,8 @@ impl<'scope> Observer<'scope> {
         let isolated = job.world.is_some();
         let mut kin = None;
         let mut answers = None;
+        let mut line = None;
+        let failed = |source| ExecError::Start { program: job.command.program().to_owned(), source };
         if let Some(pins) = job.pins {
             if !isolated {
                 return Err(ExecError::NotPinned(Unpinned::InTheOpen));
@@ -84,14 +91,17 @@ impl<'scope> Observer<'scope> {
                 let untraced = |error| ExecError::NotPinned(Unpinned::Untraced(error));
                 kin = Some(Kin::attach(command, pins, &threads, scope).map_err(untraced)?);
             }
+            if job.world.is_some_and(|world| !world.offline) {
+                line = line::Owner::new(&pins.network).map_err(failed)?;
+            }
             answers = Some(Answers::new(pins, &threads)).filter(|_| pins.needs_reports());
         }
         let witness = || Witness::new(isolated, job.permission);
         let means = match (choose(job.observe, listener.is_ok(), isolated), listener) {
             (Rung::Notify, Ok(descriptor)) => {
                 // A world ends with its init; elsewhere somebody may get away, and does not end.
-                let failed = |source| ExecError::Start { program: job.command.program().to_owned(), source };
-                Means::Notify(Reporter::start(descriptor, witness(), isolated, answers, scope).map_err(failed)?)
+                let line = line.as_ref().map(|line: &line::Owner| Arc::clone(&line.0));
+                Means::Notify(Reporter::start(descriptor, witness(), isolated, answers, line, scope).map_err(failed)?)
             }
             // Whoever is traced already, or may not be, is not observed.
             (Rung::Ptrace, _) => {
@@ -99,7 +109,7 @@ impl<'scope> Observer<'scope> {
             }
             _ => Means::None(std::marker::PhantomData),
         };
-        Ok(Self { isolated, means, kin, pinned: job.pins.is_some_and(|pins| pins.entropy.is_some()) })
+        Ok(Self { isolated, means, kin, line, pinned: job.pins.is_some_and(|pins| pins.entropy.is_some()) })
     }
 
     /// Returns one that sees nothing.
@@ -118,6 +128,11 @@ impl<'scope> Observer<'scope> {
             Means::None(_) => None,
         };
         let seen = seen.unwrap_or_else(|| Observation { isolated: self.isolated, ..Observation::default() });
+        #[cfg(target_os = "linux")]
+        let seen = match self.line {
+            None => seen,
+            Some(line) => Observation { anew: line.finish(), ..seen },
+        };
         #[cfg(target_os = "linux")]
         let seen = match self.kin.map(Kin::finish) {
             None => seen,

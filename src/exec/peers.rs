@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 
 use super::memory::{Memory, is_stream};
@@ -13,6 +13,12 @@ use super::table::Process;
 pub(super) struct Peer {
     address: IpAddr,
     port: u16,
+}
+
+impl Peer {
+    pub(super) const fn socket(self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
 }
 
 impl fmt::Display for Peer {
@@ -37,9 +43,9 @@ pub(super) struct Job {
 pub(super) enum Contact {
     /// Somebody else.
     Other(Peer),
-    /// A server of the job's own, on the loopback.
+    /// A server of the job's own.
     Own(Peer),
-    /// Nobody, on the loopback: a server that is not there yet, or not at all.
+    /// Nobody, on this machine: a server that is not there yet, or not at all.
     Nobody(Peer),
 }
 
@@ -95,7 +101,7 @@ fn read(bytes: &[u8]) -> Option<Peer> {
 
 /// Returns who listens there: the kernel's tables tell which socket that is, and the job's own table of processes who has it open.
 fn whom(job: Job, peer: Peer) -> Contact {
-    if !(peer.address.is_loopback() || peer.address.is_unspecified()) {
+    if !(peer.address.is_loopback() || peer.address.is_unspecified() || is_of_this_machine(peer.address)) {
         return Contact::Other(peer);
     }
     let listening: Vec<String> =
@@ -107,6 +113,15 @@ fn whom(job: Job, peer: Peer) -> Contact {
     } else {
         Contact::Other(peer)
     }
+}
+
+/// Returns whether this machine has an address: only then can a socket have it.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    let is_of_many = match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    };
+    !is_of_many && UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// Returns the inodes of the sockets that take what comes to `port`.

@@ -1,5 +1,7 @@
 //! What a job is given in place of what the system happens to give.
 
+use super::network::Network;
+
 /// What a job is given in place of what the system happens to give: the same in each run, or something else on purpose.
 ///
 /// Whatever is `None` is the system's own. What is given takes a [`World`](super::World) and an observed job, on Linux.
@@ -31,6 +33,8 @@ pub struct Pins {
     pub fixed_layout: bool,
     /// Who of the job's processes and threads goes on when.
     pub schedule: Schedule,
+    /// What others answer over the network.
+    pub network: Network,
     /// The seed of random bits of the processor itself, on x86-64.
     pub processor_entropy: Option<u64>,
 }
@@ -85,6 +89,6 @@ impl Pins {
 
     /// Returns whether it takes more than a process can be started with.
     pub(super) fn needs_reports(&self) -> bool {
-        self.needs_kin() || self.listing.is_some() || self.processors.is_some()
+        self.needs_kin() || self.listing.is_some() || self.processors.is_some() || self.network != Network::Real
     }
 }

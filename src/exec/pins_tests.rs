@@ -48,6 +48,7 @@ fn all() -> Pins {
         umask: Some(0o027),
         fixed_layout: true,
         schedule: Schedule::Free,
+        network: Network::Real,
         processor_entropy: None,
     }
 }
@@ -98,6 +99,22 @@ print(time.perf_counter() - start, time.process_time(), time.thread_time(), os.t
     }
     let other = printed(&Pins { timer: Some(1_700_000), ..Pins::default() }, text);
     assert_ne!(other, printed(&Pins { timer: Some(1_000_000), ..Pins::default() }, text));
+}
+
+#[test]
+fn who_waits_for_others_and_does_not_wait_in_vain_has_not_waited_long() {
+    if !can_pin() || !has("python3") {
+        return;
+    }
+    let text = "python3 -I -c 'import os, select, time
+reading, writing = os.pipe(); os.write(writing, b\"x\")
+poll, epoll = select.poll(), select.epoll(); poll.register(reading, 1); epoll.register(reading, 1)
+start = time.monotonic()
+poll.poll(30000); epoll.poll(30); select.select([reading], [], [], 30)
+print(round(time.monotonic() - start), end=\" \")
+os.read(reading, 1); print(poll.poll(1100), round(time.monotonic() - start), end=\" \")
+select.select([], [], [], 1.1); print(round(time.monotonic() - start))'";
+    assert_eq!(printed(&all(), text), "0 [] 1 2\n");
 }
 
 #[test]

@@ -157,6 +157,7 @@ fn processes<'scope>(
 ) -> Result<(Members, Observer<'scope>), ExecError> {
     use super::filter::Reports;
     use super::mounts;
+    use super::network::Network;
     use super::spawn::{self, Order, Stage};
 
     let program = job.command.program();
@@ -198,6 +199,7 @@ fn processes<'scope>(
             entropy: job.observe && pins.is_some_and(|pins| pins.entropy.is_some()),
             time: job.observe && pins.is_some_and(Pins::tells_time),
             processors: job.observe && pins.is_some_and(|pins| pins.processors.is_some()),
+            network: job.observe && pins.is_some_and(|pins| pins.network != Network::Real),
             code: job.observe
                 && pins.is_some_and(|pins| pins.processor_entropy.is_some())
                 && cfg!(target_arch = "x86_64"),

@@ -60,7 +60,7 @@ pub(super) struct Witness<'a> {
     /// Links that the job made itself, and where they lead: what lies behind them need not be its own.
     links: BTreeMap<Vec<u8>, Vec<u8>>,
     peers: BTreeMap<String, String>,
-    /// What was said to a port of the loopback where nobody listened yet: the address, and the program.
+    /// What was said to a port of this machine where nobody listened yet: the address, and the program.
     unheard: BTreeMap<u16, (String, String)>,
     gaps: BTreeSet<Gap>,
     directories: Directories,
@@ -97,6 +97,7 @@ impl<'a> Witness<'a> {
             processor_draws: 0,
             touched: self.touched.into_iter().map(path).collect(),
             peers,
+            anew: BTreeSet::new(),
             gaps: self.gaps,
         }
     }
@@ -410,6 +411,11 @@ impl<'a> Witness<'a> {
 }
 
 impl Seen {
+    /// Returns whom the call is about to talk to.
+    pub(super) fn contact(&self) -> Option<Contact> {
+        self.facts.iter().find_map(|fact| if let Fact::Talked(contact) = fact { Some(*contact) } else { None })
+    }
+
     /// Returns whether the call is about to read this path.
     pub(super) fn reads(&self, path: &[u8]) -> bool {
         self.facts.iter().any(|fact| matches!(fact, Fact::Read(read) if read == path))

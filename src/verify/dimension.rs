@@ -7,12 +7,16 @@
 use std::path::PathBuf;
 
 use super::cause::Cause;
-use crate::exec::{Listing, Pins, Schedule, WallClock};
+use crate::exec::{Listing, Network, Pins, Schedule, WallClock};
 use crate::path::ProjectPath;
 use crate::run::Conditions;
 
 /// How many values a dimension can be changed to.
 pub(super) const VALUES: u8 = 3;
+
+/// The values of the network: others are asked again, or nobody is.
+pub(super) const ASKED_AGAIN: u8 = 0;
+pub(super) const CUT_OFF: u8 = 1;
 
 /// Variables by which numeric libraries know with how many threads to work.
 const THREADS: [&str; 6] = [
@@ -59,7 +63,7 @@ pub(super) enum Dimension {
     Times(Vec<ProjectPath>),
     /// What was left behind before.
     State,
-    /// The network.
+    /// What others answer over the network, and whether there is one.
     Network,
     /// Random bits of the processor. They cannot be varied, only given from a seed.
     Hardware,
@@ -119,6 +123,8 @@ pub(super) struct Base {
     pub(super) locales: Vec<String>,
     /// The seed of the entropy.
     pub(super) entropy: u64,
+    /// What others answer.
+    pub(super) network: Network,
 }
 
 impl Base {
@@ -137,6 +143,7 @@ impl Base {
             umask: None,
             fixed_layout: true,
             schedule: Schedule::Free,
+            network: self.network.clone(),
             processor_entropy: None,
         };
         let variables = HASHES.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
@@ -225,7 +232,12 @@ impl Dimension {
             })),
             // What is there already may hide whatever else would count, so not always.
             Self::State => conditions.finds_state = number.is_multiple_of(VALUES),
-            Self::Network => conditions.offline = true,
+            Self::Network => {
+                conditions.offline = number == CUT_OFF;
+                if let Some(pins) = unset {
+                    pins.network = Network::Real;
+                }
+            }
             Self::Zone => set("TZ", ["Asia/Kathmandu", "America/New_York", "Pacific/Auckland"][at]),
             Self::Locale => {
                 let locale = base.locales.get(at % base.locales.len().max(1)).map_or("C", String::as_str);
@@ -323,9 +335,11 @@ pub(super) fn other_content(content: &[u8], number: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::Recorder;
 
     fn base() -> Base {
-        Base { clock: 1_700_000_000, processors: 2, locales: vec!["C".into()], entropy: 1 }
+        let network = Network::Given(Recorder::new().record().unwrap());
+        Base { clock: 1_700_000_000, processors: 2, locales: vec!["C".into()], entropy: 1, network }
     }
 
     fn some() -> Vec<Dimension> {

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::dimension::{Dimension, VALUES};
+use super::dimension::{ASKED_AGAIN, CUT_OFF, Dimension, VALUES};
 use crate::hash::Digest;
 
 /// How often an execution must come out the same in another mode for what differs otherwise to be what the mode takes away.
@@ -25,6 +25,8 @@ pub(super) struct Outcome {
     pub(super) result: Digest,
     /// Whether the step failed.
     pub(super) failed: bool,
+    /// Whether others were asked again who are not otherwise, because the step said something else to them than before.
+    pub(super) anew: bool,
 }
 
 /// What all experiments have in common beside what is varied.
@@ -65,6 +67,12 @@ pub(super) struct Found {
     pub(super) named: Vec<Named>,
     /// Dimensions of which only several together make the result another.
     pub(super) together: Vec<Dimension>,
+    /// Dimensions that make the step say something else to others, who answer otherwise each time: nothing can be said of them.
+    pub(super) untold: Vec<Dimension>,
+    /// Whether it is another result, or a failure, when others are asked again: then nothing that came of that counts.
+    pub(super) answers_differ: bool,
+    /// Whether it was tried what comes of asking others again, and of asking nobody.
+    pub(super) asked: bool,
     /// Why there is something left that differs and has no name.
     pub(super) undetermined: Option<Undetermined>,
     /// Whether no more experiments were allowed, although there was more to find out.
@@ -91,6 +99,8 @@ pub(super) enum Undetermined {
     Pinned,
     /// Executions with everything pinned differ, also where no two threads go on at once.
     Concurrent,
+    /// Executions with everything pinned differ, and what others answer could not be given again.
+    Network,
     /// It differed when everything was varied, and not when anything was varied alone.
     Fleeting,
 }
@@ -146,6 +156,10 @@ impl<E: Experiments> Search<'_, E> {
         let first = self.run(&[], 0)?;
         let again = self.run(&[], 0)?;
         self.pinned = Some(first.result);
+        if first.result != again.result && again.anew {
+            self.found.undetermined = Some(Undetermined::Network);
+            return Ok(());
+        }
         if first.result != again.result {
             self.seen.extend([first.result, again.result]);
             if !self.residual(2)? {
@@ -155,12 +169,18 @@ impl<E: Experiments> Search<'_, E> {
         if !self.experiments.is_concurrent() || self.mode.serial {
             open.retain(|dimension| *dimension != Dimension::Schedule);
         }
+        if open.contains(&Dimension::Network) {
+            take(&mut open, &Dimension::Network);
+            if !self.ask()? {
+                return Ok(());
+            }
+        }
         if self.mode.frozen {
             open.retain(|dimension| *dimension != Dimension::Timer);
         }
         let mut numbers: Vec<u8> = (0..VALUES).collect();
         while !open.is_empty() {
-            let Some(number) = self.first_that_differs(&open, &numbers)? else { return Ok(()) };
+            let Some(number) = self.first_that_differs(&mut open, &numbers)? else { return Ok(()) };
             if !self.name_one(&mut open, number)? {
                 return Ok(());
             }
@@ -173,7 +193,7 @@ impl<E: Experiments> Search<'_, E> {
     fn residual(&mut self, mut runs: usize) -> Result<bool, Halt<E::Error>> {
         let is_concurrent = self.experiments.is_concurrent();
         let free = Some((runs, self.seen.len()));
-        let outcome = self.seen.first().map(|result| Outcome { result: *result, failed: false });
+        let outcome = self.seen.first().map(|result| Outcome { result: *result, failed: false, anew: false });
         let serial = Mode { serial: true, ..Mode::default() };
         let frozen = Mode { frozen: true, ..Mode::default() };
         let modes = [
@@ -220,9 +240,36 @@ impl<E: Experiments> Search<'_, E> {
         Ok(false)
     }
 
+    /// Finds out whether it counts what others answer: they are asked again, and then nobody is. Returns whether the search can go on.
+    ///
+    /// That the step fails where nobody answers is no other result: it tells nothing of what it does with answers.
+    fn ask(&mut self) -> Result<bool, Halt<E::Error>> {
+        let network = [Dimension::Network];
+        for number in [ASKED_AGAIN, CUT_OFF] {
+            let outcome = self.run(&network, number)?;
+            self.found.answers_differ |= number == ASKED_AGAIN && self.differs(outcome);
+            if !self.differs(outcome) || outcome.failed {
+                continue;
+            }
+            let again = self.run(&network, number)?;
+            let pinned = self.run(&[], 0)?;
+            if self.differs(pinned) {
+                self.seen.extend(self.pinned.into_iter().chain([pinned.result]));
+                return if self.mode == Mode::default() { self.residual(3) } else { Ok(false) };
+            }
+            // What others answer may be another each time.
+            if self.differs(again) && !again.failed {
+                self.found.named.push(Named { dimension: Dimension::Network, number, outcome, free: None });
+                return Ok(true);
+            }
+        }
+        self.found.asked = true;
+        Ok(true)
+    }
+
     /// Finds one dimension of those that differ together at `number`, and takes it out. Returns whether the search can go on.
     fn name_one(&mut self, open: &mut Vec<Dimension>, number: u8) -> Result<bool, Halt<E::Error>> {
-        let Some((dimension, outcome)) = self.narrow(open, number)? else {
+        let Some((dimension, outcome)) = self.narrow(open, number, Self::differs)? else {
             return self.explain_fleeting(open, number);
         };
         if dimension != Dimension::Schedule {
@@ -304,8 +351,13 @@ impl<E: Experiments> Search<'_, E> {
         Ok(outcome?.result == moving)
     }
 
-    /// Halves the set until one dimension is left that makes the difference alone; `None` if none does.
-    fn narrow(&mut self, open: &[Dimension], number: u8) -> Result<Option<(Dimension, Outcome)>, Halt<E::Error>> {
+    /// Halves the set until one dimension is left that makes `it` happen alone; `None` if none does.
+    fn narrow(
+        &mut self,
+        open: &[Dimension],
+        number: u8,
+        it: impl Fn(&Self, Outcome) -> bool,
+    ) -> Result<Option<(Dimension, Outcome)>, Halt<E::Error>> {
         let mut set = open.to_vec();
         let mut known = None;
         loop {
@@ -322,11 +374,11 @@ impl<E: Experiments> Search<'_, E> {
                     Some(outcome) => outcome,
                     None => self.run(&set, number)?,
                 };
-                return Ok(self.differs(outcome).then(|| (single.clone(), outcome)));
+                return Ok(it(self, outcome).then(|| (single.clone(), outcome)));
             }
             let (left, right) = set.split_at(set.len().div_ceil(2));
             let outcome = self.run(left, number)?;
-            if self.differs(outcome) {
+            if it(self, outcome) {
                 set = left.to_vec();
                 known = Some(outcome);
             } else {
@@ -386,9 +438,24 @@ impl<E: Experiments> Search<'_, E> {
         Ok(true)
     }
 
-    fn first_that_differs(&mut self, open: &[Dimension], numbers: &[u8]) -> Result<Option<u8>, Halt<E::Error>> {
+    fn first_that_differs(&mut self, open: &mut Vec<Dimension>, numbers: &[u8]) -> Result<Option<u8>, Halt<E::Error>> {
         for number in numbers {
-            let outcome = self.run(open, *number)?;
+            let mut outcome = self.run(open, *number)?;
+            while self.is_void(outcome) {
+                let Some((dimension, _)) = self.narrow(open, *number, Self::is_void)? else { break };
+                take(open, &dimension);
+                if self.found.untold.contains(&Dimension::Layout) && dimension.moves_memory() {
+                    // It says something that follows from where something lies, and whatever is in the environment moves that.
+                    open.retain(|other| !other.members().iter().all(Dimension::moves_memory));
+                    self.found.untold.push(Dimension::Padding);
+                } else {
+                    self.found.untold.push(dimension);
+                }
+                if open.is_empty() {
+                    return Ok(None);
+                }
+                outcome = self.run(open, *number)?;
+            }
             if self.differs(outcome) {
                 return Ok(Some(*number));
             }
@@ -396,8 +463,13 @@ impl<E: Experiments> Search<'_, E> {
         Ok(None)
     }
 
+    /// Returns whether others were asked again who answer otherwise each time, so that nothing can be said of what was varied.
+    fn is_void(&self, outcome: Outcome) -> bool {
+        outcome.anew && self.found.answers_differ
+    }
+
     fn differs(&self, outcome: Outcome) -> bool {
-        self.pinned != Some(outcome.result)
+        self.pinned != Some(outcome.result) && !self.is_void(outcome)
     }
 
     fn run(&mut self, varied: &[Dimension], number: u8) -> Result<Outcome, Halt<E::Error>> {
@@ -433,12 +505,42 @@ mod tests {
         races: u32,
         /// Whether it takes random bits of the processor.
         hardware: bool,
+        /// How it talks to others, if it does.
+        talks: Option<Talks>,
         /// Whether it tells how long something took that takes another time each time.
         jitter: bool,
         /// What moves the moment at which it looks at clocks, which counts only if these hardly move.
         moment: Option<Dimension>,
         runs: u32,
         budget: u32,
+    }
+
+    #[derive(Clone, Default)]
+    struct Talks {
+        /// Whether others answer otherwise each time.
+        is_another: bool,
+        /// Whether it fails without them; else it has another result then.
+        fails: bool,
+        /// What makes it say something else to them.
+        says: Vec<Dimension>,
+        /// Whether it says something else each time.
+        is_new: bool,
+    }
+
+    impl Talks {
+        /// Returns whether it fails, and whether others were asked anew, after writing to `text` what they answered.
+        fn answer(&self, varied: &[Dimension], number: u8, runs: u32, text: &mut String) -> (bool, bool) {
+            let asked = varied.contains(&Dimension::Network);
+            if asked && number == CUT_OFF {
+                text.push_str("nobody");
+                return (self.fails, false);
+            }
+            let anew = !asked && runs > 1 && (self.is_new || self.says.iter().any(|one| varied.contains(one)));
+            if self.is_another && (asked || anew) {
+                text.push_str(&format!("answer {runs}"));
+            }
+            (false, anew)
+        }
     }
 
     impl Experiments for Simulated {
@@ -467,7 +569,10 @@ mod tests {
             if self.hardware && !mode.seeded {
                 text += &format!("hardware {}", self.runs);
             }
-            Ok(Some(Outcome { result: Digest::of(text.as_bytes()), failed: false }))
+            let talks = self.talks.as_ref();
+            let (failed, anew) =
+                talks.map(|talks| talks.answer(&varied, number, self.runs, &mut text)).unwrap_or_default();
+            Ok(Some(Outcome { result: Digest::of(text.as_bytes()), failed, anew }))
         }
 
         fn is_concurrent(&self) -> bool {
@@ -514,6 +619,7 @@ mod tests {
             hardware: false,
             jitter: false,
             moment: None,
+            talks: None,
             runs: 0,
             budget: 1000,
         }
@@ -618,6 +724,49 @@ mod tests {
         let mut step = Simulated { budget: 11, ..simulated(vec![vec![Dimension::Entropy], vec![Dimension::Umask]]) };
         let found = search(&mut step, &dimensions()).unwrap();
         assert_eq!((named(&found), found.exhausted), (BTreeSet::from([Dimension::Entropy]), true));
+    }
+
+    fn talking(causes: &[Dimension], talks: Talks) -> (Found, u32) {
+        let causes = causes.iter().map(|one| vec![one.clone()]).collect();
+        let mut step = Simulated { talks: Some(talks), ..simulated(causes) };
+        let dimensions = [dimensions(), vec![Dimension::Network]].concat();
+        (search(&mut step, &dimensions).unwrap(), step.runs)
+    }
+
+    #[test]
+    fn others_are_named_if_they_answer_otherwise_or_if_something_else_comes_of_their_silence() {
+        let another = Talks { is_another: true, fails: true, ..Talks::default() };
+        let (found, _) = talking(&[Dimension::HashSeed], another);
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Network, Dimension::HashSeed]));
+        let (found, _) = talking(&[], Talks::default());
+        assert_eq!((named(&found), found.named[0].number), (BTreeSet::from([Dimension::Network]), CUT_OFF));
+    }
+
+    #[test]
+    fn who_answers_the_same_and_is_needed_is_no_cause() {
+        let (found, runs) = talking(&[], Talks { fails: true, ..Talks::default() });
+        assert_eq!((found, runs), (Found { asked: true, ..Found::default() }, 7));
+        let says = vec![Dimension::Entropy];
+        let (found, _) = talking(&[Dimension::Entropy], Talks { fails: true, says, ..Talks::default() });
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Entropy]), "what is said anew is answered as ever");
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_makes_a_step_ask_others_who_answer_otherwise_each_time() {
+        let says = vec![Dimension::Entropy, Dimension::Locale];
+        let talks = Talks { is_another: true, fails: true, says: says.clone(), ..Talks::default() };
+        let (found, _) = talking(&[Dimension::Entropy, Dimension::Umask], talks);
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Network, Dimension::Umask]));
+        assert_eq!((found.untold, found.undetermined), (says, None));
+        let says = vec![Dimension::Layout, Dimension::Entropy, Dimension::Zone, Dimension::Locale, Dimension::Home];
+        let talks = Talks { is_another: true, fails: true, says, ..Talks::default() };
+        let (found, runs) = talking(&[Dimension::Umask], talks);
+        assert_eq!(named(&found), BTreeSet::from([Dimension::Network, Dimension::Umask]));
+        assert_eq!(found.untold, [Dimension::Layout, Dimension::Entropy, Dimension::Padding]);
+        assert!(runs < 40, "{runs}");
+        let talks = Talks { is_another: true, is_new: true, ..Talks::default() };
+        let (found, runs) = talking(&[Dimension::Umask], talks);
+        assert_eq!((found.undetermined, found.named, runs), (Some(Undetermined::Network), Vec::new(), 2));
     }
 
     proptest! {

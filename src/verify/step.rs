@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::candidates;
 use super::cause::Cause;
-use super::dimension::{self, Base, Dimension, other_content};
+use super::dimension::{self, Base, CUT_OFF, Dimension, other_content};
 use super::search::{self, Experiments, Found, Mode, Outcome, Undetermined};
 use super::verdict::{CauseNamed, OutputVerdict, Rung, StepVerdict};
 use super::{Budget, Progress, VerifyError};
 use crate::compare::{self, Comparison, Level};
-use crate::exec::{Pins, Schedule};
+use crate::exec::{Network, Pins, Recorder, Schedule};
 use crate::hash::Digest;
 use crate::host::{self, Stopwatch};
 use crate::object::{Entry, Kind};
@@ -67,6 +67,14 @@ struct Bench<'a, 'w, 's> {
     /// The first trial, which the search asks for once more.
     first: Option<Outcome>,
     concurrent: bool,
+    /// Whom it asks for real in every execution, for what they answer cannot be given again; known after the second one.
+    always_anew: Option<BTreeSet<String>>,
+    /// In how many executions it asked others anew besides, because it said something else to them.
+    anew: u32,
+    /// Results that came only of asking others anew.
+    only_anew: BTreeSet<Digest>,
+    /// How it failed when others were asked again, and when nobody was.
+    without_record: [Option<String>; 2],
     /// Whether it took random bits of the processor, the last time that these came from a seed.
     asks_processor: bool,
     interrupted: bool,
@@ -152,10 +160,50 @@ impl Bench<'_, '_, '_> {
         self.varied.extend(causes);
         self.asks_processor = trial.observation.processor_draws > 0;
         self.concurrent |= trial.observation.started.is_none_or(|started| started > 0);
-        let outcome = Outcome { result: result_of(&trial), failed: trial.failure.is_some() };
+        let anew = self.asks_anew(&trial);
+        let outcome = Outcome { result: result_of(&trial), failed: trial.failure.is_some(), anew };
+        if let (Some(how), [Dimension::Network]) = (&trial.failure, varied.as_slice()) {
+            // Not what is to be explained: nobody said that it can do without others.
+            self.without_record[usize::from(conditions.offline)] = Some(how.clone());
+            return Ok(Some(outcome));
+        }
+        if !anew {
+            self.only_anew.remove(&outcome.result);
+        } else if !self.trials.contains_key(&outcome.result) {
+            self.only_anew.insert(outcome.result);
+        }
         self.order.push(outcome.result);
         self.trials.entry(outcome.result).or_insert(trial);
         Ok(Some(outcome))
+    }
+
+    /// Returns whether a trial asked others anew whom it need not have asked.
+    fn asks_anew(&mut self, trial: &Trial) -> bool {
+        let anew = &trial.observation.anew;
+        if !matches!(self.base.network, Network::Given(_)) {
+            return false;
+        }
+        let Some(always) = &self.always_anew else {
+            self.always_anew = Some(anew.clone());
+            return !anew.is_empty();
+        };
+        let is_anew = !anew.is_subset(always);
+        self.anew += u32::from(is_anew);
+        is_anew
+    }
+
+    /// Gives what others answered in the first trial to all further ones, if all of it is known. Else returns why not.
+    fn give_again(&mut self, recorder: &Recorder) -> Option<&'static str> {
+        let Some(record) = recorder.record() else {
+            return Some("it heard more from others than is kept, so they were asked again in every execution");
+        };
+        let talked = self.trials.values().any(|trial| !trial.observation.peers.is_empty());
+        if !record.is_empty() {
+            self.base.network = Network::Given(record);
+        } else if talked {
+            return Some("what others answered could not be kept, so they were asked again in every execution");
+        }
+        None
     }
 
     fn trial(&self, result: Digest) -> &Trial {
@@ -184,6 +232,7 @@ impl<'a, 'w> Subject<'a, 'w> {
             processors: u32::try_from(host::processors()).unwrap_or(1).max(2),
             locales: locales(),
             entropy: 1,
+            network: Network::Real,
         };
         Bench {
             subject: self,
@@ -196,6 +245,10 @@ impl<'a, 'w> Subject<'a, 'w> {
             varied: BTreeSet::new(),
             first: None,
             concurrent: false,
+            always_anew: None,
+            anew: 0,
+            only_anew: BTreeSet::new(),
+            without_record: [None, None],
             asks_processor: false,
             interrupted: false,
         }
@@ -269,10 +322,10 @@ impl<'a, 'w> Subject<'a, 'w> {
     /// [`VerifyError`] if it cannot be executed.
     pub(super) fn explain(&self) -> Result<StepVerdict, VerifyError> {
         let mut bench = self.bench();
-        let Some(first) = self.first(&mut bench)? else {
+        let mut notes = Vec::new();
+        let Some(first) = self.first(&mut bench, &mut notes)? else {
             return Ok(self.verdict(bench, Vec::new(), Vec::new(), Vec::new()));
         };
-        let mut notes = Vec::new();
         if first.failed {
             let trial = bench.trial(first.result);
             let how = trial.failure.clone().unwrap_or_default();
@@ -285,10 +338,15 @@ impl<'a, 'w> Subject<'a, 'w> {
         let dimensions = self.dimensions(&bench, first.result)?;
         bench.first = Some(first);
         let found = search::search(&mut bench, &dimensions)?;
+        if found.answers_differ {
+            let only_anew = std::mem::take(&mut bench.only_anew);
+            bench.trials.retain(|result, _| !only_anew.contains(result));
+        }
         let mut causes = self.causes(&bench, first.result, &found)?;
         if found.exhausted && !bench.interrupted {
             notes.push(format!("the budget of {} was used up before everything was tried", self.budget));
         }
+        notes.extend(Self::told_of_others(&bench, &found));
         let is_as_recorded = bench.trial(first.result).outputs == self.recorded;
         let is_odd = causes.is_empty() && !is_as_recorded && !found.exhausted && !bench.interrupted;
         let outputs = self.outputs(&bench, Some(first.result).filter(|_| !is_odd))?;
@@ -300,18 +358,51 @@ impl<'a, 'w> Subject<'a, 'w> {
         Ok(self.verdict(bench, outputs, causes, notes))
     }
 
-    /// Executes the step with everything pinned, and with less where it cannot bear that.
-    fn first(&self, bench: &mut Bench<'a, 'w, '_>) -> Result<Option<Outcome>, VerifyError> {
+    /// Returns what is to be known of how others were asked.
+    fn told_of_others(bench: &Bench<'_, '_, '_>, found: &Found) -> Vec<String> {
+        let mut notes = Vec::new();
+        let always: Vec<&str> = bench.always_anew.iter().flatten().map(String::as_str).collect();
+        if !always.is_empty() {
+            let all = always.join(", ");
+            notes.push(format!("what {all} answers could not be given again, and was asked for in every execution"));
+        }
+        if bench.anew > 0 {
+            let executions = if bench.anew == 1 { "1 execution".into() } else { format!("{} executions", bench.anew) };
+            notes.push(format!(
+                "in {executions} it said something else to others than at first, and they were asked again"
+            ));
+        }
+        let untold: Vec<String> =
+            found.untold.iter().filter_map(Dimension::cause).map(|cause| cause.to_string()).collect();
+        if !untold.is_empty() {
+            let all = untold.join(", ");
+            notes.push(format!("what it says to others follows from {all}, and they answer otherwise when they are asked again, or not at all: nothing can be said of it"));
+        }
+        notes
+    }
+
+    /// Executes the step with everything pinned, and with less where it cannot bear that. What others answer is kept and
+    /// given to all further executions.
+    fn first(&self, bench: &mut Bench<'a, 'w, '_>, notes: &mut Vec<String>) -> Result<Option<Outcome>, VerifyError> {
         for rung in [Rung::Full, Rung::Untimed, Rung::Variables] {
             bench.rung = rung;
-            let conditions = Conditions { leaves_state: true, ..bench.conditions() };
+            let mut conditions = Conditions { leaves_state: true, ..bench.conditions() };
+            let recorder = Recorder::new();
+            if let Some(pins) = &mut conditions.pins {
+                pins.network = Network::Kept(recorder.clone());
+            }
             match bench.try_with(&conditions, Vec::new()) {
                 Err(VerifyError::Run(RunError::NotPinned { .. })) => {}
                 Ok(Some(outcome)) if outcome.failed && rung != Rung::Variables => {
                     bench.order.pop();
                     bench.trials.remove(&outcome.result);
                 }
-                outcome => return outcome,
+                outcome => {
+                    if outcome.is_ok() {
+                        notes.extend(bench.give_again(&recorder).map(str::to_owned));
+                    }
+                    return outcome;
+                }
             }
         }
         Ok(None)
@@ -444,6 +535,17 @@ impl<'a, 'w> Subject<'a, 'w> {
                     let how = bench.trial(named.outcome.result).failure.clone().unwrap_or_default();
                     format!("it alone was varied, everything else pinned, and the step failed both times: {how}")
                 }
+                (None, false) if named.dimension == Dimension::Network && named.number == CUT_OFF => {
+                    "without the network, everything else pinned, the result was another both times, and with it the same as ever".to_owned()
+                }
+                (None, false) if named.dimension == Dimension::Network => {
+                    let peers: Vec<&str> =
+                        bench.trial(pinned).observation.peers.keys().map(String::as_str).collect();
+                    format!(
+                        "{} answered again, everything else pinned, and the result was another both times; given what was answered at first it was the same as ever",
+                        peers.join(", ")
+                    )
+                }
                 (None, false) if named.dimension == Dimension::Schedule => {
                     "it alone was varied, everything else pinned, and the result was another".to_owned()
                 }
@@ -473,11 +575,12 @@ impl<'a, 'w> Subject<'a, 'w> {
                 causes.push(CauseNamed { fix: cause.fix(), cause, confirmed: false, evidence, places: Vec::new() });
             }
         }
-        self.add_network(bench.trial(pinned), &mut causes);
+        self.add_network(bench, pinned, found, &mut causes);
         if let Some(why) = found.undetermined {
             causes.push(CauseNamed::undetermined(match why {
                 Undetermined::Pinned => "executions with everything pinned differ, though it has a single thread: something that cannot be pinned",
                 Undetermined::Concurrent => "executions with everything pinned differ, also with one thread at a time",
+                Undetermined::Network => "executions with everything pinned differ, and what others answer cannot be given again, for what it says to them is another each time",
                 Undetermined::Fleeting => "it differed once and did not again when single things were varied",
             }));
         }
@@ -485,12 +588,21 @@ impl<'a, 'w> Subject<'a, 'w> {
     }
 
     /// Adds that a step talks to others without its author's vouching for that, if so: what they say is nobody's here to vary.
-    fn add_network(&self, trial: &Trial, causes: &mut Vec<CauseNamed>) {
-        let peers = &trial.audited.network;
+    fn add_network(&self, bench: &Bench<'_, '_, '_>, pinned: Digest, found: &Found, causes: &mut Vec<CauseNamed>) {
+        let peers = &bench.trial(pinned).audited.network;
         if peers.is_empty() || causes.iter().any(|named| named.cause == Cause::Network) {
             return;
         }
-        let evidence = format!("it talked to {}; without the network the result was the same here", peers.join(", "));
+        let mut evidence = format!("it talked to {}", peers.join(", "));
+        if found.asked {
+            let came = |failure: &Option<String>| match failure {
+                Some(how) => format!("it failed: {how}"),
+                None => "the result was the same here".to_owned(),
+            };
+            let [again, cut_off] = &bench.without_record;
+            let (again, cut_off) = (came(again), came(cut_off));
+            evidence += &format!("; when they were asked again {again}; without the network {cut_off}");
+        }
         let cause = Cause::Network;
         causes.push(CauseNamed { fix: cause.fix(), cause, confirmed: false, evidence, places: peers.clone() });
     }

@@ -55,4 +55,5 @@ mod training;
 mod transfer;
 mod travel;
 mod verify;
+mod verify_network;
 mod why;

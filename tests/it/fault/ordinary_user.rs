@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::content::{Kept, files_of};
 use super::needs;
 use super::place::{Place, end_of, text_of};
+use crate::verify_network::Api;
 
 /// A place that belongs to `nobody`, with a program that `nobody` can reach.
 struct Theirs {
@@ -98,8 +99,11 @@ fn an_ordinary_user_finds_out_what_a_result_depends_on() {
     let place = &theirs.place;
     let files = files_of(3, 1_000, 1);
     place.lay(&files);
-    let definition =
-        "steps:\n  name:\n    inputs: [in]\n    outputs: [out]\n    run: (cat in; hostname; id -u) > out\n";
+    let api = Api::counting();
+    let definition = format!(
+        "steps:\n  name:\n    inputs: [in]\n    outputs: [out]\n    run: (cat in; hostname; id -u; {}) > out\n",
+        api.ask("")
+    );
     place.write(".pipeline/pipeline.yaml", definition.as_bytes());
     theirs.give();
     let output = theirs.told(&["run"]);
@@ -113,7 +117,7 @@ fn an_ordinary_user_finds_out_what_a_result_depends_on() {
         return;
     }
     let causes: Vec<_> = answer["steps"][0]["causes"].as_array().unwrap().iter().map(|cause| &cause["cause"]).collect();
-    assert_eq!(causes, ["hostname", "username"], "{told}");
+    assert_eq!(causes, ["network", "hostname", "username"], "{told}");
     assert_eq!(output.status.code(), Some(1), "{told}");
     let left = place.sh("find \"$ROOT\" -name 'run-*' -path '*/work/*'");
     assert_eq!(left, "");
