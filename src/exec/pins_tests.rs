@@ -332,8 +332,11 @@ fn random_bits_of_the_processor_come_from_the_seed_in_programs_and_libraries_wha
         printf(\"%d %x %x %llx %llx\\n\", ok, small, middle, large, (unsigned long long)late());
         return 0; }";
     let mut bench = Bench::new();
-    let Some(library) = compiled(&bench, "liblate.so", &["-shared", "-fPIC"], library) else { return };
-    let Some(program) = compiled(&bench, "draws", &["-mrdrnd", &library], text) else { return };
+    let flags = ["-shared", "-fPIC", "-Wl,-soname,liblate.so"];
+    let Some(_) = compiled(&bench, "liblate.so", &flags, library) else { return };
+    let library = bench.room("liblate.so").display().to_string();
+    let flags = ["-mrdrnd", "-Wl,--no-as-needed", "-Wl,-rpath,/pv", &library];
+    let Some(program) = compiled(&bench, "draws", &flags, text) else { return };
     let text = format!("{program}; {program}");
     let mut draw = |seed: Option<u64>| {
         bench.pins = Some(Pins { entropy: Some(1), processor_entropy: seed, ..Pins::default() });

@@ -49,8 +49,7 @@ const CANDIDATES_MAX: usize = 40;
 /// Parts of names of variables whose values are nobody's business.
 const SECRET: [&str; 7] = ["SECRET", "TOKEN", "PASSW", "CREDENTIAL", "API_KEY", "PRIVATE", "ACCESS_KEY"];
 /// Variables that say where somebody is or what the shell does, and that no program of a pipeline is run by.
-const SHELL: [&str; 12] =
-    ["PWD", "OLDPWD", "SHLVL", "_", "TERM", "COLORTERM", "COLUMNS", "LINES", "PS1", "SHELL", "LS_COLORS", "MAIL"];
+const SHELL: [&str; 10] = ["PWD", "OLDPWD", "SHLVL", "_", "TERM", "COLORTERM", "PS1", "SHELL", "LS_COLORS", "MAIL"];
 /// Variables that have a dimension of their own, or lead to programs, which are looked at by themselves.
 const ELSEWHERE: [&str; 24] = [
     "TZ",

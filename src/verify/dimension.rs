@@ -193,7 +193,8 @@ impl Dimension {
         }
     }
 
-    /// Returns whether the environment as a whole is another with it, so that what lies beside it moves.
+    /// Returns whether the environment as a whole is another with it, or a text of another length that many programs keep, so that
+    /// what lies beside it moves.
     pub(super) fn moves_memory(&self) -> bool {
         matches!(
             self,
@@ -202,6 +203,7 @@ impl Dimension {
                 | Self::Zone
                 | Self::Locale
                 | Self::User
+                | Self::Hostname
                 | Self::Workplace
                 | Self::Home
                 | Self::Temporary

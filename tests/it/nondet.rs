@@ -1,6 +1,6 @@
 //! How well `pv verify --why` names causes: steps whose causes are known, each in a repository of its own.
 //!
-//! The steps are those of `fixtures/nondet`, which nobody who works on the engine tunes it to: every third of them, or all with
+//! The steps are those of `fixtures/nondet`, which nobody who works on the engine tunes it to: every fourth of them, or all with
 //! `PV_SCORE=write`, in eight parts that run at the same time. The part that ends last sees what all of them found, holds it to the bar, and writes the table: to cargo's
 //! directory for what tests leave behind, and with `PV_SCORE=write` into `docs/verify.md`, between its two markers.
 
@@ -16,8 +16,8 @@ use crate::sandbox::Sandbox;
 
 /// In how many parts the steps are scored.
 const PARTS: usize = 8;
-/// Of so many steps one is asked about, unless the table is to be written: all of them take a quarter of an hour.
-const SPREAD: usize = 3;
+/// Of so many steps one is asked about, unless the table is to be written: all of them take half an hour.
+const SPREAD: usize = 4;
 
 /// Where the table stands in the page.
 const PAGE: &str = "docs/verify.md";
@@ -65,6 +65,9 @@ struct Case {
     stands_for: BTreeMap<String, String>,
     needs: Vec<String>,
     cmd: String,
+    /// Variables that are set where `pv` is called.
+    #[serde(default)]
+    ambient: BTreeMap<String, String>,
     /// Declared as the inputs are.
     code: BTreeSet<String>,
     inputs: BTreeSet<String>,
@@ -166,6 +169,7 @@ fn a_step_is_scored_exact_only_if_nothing_is_missing_and_nothing_wrong_is_named(
         stands_for: stands_for.iter().map(|(other, cause)| ((*other).to_owned(), (*cause).to_owned())).collect(),
         needs: Vec::new(),
         cmd: String::new(),
+        ambient: BTreeMap::new(),
         code: BTreeSet::new(),
         inputs: BTreeSet::new(),
         outputs: Vec::new(),
@@ -300,7 +304,7 @@ fn score(directory: &Path, case: &Case) -> Row {
     project.commit("first");
     let ran = project.pv_command(&["run"]).output().unwrap();
     assert!(ran.status.success(), "{}: {}", case.id, project.tell(&ran));
-    let verified = project.pv_command(&["--json", "verify", "--why"]).output().unwrap();
+    let verified = project.pv_command(&["--json", "verify", "--why"]).envs(&case.ambient).output().unwrap();
     let answer = serde_json::from_slice(&verified.stdout).map_err(|_| project.tell(&verified));
     row(case, answer)
 }
@@ -412,12 +416,14 @@ fn probe(needed: &str) -> Result<(), String> {
             .map_err(|_| format!("`python3` cannot import `{module}`"))
     };
     match needed {
-        "cc" | "c++" | "curl" | "make" | "node" | "perl" | "sqlite3" | "zstd" => succeeds(needed, &["--version"]),
+        "cc" | "c++" | "curl" | "git" | "make" | "node" | "perl" | "sqlite3" | "zstd" => {
+            succeeds(needed, &["--version"])
+        }
         "java" => succeeds(needed, &["-version"]),
         "openssl" => succeeds(needed, &["version"]),
         "r" => succeeds("Rscript", &["--version"]),
         "zip" => succeeds(needed, &["-v"]),
-        "numpy" | "pandas" | "pyarrow" | "sklearn" => imports(needed),
+        "joblib" | "numpy" | "pandas" | "pyarrow" | "scipy" | "sklearn" => imports(needed),
         "rdrand" | "rdseed" => {
             let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
             if flags.split_whitespace().any(|flag| flag == needed) {
