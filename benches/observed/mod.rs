@@ -110,6 +110,7 @@ fn everything() -> Pins {
         schedule: Schedule::Free,
         network: Network::Real,
         processor_entropy: None,
+        cycles: false,
     }
 }
 

@@ -47,7 +47,7 @@ const WORDS_MAX: u64 = 1 << 22;
 
 /// A thread that follows who starts whom.
 pub(super) struct Kin<'scope> {
-    thread: ScopedJoinHandle<'scope, (u64, u64)>,
+    thread: ScopedJoinHandle<'scope, (u64, u64, bool)>,
     threads: Arc<Threads>,
 }
 
@@ -59,6 +59,8 @@ pub(super) struct Followed {
     pub(super) started: u64,
     /// How often it was given random bits in place of the processor's own.
     pub(super) processor_draws: u64,
+    /// Whether it was told another count of cycles than the processor's, other than while a program was loaded.
+    pub(super) counts_cycles: bool,
 }
 
 impl<'scope> Kin<'scope> {
@@ -81,7 +83,7 @@ impl<'scope> Kin<'scope> {
             let go_on = seized.is_ok();
             let _ = attached.send(seized);
             if !go_on {
-                return (0, 0);
+                return (0, 0, false);
             }
             let streams = |seed: Option<u64>| seed.map(|seed| Streams::new(seed, Arc::clone(&theirs)));
             let mut follow = Follow {
@@ -94,9 +96,10 @@ impl<'scope> Kin<'scope> {
                 clocks: Clocks::new(&pins, Arc::clone(&theirs)),
                 started: 0,
                 processor_draws: 0,
+                counts_cycles: false,
             };
             follow.follow();
-            (follow.started, follow.processor_draws)
+            (follow.started, follow.processor_draws, follow.counts_cycles)
         };
         let thread = Builder::new().name("kin".to_owned()).spawn_scoped(scope, follow)?;
         is_attached.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
@@ -107,8 +110,8 @@ impl<'scope> Kin<'scope> {
     pub(super) fn finish(self) -> Followed {
         let joined = self.thread.join();
         let is_whole = joined.is_ok() && self.threads.is_whole();
-        let (started, processor_draws) = joined.unwrap_or_default();
-        Followed { is_whole, started, processor_draws }
+        let (started, processor_draws, counts_cycles) = joined.unwrap_or_default();
+        Followed { is_whole, started, processor_draws, counts_cycles }
     }
 }
 
@@ -124,6 +127,7 @@ struct Follow<'f> {
     held: Held,
     started: u64,
     processor_draws: u64,
+    counts_cycles: bool,
     clocks: Clocks,
 }
 
@@ -158,7 +162,7 @@ impl Follow<'_> {
         match event {
             0 if signal == SYSCALL_STOP => processor::plant_new(pid),
             0 if signal == libc::SIGTRAP && self.answers_bits(pid) => self.processor_draws += 1,
-            0 if signal == libc::SIGSEGV && processor::answer_cycles(pid, || self.clocks.cycles(pid)) => {}
+            0 if signal == libc::SIGSEGV && self.pins.cycles && self.answers_cycles(pid) => {}
             0 => pass_on = signal,
             libc::PTRACE_EVENT_SECCOMP => {
                 // It makes something executable, which can be looked at once it is there.
@@ -220,6 +224,13 @@ impl Follow<'_> {
         if self.processor.is_some() {
             processor::plant(process);
         }
+    }
+
+    /// Tells a thread that has faulted how many cycles there were. Returns whether that was why it faulted.
+    fn answers_cycles(&mut self, pid: i32) -> bool {
+        // A program that is loaded is measured by whoever loads it, who tells nobody.
+        self.counts_cycles = self.counts_cycles || !processor::is_in_loader(pid);
+        processor::answer_cycles(pid, || self.clocks.cycles(pid))
     }
 
     /// Gives random bits to a thread that has stopped where it would ask the processor for them. Returns whether it has.

@@ -35,6 +35,8 @@ pub struct Observation {
     pub started: Option<u64>,
     /// How often it was given random bits in place of the processor's own.
     pub processor_draws: u64,
+    /// Whether it asked the processor for its count of cycles and was told another, other than while a program was loaded.
+    pub counts_cycles: bool,
     /// Every path that it touched.
     pub touched: BTreeMap<PathBuf, Touch>,
     /// Whom it talked to, as `host:port`, with the program that did so first. What the job itself listens on is left out.

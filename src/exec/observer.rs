@@ -140,6 +140,7 @@ impl<'scope> Observer<'scope> {
                 pinned: self.pinned && followed.is_whole,
                 started: Some(followed.started),
                 processor_draws: followed.processor_draws,
+                counts_cycles: followed.counts_cycles,
                 ..seen
             },
         };

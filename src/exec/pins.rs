@@ -37,6 +37,9 @@ pub struct Pins {
     pub network: Network,
     /// The seed of random bits of the processor itself, on x86-64.
     pub processor_entropy: Option<u64>,
+    /// Whether the processor's count of cycles is told by the clock that only counts, if that is pinned, on x86-64. Makes each switch
+    /// between a thread of the job and others slower, by microseconds on virtual machines.
+    pub cycles: bool,
 }
 
 /// A clock on the wall that goes on with what is done.

@@ -50,6 +50,7 @@ fn all() -> Pins {
         schedule: Schedule::Free,
         network: Network::Real,
         processor_entropy: None,
+        cycles: false,
     }
 }
 
@@ -365,8 +366,11 @@ fn the_count_of_cycles_is_told_by_the_pinned_clock() {
     let mut bench = Bench::new();
     let Some(program) = compiled(&bench, "cycles", &[], text) else { return };
     let mut told = |tick| {
-        bench.pins = Some(Pins { timer: Some(tick), ..Pins::default() });
-        bench.run(&program).printed
+        bench.pins = Some(Pins { timer: Some(tick), cycles: true, ..Pins::default() });
+        assert!(!bench.run("cat /dev/null").outcome.observation.counts_cycles, "nothing but the loader counts");
+        let ran = bench.run(&program);
+        assert!(ran.outcome.observation.counts_cycles);
+        ran.printed
     };
     let (once, again, faster) = (told(1_000_000), told(1_000_000), told(7_000_000));
     assert_eq!(once, again);

@@ -109,16 +109,28 @@ pub(super) fn answer_cycles(pid: i32, cycles: impl FnOnce() -> Option<u64>) -> b
     answered().is_some()
 }
 
+/// Returns whether a thread that has stopped is in the program that loads others.
+pub(super) fn is_in_loader(pid: i32) -> bool {
+    let Ok(now) = registers(pid) else { return false };
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let holds = |line: &&str| range_of(line).is_some_and(|(range, _)| range.contains(&now.rip));
+    let name = maps.lines().find(holds).and_then(|line| line.rsplit('/').next()).unwrap_or_default();
+    name.starts_with("ld-") || name.starts_with("ld.so")
+}
+
+/// Returns where a line of a process's map says that memory lies, and what else it says.
+fn range_of(line: &str) -> Option<(Range<u64>, &str)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    Some((address(start)?..address(end)?, rest))
+}
+
 /// Returns where memory lies that a process can execute and that no file is changed by.
 fn mapped(pid: i32) -> Vec<Range<u64>> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let range = |line: &str| {
-        let (range, rest) = line.split_once(' ')?;
-        let (start, end) = range.split_once('-')?;
-        let address = |text| u64::from_str_radix(text, 16).ok();
-        (rest.as_bytes().get(2..4)? == b"xp").then_some(address(start)?..address(end)?)
-    };
-    maps.lines().filter_map(range).collect()
+    let is_code = |rest: &str| rest.as_bytes().get(2..4) == Some(b"xp");
+    maps.lines().filter_map(range_of).filter(|(_, rest)| is_code(rest)).map(|(range, _)| range).collect()
 }
 
 fn plant_in(pid: i32, range: Range<u64>) {

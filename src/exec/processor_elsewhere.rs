@@ -10,6 +10,10 @@ pub(super) fn answer_bits(_: i32, _: &Streams) -> bool {
     false
 }
 
+pub(super) fn is_in_loader(_: i32) -> bool {
+    false
+}
+
 pub(super) fn answer_cycles(_: i32, _: impl FnOnce() -> Option<u64>) -> bool {
     false
 }

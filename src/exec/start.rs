@@ -204,7 +204,7 @@ fn processes<'scope>(
                 && pins.is_some_and(|pins| pins.processor_entropy.is_some())
                 && cfg!(target_arch = "x86_64"),
         },
-        traps_cycles: job.observe && pins.is_some_and(|pins| pins.timer.is_some()),
+        traps_cycles: job.observe && pins.is_some_and(|pins| pins.cycles && pins.timer.is_some()),
         umask: pins.and_then(|pins| pins.umask).unwrap_or(UMASK),
         fixed_layout: pins.is_some_and(|pins| pins.fixed_layout),
     };

@@ -95,6 +95,7 @@ impl<'a> Witness<'a> {
             pinned: false,
             started: None,
             processor_draws: 0,
+            counts_cycles: false,
             touched: self.touched.into_iter().map(path).collect(),
             peers,
             anew: BTreeSet::new(),

@@ -67,6 +67,8 @@ pub(super) enum Dimension {
     Network,
     /// Random bits of the processor. They cannot be varied, only given from a seed.
     Hardware,
+    /// The processor's count of cycles. It cannot be varied, only told by the clock.
+    Cycles,
     /// `TZ`.
     Zone,
     /// `LC_ALL` and `LANG`.
@@ -145,6 +147,7 @@ impl Base {
             schedule: Schedule::Free,
             network: self.network.clone(),
             processor_entropy: None,
+            cycles: false,
         };
         let variables = HASHES.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
         Conditions { pins: Some(pins), variables: variables.into(), ..Conditions::default() }
@@ -160,7 +163,7 @@ impl Dimension {
             Self::HashSeed => Cause::HashSeed,
             Self::Entropy => Cause::Entropy,
             Self::Clock => Cause::Clock,
-            Self::Timer => Cause::Timer,
+            Self::Timer | Self::Cycles => Cause::Timer,
             Self::Listing => Cause::DirOrder,
             Self::Schedule => Cause::Schedule,
             Self::Processors => Cause::CpuCount,
@@ -278,6 +281,7 @@ impl Dimension {
             | Self::Hostname
             | Self::Pid
             | Self::Hardware
+            | Self::Cycles
             | Self::Umask => {
                 if let Some(pins) = unset {
                     self.unpin(base, at, pins);

@@ -36,6 +36,8 @@ pub(super) struct Mode {
     pub(super) serial: bool,
     /// The processor's random bits come from a seed.
     pub(super) seeded: bool,
+    /// The processor's count of cycles goes by the clock.
+    pub(super) counted: bool,
     /// Clocks hardly move. Where a result depends on them anyway, it does not depend on how often they are looked at then.
     pub(super) frozen: bool,
 }
@@ -56,7 +58,7 @@ pub(super) trait Experiments {
     /// Returns whether the step was seen to start processes or threads.
     fn is_concurrent(&self) -> bool;
 
-    /// Returns whether the step took random bits of the processor, the last time that these came from a seed.
+    /// Returns whether the step asked the processor for what was given in its place the last time.
     fn asks_processor(&self) -> bool;
 }
 
@@ -175,7 +177,7 @@ impl<E: Experiments> Search<'_, E> {
                 return Ok(());
             }
         }
-        if self.mode.frozen {
+        if self.mode.frozen || self.mode.counted {
             open.retain(|dimension| *dimension != Dimension::Timer);
         }
         let mut numbers: Vec<u8> = (0..VALUES).collect();
@@ -202,14 +204,16 @@ impl<E: Experiments> Search<'_, E> {
             (is_concurrent, serial, Dimension::Schedule),
             // Where threads go on one after the other, it cannot be the schedule that looks like the processor.
             (true, Mode { serial: is_concurrent, seeded: true, ..Mode::default() }, Dimension::Hardware),
+            (self.is_timed, Mode { serial: is_concurrent, counted: true, ..Mode::default() }, Dimension::Cycles),
         ];
         for (_, mode, dimension) in modes.into_iter().filter(|(counts, ..)| *counts) {
             self.mode = mode;
+            let is_processor = mode.seeded || mode.counted;
             let mut results = BTreeSet::new();
             for _ in 0..STABLE_RUNS {
                 results.insert(self.run(&[], 0)?.result);
                 runs += 1;
-                if results.len() > 1 || mode.seeded && !self.experiments.asks_processor() {
+                if results.len() > 1 || is_processor && !self.experiments.asks_processor() {
                     break;
                 }
             }
@@ -222,7 +226,7 @@ impl<E: Experiments> Search<'_, E> {
                 runs += 1;
             }
             if let (1, Some(result), Some(outcome)) = (results.len(), results.first(), outcome)
-                && (!mode.seeded || self.experiments.asks_processor())
+                && (!is_processor || self.experiments.asks_processor())
             {
                 self.pinned = Some(*result);
                 self.found.named.push(Named { dimension, number: 0, outcome, free });
@@ -275,7 +279,7 @@ impl<E: Experiments> Search<'_, E> {
         if dimension != Dimension::Schedule {
             let again = self.run(std::slice::from_ref(&dimension), number)?;
             let pinned = self.run(&[], 0)?;
-            if self.differs(pinned) && (self.mode.serial || self.mode.seeded) {
+            if self.differs(pinned) && (self.mode.serial || self.mode.seeded || self.mode.counted) {
                 // It repeated by chance, so nothing can be said of the rest.
                 return Ok(false);
             }
@@ -505,6 +509,10 @@ mod tests {
         races: u32,
         /// Whether it takes random bits of the processor.
         hardware: bool,
+        /// Whether it asks how many cycles there were.
+        cycles: bool,
+        /// Whether it asked for what was given in the processor's place.
+        asked: bool,
         /// How it talks to others, if it does.
         talks: Option<Talks>,
         /// Whether it tells how long something took that takes another time each time.
@@ -566,6 +574,10 @@ mod tests {
             if self.jitter && !mode.frozen {
                 text += &format!("some time {}", self.runs);
             }
+            if self.cycles && !mode.counted {
+                text += &format!("cycles {}", self.runs);
+            }
+            self.asked = self.hardware && mode.seeded || self.cycles && mode.counted;
             if self.hardware && !mode.seeded {
                 text += &format!("hardware {}", self.runs);
             }
@@ -580,7 +592,7 @@ mod tests {
         }
 
         fn asks_processor(&self) -> bool {
-            true
+            self.asked
         }
     }
 
@@ -617,6 +629,8 @@ mod tests {
             concurrent: false,
             races: 0,
             hardware: false,
+            cycles: false,
+            asked: false,
             jitter: false,
             moment: None,
             talks: None,
@@ -690,6 +704,15 @@ mod tests {
         for races in 2..9 {
             let found = search(&mut step(true, races), &dimensions()).unwrap();
             assert!(!named(&found).contains(&Dimension::Timer), "with a race nothing is known of clocks: {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_count_of_cycles_is_named_if_it_repeats_once_that_goes_by_the_clock() {
+        for concurrent in [false, true] {
+            let mut step = Simulated { concurrent, cycles: true, ..simulated(vec![vec![Dimension::Umask]]) };
+            let found = search(&mut step, &dimensions()).unwrap();
+            assert_eq!(named(&found), BTreeSet::from([Dimension::Cycles, Dimension::Umask]));
         }
     }
 

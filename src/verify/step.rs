@@ -75,7 +75,7 @@ struct Bench<'a, 'w, 's> {
     only_anew: BTreeSet<Digest>,
     /// How it failed when others were asked again, and when nobody was.
     without_record: [Option<String>; 2],
-    /// Whether it took random bits of the processor, the last time that these came from a seed.
+    /// Whether it asked the processor for what was given in its place the last time.
     asks_processor: bool,
     interrupted: bool,
 }
@@ -97,6 +97,7 @@ impl Experiments for Bench<'_, '_, '_> {
         varied.iter().for_each(|dimension| dimension.apply(&self.base, number, &mut conditions));
         if let Some(pins) = &mut conditions.pins {
             pins.processor_entropy = mode.seeded.then_some(self.base.entropy);
+            pins.cycles = mode.counted;
             if mode.serial {
                 pins.schedule = Schedule::Serial;
             }
@@ -158,7 +159,7 @@ impl Bench<'_, '_, '_> {
             return Ok(None);
         }
         self.varied.extend(causes);
-        self.asks_processor = trial.observation.processor_draws > 0;
+        self.asks_processor = trial.observation.processor_draws > 0 || trial.observation.counts_cycles;
         self.concurrent |= trial.observation.started.is_none_or(|started| started > 0);
         let anew = self.asks_anew(&trial);
         let outcome = Outcome { result: result_of(&trial), failed: trial.failure.is_some(), anew };
@@ -526,6 +527,7 @@ impl<'a, 'w> Subject<'a, 'w> {
                 (Some((runs, results)), _) => {
                     let how = match named.dimension {
                         Dimension::Hardware => "where random bits of the processor come from a seed it repeats",
+                        Dimension::Cycles => "where the processor's count of cycles goes by the clock it repeats",
                         Dimension::Timer => "where clocks hardly move it repeats, however its threads are delayed",
                         _ => "with one thread at a time it repeats",
                     };
