@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use pv::exec::{Command, End, Job, Listing, Network, Pins, Rung, Schedule, Stop, WORKPLACE, WallClock, World, run};
+use pv::exec::{Command, End, Job, Listing, Pins, Rung, Stop, WORKPLACE, WallClock, World, run};
 
 use crate::common::child::{Cost, in_turns};
 use crate::common::facts::first_line;
@@ -99,18 +99,12 @@ fn everything() -> Pins {
         entropy: Some(1),
         clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }),
         timer: Some(1_000_000),
-        coarse_clocks: false,
         listing: Some(Listing::Sorted),
         processors: Some(2),
         hostname: Some("pinned".to_owned()),
-        user: None,
         first_pid: Some(100),
-        umask: None,
         fixed_layout: true,
-        schedule: Schedule::Free,
-        network: Network::Real,
-        processor_entropy: None,
-        cycles: false,
+        ..Pins::default()
     }
 }
 

@@ -212,6 +212,25 @@ pub(super) fn compile(bench: &Bench, name: &str, flags: &[&str], text: &str) -> 
     }
 }
 
+/// Returns whether calls of isolated jobs are reported to us, without which nothing can be pinned; that they are not is said of `what`.
+pub(super) fn is_reported(what: &str) -> bool {
+    let ran = Bench::new().run("true").outcome.observation;
+    let is_reported = ran.isolated && ran.rung == Rung::Notify;
+    if !is_reported {
+        not_tested(what, "jobs are not isolated, or their calls are reported to somebody else");
+    }
+    is_reported
+}
+
+/// Returns whether a job finds a program; that it does not is said of `what`.
+pub(super) fn is_there(program: &str, what: &str) -> bool {
+    let is_there = Bench::new().run(&format!("command -v {program}")).outcome.end == End::Exited(0);
+    if !is_there {
+        not_tested(&format!("{what} `{program}`"), "it is not here");
+    }
+    is_there
+}
+
 /// Compiles a C program into the job's own directory; `None` if it cannot be had here, which is said.
 pub(super) fn compiled(bench: &Bench, name: &str, flags: &[&str], text: &str) -> Option<String> {
     compile(bench, name, flags, text).map_err(|why| not_tested(name, &why)).ok()

@@ -47,11 +47,12 @@ const WORDS_MAX: u64 = 1 << 22;
 
 /// A thread that follows who starts whom.
 pub(super) struct Kin<'scope> {
-    thread: ScopedJoinHandle<'scope, (u64, u64, bool)>,
+    thread: ScopedJoinHandle<'scope, Followed>,
     threads: Arc<Threads>,
 }
 
 /// What is known of a job that was followed to its end.
+#[derive(Default)]
 pub(super) struct Followed {
     /// Whether nobody got what is the system's own.
     pub(super) is_whole: bool,
@@ -83,7 +84,7 @@ impl<'scope> Kin<'scope> {
             let go_on = seized.is_ok();
             let _ = attached.send(seized);
             if !go_on {
-                return (0, 0, false);
+                return Followed::default();
             }
             let streams = |seed: Option<u64>| seed.map(|seed| Streams::new(seed, Arc::clone(&theirs)));
             let mut follow = Follow {
@@ -94,12 +95,10 @@ impl<'scope> Kin<'scope> {
                 unborn: BTreeSet::new(),
                 held: Held::default(),
                 clocks: Clocks::new(&pins, Arc::clone(&theirs)),
-                started: 0,
-                processor_draws: 0,
-                counts_cycles: false,
+                followed: Followed::default(),
             };
             follow.follow();
-            (follow.started, follow.processor_draws, follow.counts_cycles)
+            follow.followed
         };
         let thread = Builder::new().name("kin".to_owned()).spawn_scoped(scope, follow)?;
         is_attached.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
@@ -110,8 +109,7 @@ impl<'scope> Kin<'scope> {
     pub(super) fn finish(self) -> Followed {
         let joined = self.thread.join();
         let is_whole = joined.is_ok() && self.threads.is_whole();
-        let (started, processor_draws, counts_cycles) = joined.unwrap_or_default();
-        Followed { is_whole, started, processor_draws, counts_cycles }
+        Followed { is_whole, ..joined.unwrap_or_default() }
     }
 }
 
@@ -125,10 +123,9 @@ struct Follow<'f> {
     unborn: BTreeSet<i32>,
     /// Those that do not go on yet.
     held: Held,
-    started: u64,
-    processor_draws: u64,
-    counts_cycles: bool,
     clocks: Clocks,
+    /// What is known so far.
+    followed: Followed,
 }
 
 impl Follow<'_> {
@@ -161,7 +158,7 @@ impl Follow<'_> {
         let mut pass_on = 0;
         match event {
             0 if signal == SYSCALL_STOP => processor::plant_new(pid),
-            0 if signal == libc::SIGTRAP && self.answers_bits(pid) => self.processor_draws += 1,
+            0 if signal == libc::SIGTRAP && self.answers_bits(pid) => self.followed.processor_draws += 1,
             0 if signal == libc::SIGSEGV && self.pins.cycles && self.answers_cycles(pid) => {}
             0 => pass_on = signal,
             libc::PTRACE_EVENT_SECCOMP => {
@@ -197,7 +194,7 @@ impl Follow<'_> {
             go_on(parent, 0);
             return;
         };
-        self.started += 1;
+        self.followed.started += 1;
         self.threads.born(parent, child);
         let has_stopped = self.unborn.remove(&child);
         let lineage = self.threads.lineage(child);
@@ -229,7 +226,7 @@ impl Follow<'_> {
     /// Tells a thread that has faulted how many cycles there were. Returns whether that was why it faulted.
     fn answers_cycles(&mut self, pid: i32) -> bool {
         // A program that is loaded is measured by whoever loads it, who tells nobody.
-        self.counts_cycles = self.counts_cycles || !processor::is_in_loader(pid);
+        self.followed.counts_cycles = self.followed.counts_cycles || !processor::is_in_loader(pid);
         processor::answer_cycles(pid, || self.clocks.cycles(pid))
     }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use super::isolated_tests::{Bench, Ran, not_tested};
+use super::isolated_tests::{Bench, Ran, is_reported, is_there};
 use super::*;
 
 /// A server that numbers what it answers. It ends when it is dropped.
@@ -86,20 +86,11 @@ fn given(record: &Record, text: &str) -> (String, Vec<String>) {
 }
 
 fn can_pin() -> bool {
-    let ran = Bench::new().run("true").outcome.observation;
-    let can = ran.isolated && ran.rung == Rung::Notify;
-    if !can {
-        not_tested("what others answer", "jobs are not isolated, or their calls are reported to somebody else");
-    }
-    can
+    is_reported("what others answer")
 }
 
 fn has(program: &str) -> bool {
-    let has = Bench::new().run(&format!("command -v {program}")).outcome.end == End::Exited(0);
-    if !has {
-        not_tested(&format!("what others answer `{program}`"), "it is not here");
-    }
-    has
+    is_there(program, "what others answer")
 }
 
 /// Checks that a program is given again what it heard before, also when nobody is there any more, and hears another thing without that.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::isolated_tests::{Bench, compiled, not_tested};
+use super::isolated_tests::{Bench, compiled, is_reported, is_there};
 use super::*;
 
 fn printed(pins: &Pins, text: &str) -> String {
@@ -17,20 +17,11 @@ fn printed_in(bench: &mut Bench, pins: &Pins, text: &str) -> String {
 }
 
 fn can_pin() -> bool {
-    let ran = Bench::new().run("true").outcome.observation;
-    let can = ran.isolated && ran.rung == Rung::Notify;
-    if !can {
-        not_tested("pins", "jobs are not isolated, or their calls are reported to somebody else");
-    }
-    can
+    is_reported("pins")
 }
 
 fn has(program: &str) -> bool {
-    let has = Bench::new().run(&format!("command -v {program}")).outcome.end == End::Exited(0);
-    if !has {
-        not_tested(&format!("pins of `{program}`"), "it is not here");
-    }
-    has
+    is_there(program, "pins of")
 }
 
 /// Whatever can be pinned to one value.
@@ -39,18 +30,13 @@ fn all() -> Pins {
         entropy: Some(1),
         clock: Some(WallClock { start: 1_700_000_000, tick: 1_000_000 }),
         timer: Some(1_000_000),
-        coarse_clocks: false,
         listing: Some(Listing::Sorted),
         processors: Some(3),
         hostname: Some("somewhere".to_owned()),
-        user: None,
         first_pid: Some(700),
         umask: Some(0o027),
         fixed_layout: true,
-        schedule: Schedule::Free,
-        network: Network::Real,
-        processor_entropy: None,
-        cycles: false,
+        ..Pins::default()
     }
 }
 

@@ -136,18 +136,11 @@ impl Base {
             entropy: Some(self.entropy),
             clock: Some(WallClock { start: self.clock, tick: SECOND_NS / 1000 }),
             timer: Some(SECOND_NS / 1000),
-            coarse_clocks: false,
             listing: Some(Listing::Sorted),
             processors: Some(self.processors),
-            hostname: None,
-            user: None,
-            first_pid: None,
-            umask: None,
             fixed_layout: true,
-            schedule: Schedule::Free,
             network: self.network.clone(),
-            processor_entropy: None,
-            cycles: false,
+            ..Pins::default()
         };
         let variables = HASHES.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
         Conditions { pins: Some(pins), variables: variables.into(), ..Conditions::default() }
