@@ -437,3 +437,43 @@ fn two_verifications_at_once_come_to_the_same() {
     assert_eq!(recorded(&dated.project.path("")).len(), 2);
     assert_eq!(places(&dated.project), Vec::<String>::new());
 }
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn what_a_step_asks_the_processor_itself_for_is_named() {
+    let test = "what_a_step_asks_the_processor_itself_for_is_named";
+    let project = Sandbox::with_pipeline(
+        "steps:\n  bits:\n    run: ./asks bits > a.txt\n    inputs: [asks]\n    outputs: [a.txt]\n  cycles:\n    run: ./asks > b.txt\n    inputs: [asks]\n    outputs: [b.txt]\n",
+    );
+    project.write(".gitignore", "/a.txt\n/b.txt\n");
+    project.write(
+        "asks.c",
+        "#include <stdio.h>\n#include <x86intrin.h>\nint main(int count, char **words) { unsigned long long bits = 0;
+        if (count > 1) _rdrand64_step(&bits); else bits = __rdtsc();
+        printf(\"%llu\\n\", bits); return 0; }",
+    );
+    let mut cc = std::process::Command::new("cc");
+    let compiled = cc.args(["-mrdrnd", "-o", "asks", "asks.c"]).current_dir(project.path("")).output();
+    let compiled = match compiled {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let able = compiled.and_then(|()| flags.contains(" rdrand").then_some(()).ok_or_else(|| "no rdrand".to_owned()));
+    if needs(test, "a C compiler and a processor with `rdrand`", able).is_none() {
+        return;
+    }
+    project.pv_ok(&["run"]);
+    let (answer, code) = project.json(&["verify", "--why"]);
+    if answer["engine"]["rung"] == "variables" {
+        return pinned(test, &answer).unwrap_or_default();
+    }
+    let named = |step: usize| &answer["steps"][step]["causes"];
+    assert_eq!(
+        (code, named(0)[0]["cause"].as_str(), named(0)[1].is_null()),
+        (1, Some("hardware-entropy"), true),
+        "{answer}"
+    );
+    assert_eq!((named(1)[0]["cause"].as_str(), named(1)[1].is_null()), (Some("timer"), true), "{answer}");
+}
